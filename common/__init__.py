@@ -1,0 +1,1 @@
+"""What the three stages share. A stage never imports another stage."""

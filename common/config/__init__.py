@@ -1,0 +1,1 @@
+"""Settings: dataclasses, one per concern, filled from presets, YAML and the command line."""

@@ -1,0 +1,114 @@
+"""The settings that several stages share, one dataclass per concern.
+
+What only one stage has stands in that stage's `arguments.py`. Field names are option names:
+`learning_rate` is `--learning_rate 1e-5` and `learning_rate: 1e-5` in YAML.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from common.errors import UserError
+
+
+def option(default: object, text: str) -> object:
+    """A dataclass field with its line of help; lists are copied."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class RunArguments:
+    """Where results go, and what they may depend on."""
+
+    run: str = option("runs/default", "folder that takes everything this run makes")
+    seed: int = option(0, "every random draw derives from it, in a separate stream per purpose")
+    wandb: bool = option(False, "also log to Weights & Biases (WANDB_MODE=offline works)")
+    wandb_project: str = option("ice-rlhf", "Weights & Biases project")
+    progress: bool = option(True, "draw a progress bar")
+
+
+@dataclass
+class ModelArguments:
+    """How models are loaded."""
+
+    dtype: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "training precision; auto is bf16 on a GPU that has it, fp32 elsewhere"
+    )
+    trust_remote_code: bool = option(False, "run Python code that a model folder brings along")
+    gradient_checkpointing: bool = option(False, "recompute activations: less memory, more time")
+
+
+@dataclass
+class LoraArguments:
+    """Low-rank adapters instead of full weights, through PEFT."""
+
+    lora_rank: int = option(0, "rank of the adapters; 0 trains all weights")
+    lora_alpha: float = option(16.0, "adapters are scaled by alpha / rank")
+    lora_dropout: float = option(0.0, "dropout inside the adapters, while training")
+    lora_targets: list[str] = option(
+        [], "names of the linear layers to adapt; by default all of the backbone's"
+    )
+
+
+@dataclass
+class ZeroArguments:
+    """How DeepSpeed spreads a model over ranks."""
+
+    zero: Literal["auto", "0", "2", "3", "3_offload"] = option(
+        "auto", "ZeRO config under common/zero/configs; auto is 0 on one rank, 3 on several"
+    )
+
+
+@dataclass
+class OptimizerArguments:
+    """AdamW, its schedule, and how a step's batch is cut into micro-batches."""
+
+    learning_rate: float = option(1e-5, "peak learning rate")
+    lr_schedule: Literal["constant", "linear", "cosine"] = option("cosine", "after the warm-up")
+    lr_floor: float = option(0.0, "share of the peak at which the schedule ends")
+    warmup_ratio: float = option(0.03, "share of all steps over which the rate rises")
+    weight_decay: float = option(0.0, "decoupled weight decay; not on biases, norms and heads")
+    adam_beta2: float = option(0.95, "decay of AdamW's second moment")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    epochs: float = option(1.0, "passes over the training data")
+    batch_size: int = option(32, "sequences (or pairs) per optimizer step, over all ranks")
+    micro_batch_size: int = option(8, "sequences (or pairs) per forward, on each rank")
+    eval_batch_size: int = option(32, "sequences per forward without gradients, on each rank")
+    evaluations: int = option(4, "number of evaluations over the whole training")
+
+
+@dataclass
+class TextArguments:
+    """How text becomes tokens."""
+
+    template: Literal["ice", "chat"] = option(
+        "ice", "prompt format: the paper's (§3.1), or the tokenizer's own chat template"
+    )
+    max_prompt_tokens: int = option(512, "prompts are limited to this many tokens")
+    max_response_tokens: int = option(512, "responses are limited to this many tokens")
+    long_prompts: Literal["skip", "truncate", "error"] = option(
+        "skip", "what to do with a longer prompt: leave it out, keep its end, or stop"
+    )
+    scrub_pii: bool = option(
+        True, "replace e-mail addresses, phone numbers and user names (not in the embedded domain)"
+    )
+
+
+@dataclass
+class SamplingArguments:
+    """How responses are drawn from a model."""
+
+    temperature: float = option(1.0, "logits are divided by it; PPO's log-probabilities too")
+    top_k: int = option(0, "keep only the k likeliest tokens; 0 keeps all")
+    top_p: float = option(1.0, "keep the likeliest tokens of this total probability")
+    generation_batch_size: int = option(64, "prompts generated for at a time, on each rank")
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise UserError(
+                f"temperature is {self.temperature}, but must be above 0: PPO and the sampling of "
+                "distinct responses need exploration"
+            )
+        if not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise UserError(f"top_p ({self.top_p}) must lie in (0, 1], top_k ({self.top_k}) >= 0")

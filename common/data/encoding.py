@@ -1,0 +1,115 @@
+"""From records to token ids within the length limits, counting what does not fit."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.config.arguments import TextArguments
+from common.data.records import Conversation, Prompt
+from common.data.template import Template, shorten_prompt
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt as token ids, beside the record it came from."""
+
+    ids: list[int]
+    record: Prompt
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """A training example of stage 1."""
+
+    input_ids: list[int]
+    loss_mask: list[bool]
+    origin: str
+
+
+def encode_prompts(
+    prompts: Sequence[Prompt], template: Template, settings: TextArguments
+) -> tuple[list[EncodedPrompt], Counter]:
+    """Tokenizes prompts; too long ones are skipped, cut at the front, or an error, by choice.
+
+    Returns:
+        the prompts that stay, and counts of "long prompts skipped" / "long prompts truncated".
+
+    Raises:
+        UserError: a prompt is too long and `long_prompts` is "error"; none is left.
+    """
+    counts: Counter = Counter()
+    kept = []
+    for prompt in prompts:
+        ids = fit_prompt(template.encode_prompt(prompt.messages), settings, prompt.origin, counts)
+        if ids is not None:
+            kept.append(EncodedPrompt(ids, prompt))
+    refuse_empty(len(kept), "prompt", settings, counts)
+    return kept, counts
+
+
+def encode_conversations(
+    conversations: Sequence[Conversation], template: Template, settings: TextArguments
+) -> tuple[list[EncodedExample], Counter]:
+    """Tokenizes conversations for SFT; what is too long is skipped (or its prompt truncated).
+
+    A response over `max_response_tokens` loses its end and its end token, so that the model
+    never learns to stop in the middle.
+
+    Raises:
+        UserError: a prompt is too long and `long_prompts` is "error"; nothing is left.
+    """
+    counts: Counter = Counter()
+    kept = []
+    for item in conversations:
+        encoded = template.encode_conversation(item.messages)
+        size = len(template.encode_prompt(item.messages[:-1]))
+        prompt = fit_prompt(encoded.input_ids[:size], settings, item.origin, counts)
+        if prompt is None:
+            continue
+        response = encoded.input_ids[size:]
+        if len(response) > settings.max_response_tokens:
+            counts["long responses truncated"] += 1
+            response = response[: settings.max_response_tokens]
+        mask = (
+            encoded.loss_mask[size - len(prompt) : size]
+            if len(prompt) < size
+            else (encoded.loss_mask[:size])
+        )
+        kept.append(
+            EncodedExample(prompt + response, [*mask, *[True] * len(response)], item.origin)
+        )
+    refuse_empty(len(kept), "example", settings, counts)
+    return kept, counts
+
+
+def fit_prompt(
+    ids: list[int], settings: TextArguments, origin: str, counts: Counter
+) -> list[int] | None:
+    """The prompt within `max_prompt_tokens`, or None where it is to be skipped; counts either."""
+    if len(ids) <= settings.max_prompt_tokens:
+        return ids
+    if settings.long_prompts == "error":
+        raise UserError(
+            f"{origin}: the prompt has {len(ids)} tokens, over max_prompt_tokens "
+            f"({settings.max_prompt_tokens}); raise it or set long_prompts to skip or truncate"
+        )
+    if settings.long_prompts == "truncate":
+        counts["long prompts truncated"] += 1
+        return shorten_prompt(ids, settings.max_prompt_tokens)
+    counts["long prompts skipped"] += 1
+    return None
+
+
+def refuse_empty(kept: int, what: str, settings: TextArguments, counts: Counter) -> None:
+    """Raises UserError when nothing is left after filtering."""
+    if kept == 0:
+        reasons = ", ".join(f"{n} {name}" for name, n in counts.items()) or "the input is empty"
+        raise UserError(
+            f"no {what} is left ({reasons}); max_prompt_tokens is {settings.max_prompt_tokens}"
+        )
+
+
+def describe(counts: Counter) -> str:
+    """Counts as text: "3 long prompts skipped, 1 …"; empty when there is nothing to report."""
+    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()) if n)

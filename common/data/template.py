@@ -1,0 +1,146 @@
+"""From messages to token ids: the paper's prompt format (§3.1), or a tokenizer's chat template.
+
+Prompt and response are tokenized separately and their ids joined, so that the boundary between
+them never moves. The text of users and files is tokenized with special tokens switched off: a
+"</s>" that somebody wrote stays five letters.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.data.records import Message
+from common.errors import UserError
+
+PREAMBLE = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request."
+)
+TEMPLATE_HEAD = f"{PREAMBLE} ### USER: "
+RESPONSE_CUE = " ASSISTANT:"
+FOLLOW_UP = " USER: "
+
+
+@dataclass(frozen=True)
+class EncodedConversation:
+    """One training example of stage 1."""
+
+    input_ids: list[int]
+    loss_mask: list[bool]
+    """True at response tokens and their end token: those the model is to learn."""
+
+
+class Template:
+    """Renders messages as token ids with one tokenizer."""
+
+    def __init__(self, tokenizer: Any, style: str = "ice") -> None:
+        """Args:
+            tokenizer: a Hugging Face tokenizer with an end token.
+            style: "ice" for the paper's template, "chat" for the tokenizer's own.
+
+        Raises:
+            UserError: no end token; "chat" without a chat template.
+        """
+        if tokenizer.eos_token_id is None:
+            raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no end token (eos)")
+        if style == "chat" and not tokenizer.chat_template:
+            raise UserError(
+                f"the tokenizer of {tokenizer.name_or_path} has no chat template; "
+                "use --template ice"
+            )
+        self.tokenizer = tokenizer
+        self.style = style
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of everything before the response, beginning token included."""
+        return [i for part, _ in self._parts(messages) for i in part]
+
+    def encode_response(self, text: str) -> list[int]:
+        """Ids of a response, with its end token."""
+        return [*self._plain(self._spaced(text)), self.tokenizer.eos_token_id]
+
+    def encode_conversation(self, messages: Sequence[Message]) -> EncodedConversation:
+        """Ids of a whole conversation; every assistant turn is marked to be learned.
+
+        It equals `encode_prompt(messages[:-1]) + encode_response(messages[-1].content)`.
+        """
+        ids: list[int] = []
+        mask: list[bool] = []
+        for part, learned in [
+            *self._parts(messages[:-1]),
+            (self.encode_response(messages[-1].content), True),
+        ]:
+            ids += part
+            mask += [learned] * len(part)
+        return EncodedConversation(ids, mask)
+
+    def decode_response(self, ids: Sequence[int]) -> str:
+        """Text of a response; the end token and surrounding blanks are left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
+        """(ids, whether they are to be learned), up to where the next response begins."""
+        parts = self._chat_parts(messages) if self.style == "chat" else self._ice_parts(messages)
+        bos = self.tokenizer.bos_token_id
+        first = next((part for part, _ in parts if part), [None])
+        if bos is not None and first[0] != bos:
+            parts.insert(0, ([bos], False))
+        return parts
+
+    def _ice_parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
+        system = "".join(m.content + " " for m in messages if m.role == "system")
+        turns = [m for m in messages if m.role != "system"]
+        parts: list[tuple[list[int], bool]] = []
+        if system:
+            parts.append((self._plain(system), False))
+        for i, message in enumerate(turns):
+            if message.role == "assistant":
+                parts.append((self.encode_response(message.content), True))
+                continue
+            parts.append((self._fixed(TEMPLATE_HEAD if i == 0 else FOLLOW_UP), False))
+            parts.append((self._plain(message.content), False))
+            parts.append((self._fixed(RESPONSE_CUE), False))
+        return parts
+
+    def _chat_parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
+        """The chat template around placeholders, so that only its own text may hold specials."""
+        holders = [f"\ue000{i}\ue001" for i in range(len(messages))]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": m.role, "content": h} for m, h in zip(messages, holders, strict=True)],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        parts: list[tuple[list[int], bool]] = []
+        for message, holder in zip(messages, holders, strict=True):
+            before, found, text = text.partition(holder)
+            if not found:
+                raise UserError(
+                    f"the chat template of {self.tokenizer.name_or_path} leaves out a "
+                    f"{message.role} message; use --template ice"
+                )
+            parts.append((self._fixed(before), False))
+            if message.role == "assistant":
+                parts.append(([*self._plain(message.content), self.tokenizer.eos_token_id], True))
+                text = text.removeprefix(self.tokenizer.eos_token)
+            else:
+                parts.append((self._plain(message.content), False))
+        parts.append((self._fixed(text), False))
+        return parts
+
+    def _spaced(self, text: str) -> str:
+        """The paper's template has a blank between "ASSISTANT:" and the response."""
+        return text if self.style == "chat" else f" {text}"
+
+    def _plain(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+    def _fixed(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids if text else []
+
+
+def shorten_prompt(ids: list[int], limit: int, head: int = 1) -> list[int]:
+    """Keeps a prompt's first `head` tokens (the beginning token) and its end, `limit` in all."""
+    if len(ids) <= limit:
+        return ids
+    return list(itertools.chain(ids[:head], ids[len(ids) - (limit - head) :]))

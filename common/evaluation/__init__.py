@@ -1,0 +1,1 @@
+"""The eight criteria, win rates and the run report."""

@@ -1,0 +1,168 @@
+"""The last stage: SFT and RLHF answer held-out prompts, sampled and greedily; then the report."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from common.config.arguments import (
+    ModelArguments,
+    RunArguments,
+    SamplingArguments,
+    TextArguments,
+    option,
+)
+from common.data.encoding import EncodedPrompt, encode_prompts
+from common.data.layouts import read_prompts
+from common.data.sources import parse_sources
+from common.data.template import Template
+from common.errors import UserError
+from common.evaluation.policy import mean_of, respond
+from common.hybrid_engine.generation import sample_responses
+from common.models.loading import load_causal_lm, load_tokenizer
+from common.models.scalar import load_scalar_model
+from common.reward.scoring import RewardScorer
+from common.training.distributed import device, is_main, rank
+from common.training.metrics import progress_bar
+from common.training.seeding import derive_seed
+from common.training.stage import Stage, run_stage, write_json_lines
+from common.zero.config import resolve_dtype
+
+
+@dataclass
+class EvaluationArguments:
+    """What is compared on what."""
+
+    sft: str = option("", "model folder before RLHF; by default RUN/models/sft")
+    rlhf: str = option("", "model folder after RLHF; by default RUN/models/actor")
+    reward: str = option("", "reward model; by default RUN/models/reward")
+    data: list[str] = option(
+        [], "held-out prompts; each entry is a split, named by its key `name` or its file"
+    )
+    samples: int = option(4, "sampled responses a prompt; one greedy response is added")
+    limit: int = option(0, "prompts per split; 0 takes all")
+
+
+def main(
+    stage: Stage,
+    run: RunArguments,
+    settings: EvaluationArguments,
+    model_settings: ModelArguments,
+    text: TextArguments,
+    sampling: SamplingArguments,
+) -> None:
+    """Runs the stage; the arguments' docstrings say what each does."""
+    paths = {
+        "sft": settings.sft or str(stage.models / "sft"),
+        "rlhf": settings.rlhf or str(stage.models / "actor"),
+    }
+    splits = {s.name: read_prompts([s]) for s in parse_sources(settings.data)}
+    if not splits:
+        raise UserError("no held-out prompts to evaluate on; set `data` in the section evaluation")
+    dtype = resolve_dtype(model_settings.dtype)
+    rows: list[dict[str, Any]] = []
+    passes = settings.samples + 1
+    with progress_bar(len(paths) * len(splits) * passes, "evaluation", shown=run.progress) as bar:
+        for name, path in paths.items():
+            tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
+            template = Template(tokenizer, text.template)
+            model = load_causal_lm(path, model_settings).to(device(), dtype).eval()
+            scorer = reward_scorer(stage, settings, model_settings, text, template)
+            for split, records in splits.items():
+                prompts, _ = encode_prompts(records, template, text)
+                prompts = prompts[: settings.limit or None]
+                for number in range(passes):
+                    greedy = number == settings.samples
+                    answers = answer(
+                        model,
+                        prompts,
+                        template,
+                        text,
+                        sampling,
+                        scorer,
+                        seed=derive_seed(run.seed, "final evaluation", split, number),
+                        greedy=greedy,
+                    )
+                    rows += [
+                        {
+                            "split": split,
+                            "index": i,
+                            "model": name,
+                            "decoding": "greedy" if greedy else "sample",
+                            "sample": 0 if greedy else number,
+                            **row,
+                        }
+                        for i, row in enumerate(answers)
+                    ]
+                    bar.update()
+    if is_main():
+        write_json_lines(stage.folder / "responses.jsonl", rows)
+    means = {
+        f"{name}_{key}": mean_of([r for r in rows if r["model"] == name], key)
+        for name in paths
+        for key in ("overall", "reward")
+    }
+    stage.finish(
+        {"prompts": {k: len(v) for k, v in splits.items()}, "samples": settings.samples, **means},
+        f"{len(rows)} responses judged, in {stage.folder / 'responses.jsonl'}",
+    )
+
+
+def answer(
+    model: Any,
+    prompts: list[EncodedPrompt],
+    template: Template,
+    text: TextArguments,
+    sampling: SamplingArguments,
+    scorer: RewardScorer,
+    *,
+    seed: int,
+    greedy: bool,
+) -> list[dict[str, Any]]:
+    """One judged response a prompt. A collective."""
+    size = sampling.generation_batch_size
+    return respond(
+        prompts,
+        template,
+        lambda batch, number: sample_responses(
+            model,
+            [p.ids for p in batch],
+            eos_id=template.tokenizer.eos_token_id,
+            pad_id=template.tokenizer.pad_token_id,
+            max_new_tokens=text.max_response_tokens,
+            sampling=sampling,
+            seed=derive_seed(seed, number, rank()),
+            greedy=greedy,
+        ),
+        size,
+        lambda rollout, batch: scorer.score_rollout(
+            rollout, [p.record.messages for p in batch], size
+        ).tolist(),
+    )
+
+
+def reward_scorer(
+    stage: Stage,
+    settings: EvaluationArguments,
+    model_settings: ModelArguments,
+    text: TextArguments,
+    template: Template,
+) -> RewardScorer:
+    """The reward model, whole on this rank."""
+    path = settings.reward or str(stage.models / "reward")
+    tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
+    model = load_scalar_model(path, "reward", model_settings, new_head=False)
+    config = model.inner.config
+    return RewardScorer(
+        model.to(device(), resolve_dtype(model_settings.dtype)).eval(),
+        Template(tokenizer, text.template),
+        template,
+        getattr(config, "score_mean", 0.0),
+        getattr(config, "score_std", 1.0),
+    )
+
+
+if __name__ == "__main__":
+    run_stage(
+        "evaluation",
+        (RunArguments, EvaluationArguments, ModelArguments, TextArguments, SamplingArguments),
+        main,
+    )

@@ -1,0 +1,77 @@
+"""Responses of a policy to held-out prompts, judged: during PPO, and for the final report."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from common.data.encoding import EncodedPrompt
+from common.data.template import Template
+from common.evaluation.judge import judge
+from common.hybrid_engine.generation import Rollout, in_batches
+from common.training.distributed import gather_objects, rank, world_size
+
+Generate = Callable[[Sequence[EncodedPrompt], int], Rollout]
+"""(prompts of one batch, number of the batch) -> responses."""
+
+
+def respond(
+    prompts: Sequence[EncodedPrompt],
+    template: Template,
+    generate: Generate,
+    batch_size: int,
+    score: Callable[[Rollout, Sequence[EncodedPrompt]], list[float]] | None = None,
+) -> list[dict[str, Any]]:
+    """One judged response for each prompt, on every rank and in the prompts' order. A collective.
+
+    Prompts are dealt out over ranks in order of length; a rank that runs short repeats its last
+    prompt, so that all ranks generate equally often.
+
+    Args:
+        batch_size: prompts per `generate` on each rank.
+        score: raw scores of the reward model for one batch.
+
+    Returns:
+        rows with prompt, response, ended, tokens, criteria, overall, reward (None where unknown).
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+    mine = order[rank() :: world_size()]
+    most = -(-len(order) // world_size())
+    padded = mine + [mine[-1] if mine else order[-1]] * (most - len(mine))
+    rows: dict[int, dict[str, Any]] = {}
+    for number, part in enumerate(in_batches(most, batch_size)):
+        batch = [prompts[i] for i in padded[part]]
+        rollout = generate(batch, number)
+        rewards = score(rollout, batch) if score is not None else [None] * len(batch)
+        for i, prompt, ids, ended, reward in zip(
+            padded[part],
+            batch,
+            rollout.response_ids(),
+            rollout.ended.tolist(),
+            rewards,
+            strict=True,
+        ):
+            rows[i] = _row(template.decode_response(ids), prompt, len(ids), ended, reward)
+    everything: dict[int, dict[str, Any]] = {}
+    for part in gather_objects(rows):
+        everything |= part  # type: ignore[operator]
+    return [everything[i] for i in range(len(prompts))]
+
+
+def _row(
+    response: str, prompt: EncodedPrompt, tokens: int, ended: bool, reward: float | None
+) -> dict[str, Any]:
+    judged = judge(response, prompt.record.facts)
+    return {
+        "prompt": "\n".join(m.content for m in prompt.record.messages),
+        "response": response,
+        "ended": ended,
+        "tokens": tokens,
+        "criteria": judged[0] if judged else None,
+        "overall": judged[1] if judged else None,
+        "reward": reward,
+    }
+
+
+def mean_of(rows: Sequence[dict[str, Any]], key: str) -> float | None:
+    """Mean over the rows in which `key` is known; None where it is nowhere."""
+    known = [float(r[key]) for r in rows if r[key] is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,348 @@
+"""`RUN/report.md`: what a run did, whether it is to be believed, and ten answers to read.
+
+    python -m common.evaluation.report RUN
+
+writes `RUN/summary.json`, `RUN/plots/*.png` and `RUN/report.md` from the files of the run, and
+prints the table SFT against RLHF. Links are relative, so the folder can be moved.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.evaluation.formatting import cell, duration, fact, number
+from common.evaluation.health import findings
+from common.evaluation.plots import make_plots
+from common.evaluation.run_files import (
+    METRIC_STAGES,
+    MODELS,
+    STAGES,
+    Metrics,
+    Response,
+    read_metrics,
+    read_responses,
+)
+from common.evaluation.side_by_side import side_by_side
+from common.evaluation.summary import (
+    REWARD_JUDGE_NOTE,
+    build_summary,
+    judged,
+    splits_of,
+    write_summary,
+    write_text,
+)
+from common.evaluation.terminal import terminal_table
+
+_TITLES = {
+    "sft": "SFT (ICE-Instruct)",
+    "sample": "Sampling of responses to rank",
+    "rank": "Ranking",
+    "reward": "Reward model (ICE-Reward)",
+    "rlhf": "PPO (ICE-GRT)",
+    "evaluation": "Evaluation",
+}
+_UNITS = {
+    "kl_per_sequence": "nats",
+    "accuracy": "share of held-out pairs",
+    "right_minus_wrong": "deviations of the scores of SFT samples",
+    "eos_rate": "share of responses",
+    "response_length": "tokens",
+    "score": "deviations of the reward model's scores",
+}
+_LEVELS = {"warning": "⚠ **warning**", "ok": "ok", "note": "note"}
+
+
+def write_report(run: Path) -> tuple[dict[str, Any], Path]:
+    """Writes the summary, the plots and the report of a run; gives the summary and report's path.
+
+    Raises:
+        UserError: the run holds no result at all, or a file in it is unusable.
+    """
+    run = Path(run)
+    summary = build_summary(run)
+    metrics = {stage: read_metrics(run / stage / "metrics.jsonl") for stage in METRIC_STAGES}
+    responses, _ = read_responses(run / "evaluation" / "responses.jsonl")
+    write_summary(run, summary)
+    plots = make_plots(run / "plots", metrics, summary)
+    path = run / "report.md"
+    links = {name: plot.relative_to(run).as_posix() for name, plot in plots.items()}
+    configs = [stage for stage in STAGES if (run / stage / "config.yaml").is_file()]
+    name = run.resolve().name
+    write_text(path, report_text(name, summary, metrics, links, responses, configs))
+    return summary, path
+
+
+def report_text(
+    name: str,
+    summary: dict[str, Any],
+    metrics: Mapping[str, Metrics],
+    plots: Mapping[str, str],
+    responses: Sequence[Response],
+    configs: Sequence[str] = (),
+) -> str:
+    """The report as Markdown.
+
+    Args:
+        name: of the run.
+        summary: of `build_summary`.
+        metrics: stage -> what `read_metrics` gave.
+        plots: name -> link of a PNG.
+        responses: of the evaluation, for the ten prompts.
+        configs: the stages that left their settings in `<stage>/config.yaml`.
+    """
+    notes = summary["notes"] + [note for stage in metrics.values() for note in stage.notes]
+    parts = [
+        _header(name, summary, configs),
+        _results(summary),
+        _criteria_table(summary["evaluation"]),
+        _health(summary, metrics, notes),
+        _stages(summary["stages"], metrics),
+        _curves(plots),
+        side_by_side(responses, summary["seed"] or 0),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _header(name: str, summary: dict[str, Any], configs: Sequence[str]) -> list[str]:
+    stages = summary["stages"]
+    missing = [stage for stage in STAGES if stage not in stages]
+    versions = ", ".join(f"{package} {version}" for package, version in summary["versions"].items())
+    lines = [
+        f"# Run {cell(name)}",
+        "",
+        "Supervised fine-tuning, a reward model on ranked samples of that model, and PPO against "
+        "it, after the ICE-GRT paper.",
+        "",
+        f"- stages: {', '.join(stages) or 'none finished'}"
+        + (f" (without a result: {', '.join(missing)})" if missing else ""),
+        f"- seed: {cell(fact(summary['seed'])) if summary['seed'] is not None else 'not recorded'}",
+        f"- versions: {cell(versions) or 'not recorded'}",
+        f"- time of all stages: {duration(summary['seconds_total'])}",
+    ]
+    if configs:
+        links = ", ".join(f"[{stage}]({stage}/config.yaml)" for stage in configs)
+        lines.append(f"- settings: {links}")
+    if _simulated(stages):
+        lines.append(
+            "- rankings: by *simulated* labelers (the rubric with noise); no person ranked anything"
+        )
+    return lines
+
+
+def _results(summary: dict[str, Any]) -> list[str]:
+    evaluation = summary["evaluation"]
+    rows = [(name, "sampled", split) for name, split in splits_of(evaluation).items()]
+    rows += [(name, "greedy", split) for name, split in evaluation.get("greedy", {}).items()]
+    lines = ["## SFT against RLHF", ""]
+    if not rows:
+        return [*lines, "Left out: the run has no `evaluation/responses.jsonl`."]
+    lines += [
+        "| split | decoding | prompts | SFT | RLHF | RLHF − SFT | wins / ties / losses | judge |",
+        "|---|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for name, decoding, split in rows:
+        digits = _digits(split["judge"])
+        scores = [_score(split, model, digits) for model in MODELS]
+        difference, counts = "–", "–"
+        if split["difference"] is not None:
+            difference = _with_interval(
+                split["difference"]["mean"], split["difference"]["ci95"], digits, sign=True
+            )
+            counts = f"{split['rlhf_wins']} / {split['ties']} / {split['rlhf_losses']}"
+        judge = {"rubric": "rubric", "reward_model": "reward model"}.get(split["judge"], "none")
+        cells = (cell(name), decoding, str(split["prompts"]), *scores, difference, counts, judge)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Rubric scores are 0–100. In brackets: 95% percentile bootstrap over prompts, each "
+        "prompt's samples averaged first; the difference is paired by prompt. A win is a prompt "
+        "whose mean is strictly higher for RLHF.",
+    ]
+    if any(split["judge"] == "reward_model" for *_, split in rows):
+        lines += ["", f"**{REWARD_JUDGE_NOTE}**"]
+    lines += ["", "| split | decoding | model | responses | end by themselves | mean tokens |"]
+    lines += ["|---|---|---|--:|--:|--:|"]
+    for name, decoding, split in rows:
+        for model in MODELS:
+            if (block := split[model]) is not None:
+                lines.append(
+                    f"| {cell(name)} | {decoding} | {model.upper()} | {block['samples']} "
+                    f"| {block['eos_rate']:.1%} | {block['mean_tokens']:.1f} |"
+                )
+    return lines
+
+
+def _criteria_table(evaluation: dict[str, Any]) -> list[str]:
+    """The paper's Table 3: a row a criterion, a column a model, the overall score last."""
+    splits = {
+        name: split
+        for name, split in splits_of(evaluation).items()
+        if any(split[model] is not None and split[model]["criteria"] for model in MODELS)
+    }
+    if not splits:
+        return []
+    names = list(
+        dict.fromkeys(
+            name
+            for split in splits.values()
+            for model in MODELS
+            for name in (split[model] or {}).get("criteria") or ()
+        )
+    )
+    heads = [f"{cell(name)} {model.upper()}" for name in splits for model in MODELS]
+    lines = [
+        "## The eight criteria",
+        "",
+        "Percent of the most points possible (0–2 a criterion), as in the paper's Table 3; sampled "
+        "decoding. The overall score weights them with the *reconstructed* weights of "
+        "`common/evaluation/criteria.py`.",
+        "",
+        f"| criterion | {' | '.join(heads)} |",
+        f"|---|{'--:|' * len(heads)}",
+    ]
+    for name in names:
+        values = [
+            number(((split[model] or {}).get("criteria") or {}).get(name))
+            for split in splits.values()
+            for model in MODELS
+        ]
+        lines.append(f"| {cell(name)} | {' | '.join(values)} |")
+    overall = [
+        number((split[model] or {}).get("overall")) for split in splits.values() for model in MODELS
+    ]
+    return [*lines, f"| **overall** | {' | '.join(overall)} |"]
+
+
+def _health(
+    summary: dict[str, Any], metrics: Mapping[str, Metrics], notes: Sequence[str]
+) -> list[str]:
+    found = findings(summary, metrics)
+    warnings = sum(finding.level == "warning" for finding in found)
+    verdict = "No warning." if warnings == 0 else f"{warnings} of {len(found)} need a look."
+    lines = ["## Health", "", verdict if found else "Nothing to check: too little was recorded."]
+    if found:
+        lines.append("")
+        for level in ("warning", "ok", "note"):
+            lines += [
+                f"- {_LEVELS[level]}: {cell(finding.text)}"
+                for finding in found
+                if finding.level == level
+            ]
+    if notes:
+        lines += ["", "Odd in the files:", ""]
+        lines += [f"- {cell(note)}" for note in notes]
+    return lines
+
+
+def _stages(stages: Mapping[str, dict[str, Any]], metrics: Mapping[str, Metrics]) -> list[str]:
+    lines = ["## Stage by stage"]
+    for stage in STAGES:
+        result = stages.get(stage)
+        logged = stage in metrics and metrics[stage].series
+        lines += ["", f"### {_TITLES[stage]}", ""]
+        if result is None:
+            lines.append(
+                "Not finished: it has metrics and no `result.json`."
+                if logged
+                else "Left out: no `result.json`."
+            )
+            continue
+        if stage == "rank" and _simulated(stages):
+            lines += ["The labelers are *simulated*: the rubric with noise.", ""]
+        lines += ["| | |", "|---|---|"]
+        for key, value in result.items():
+            if key == "accuracy_by_gap":
+                continue
+            shown = duration(value) if key == "seconds" and value is not None else fact(value)
+            if key in _UNITS and value is not None:
+                shown += f" ({_UNITS[key]})"
+            label = "time" if key == "seconds" else key.replace("_", " ")
+            lines.append(f"| {cell(label)} | {cell(shown)} |")
+        if stage == "reward":
+            lines += _reward_model(result)
+    return lines
+
+
+def _reward_model(result: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if gaps := result.get("accuracy_by_gap"):
+        rows = {
+            gap: value if isinstance(value, dict) else {"accuracy": value}
+            for gap, value in gaps.items()
+        }
+        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        lines += ["", f"| rank gap of the pair | {' | '.join(map(cell, columns))} |"]
+        lines += [f"|--:|{'--:|' * len(columns)}"]
+        for gap, row in rows.items():
+            values = (cell(fact(row.get(column))) for column in columns)
+            lines.append(f"| {cell(str(gap))} | {' | '.join(values)} |")
+        lines += [
+            "",
+            "A pair's gap is how far apart the labelers' mean ranks put its two responses: wide "
+            "gaps should be the easier ones.",
+        ]
+    if "right_minus_wrong" in result:
+        measured = result["right_minus_wrong"] is not None
+        lines += [
+            "",
+            "*Right minus wrong* is the mean score of right answers minus that of wrong ones to "
+            "the same prompts, over the deviation of the scores of SFT samples: it shows a reward "
+            "model that rewards form over being right, which pair accuracy does not show."
+            + ("" if measured else " It was not measured: it needs prompts whose truth is known."),
+        ]
+    return lines
+
+
+def _curves(plots: Mapping[str, str]) -> list[str]:
+    if not plots:
+        return ["## Curves", "", "Left out: no metrics and no evaluation to draw."]
+    lines = ["## Curves"]
+    for name, link in plots.items():
+        lines += ["", f"![{name.replace('_', ' ')}]({link})"]
+    return lines
+
+
+def _score(split: dict[str, Any], model: str, digits: int) -> str:
+    if split[model] is None:
+        return "–"
+    value, ci95 = judged(split[model], split["judge"])
+    return _with_interval(value, ci95, digits)
+
+
+def _with_interval(
+    value: float | None, ci95: list[float] | None, digits: int, sign: bool = False
+) -> str:
+    if value is None or ci95 is None:
+        return "–"
+    low, high = (number(end, digits, sign) for end in ci95)
+    return f"{number(value, digits, sign)} [{low}, {high}]"
+
+
+def _digits(judge: str | None) -> int:
+    return 2 if judge == "reward_model" else 1
+
+
+def _simulated(stages: Mapping[str, dict[str, Any]]) -> bool:
+    return stages.get("rank", {}).get("labelers") == "simulated"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m common.evaluation.report", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run directory")
+    options = parser.parse_args(arguments)
+    try:
+        summary, path = write_report(options.run)
+    except UserError as error:
+        print(f"report: error: {error}", file=sys.stderr)
+        return 2
+    print(terminal_table(summary))
+    print(f"report: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Reading a run directory as it is found: finished, partial, or cut off in the middle of a line."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+
+STAGES = ("sft", "sample", "rank", "reward", "rlhf", "evaluation")
+"""In the order in which they run; each leaves `RUN/<stage>/result.json`."""
+
+METRIC_STAGES = ("sft", "reward", "rlhf")
+"""The stages that train, and so write `RUN/<stage>/metrics.jsonl`."""
+
+MODELS = ("sft", "rlhf")
+DECODINGS = ("sample", "greedy")
+
+RESERVED_SPLITS = ("decoding", "greedy")
+"""Keys that stand beside the splits in `summary.json`."""
+
+_RESPONSE_FIELDS: dict[str, type] = {
+    "split": str,
+    "index": int,
+    "model": str,
+    "decoding": str,
+    "sample": int,
+    "prompt": str,
+    "response": str,
+    "ended": bool,
+    "tokens": int,
+}
+_SCORES = ("overall", "reward")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric over a stage: both `[points]`, steps rising; a value is NaN where it was lost."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """A stage's `metrics.jsonl`: metric name -> series, and what was odd about the file."""
+
+    series: dict[str, Series]
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One row of `RUN/evaluation/responses.jsonl`; the scores are None where nothing gave one."""
+
+    split: str
+    index: int
+    model: str
+    decoding: str
+    sample: int
+    prompt: str
+    response: str
+    ended: bool
+    tokens: int
+    criteria: dict[str, float] | None
+    overall: float | None
+    reward: float | None
+
+
+def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+    """(line number, object) of each readable line, and a note for each that is not one.
+
+    A killed process leaves half a line, and a resumed one may write on after it; either costs
+    that line only. The file is split as bytes: text may hold characters that Python counts as
+    line ends, and half a line may end inside a character.
+    """
+    rows, notes = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append((number, row))
+        else:
+            notes.append(f"{_name(path)}, line {number}: cut off or not a JSON object; skipped")
+    return rows, notes
+
+
+def read_metrics(path: Path) -> Metrics:
+    """A metrics file as one series a metric.
+
+    Where a step is written twice (a run that was resumed), the later line's values win. What is
+    not a finite number becomes NaN, a gap in a curve, and is noted. A missing file has no series.
+    """
+    if not path.is_file():
+        return Metrics({}, [])
+    rows, notes = read_lines(path)
+    points: dict[str, dict[int, float]] = {}
+    for number, row in rows:
+        step = row.get("step")
+        if not _is_number(step) or step != step // 1:
+            notes.append(f"{_name(path)}, line {number}: no whole-numbered `step`; skipped")
+            continue
+        for name, value in row.items():
+            if name != "step" and (value is None or _is_number(value)):
+                finite = value is not None and math.isfinite(value)
+                points.setdefault(name, {})[int(step)] = value if finite else math.nan
+    series = {}
+    for name, by_step in points.items():
+        steps = np.array(sorted(by_step), dtype=np.int64)
+        values = np.array([by_step[step] for step in steps.tolist()], dtype=np.float64)
+        series[name] = Series(steps, values)
+        if lost := steps[np.isnan(values)].tolist():
+            shown = ", ".join(map(str, lost[:5])) + (", …" if len(lost) > 5 else "")
+            where = "any step" if len(lost) == steps.size else f"step {shown}"
+            notes.append(f"{_name(path)}: {name} is not a finite number at {where}")
+    return Metrics(series, notes)
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """A stage's `result.json`, or None where the stage has none.
+
+    Raises:
+        UserError: the file is there and is not one JSON object.
+    """
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}). Run this stage again.") from error
+    if not isinstance(result, dict):
+        raise UserError(f"{path}: must be one JSON object. Run this stage again.")
+    return result
+
+
+def read_responses(path: Path) -> tuple[list[Response], list[str]]:
+    """The evaluation's responses; a response written twice counts once, as it was last written.
+
+    Raises:
+        UserError: a readable line lacks a field, holds a value that cannot be one, or gives a
+            prompt's number to another prompt (the models would be compared on different ones).
+    """
+    if not path.is_file():
+        return [], []
+    rows, notes = read_lines(path)
+    responses: dict[tuple, Response] = {}
+    prompts: dict[tuple[str, int], str] = {}
+    for number, row in rows:
+        response = _response(row, f"{path}, line {number}")
+        place = (response.split, response.index)
+        if prompts.setdefault(place, response.prompt) != response.prompt:
+            raise UserError(
+                f"{path}, line {number}, field 'prompt': prompt {response.index} of split "
+                f"'{response.split}' has another text than before, so answers to it can't be "
+                "compared. Run the evaluation again, with the same prompts for both models."
+            )
+        key = (response.split, response.index, response.model, response.decoding, response.sample)
+        responses[key] = response
+    if len(responses) < len(rows):
+        repeated = len(rows) - len(responses)
+        notes.append(f"{_name(path)}: {repeated} responses are written twice; the later one counts")
+    return list(responses.values()), notes
+
+
+def _response(row: dict[str, Any], where: str) -> Response:
+    for field, kind in _RESPONSE_FIELDS.items():
+        value = row.get(field)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UserError(
+                f"{where}, field '{field}': expected {kind.__name__}, found {value!r:.60}. "
+                "Run the evaluation again."
+            )
+    for field, allowed in (("model", MODELS), ("decoding", DECODINGS)):
+        if row[field] not in allowed:
+            raise UserError(
+                f"{where}, field '{field}': {row[field]!r:.60} is none of {', '.join(allowed)}."
+            )
+    if row["split"] in RESERVED_SPLITS:
+        raise UserError(
+            f"{where}, field 'split': '{row['split']}' is a key of summary.json; "
+            "give the split another name."
+        )
+    scores = {field: _score(row.get(field), f"{where}, field '{field}'") for field in _SCORES}
+    criteria = row.get("criteria")
+    if criteria is not None:
+        if not isinstance(criteria, dict):
+            raise UserError(f"{where}, field 'criteria': expected an object or null.")
+        points = {
+            name: _score(value, f"{where}, criterion '{name}'") for name, value in criteria.items()
+        }
+        criteria = {name: value for name, value in points.items() if value is not None}
+    return Response(
+        **{field: row[field] for field in _RESPONSE_FIELDS}, criteria=criteria or None, **scores
+    )
+
+
+def _score(value: Any, where: str) -> float | None:
+    """A finite score, or None for null and for NaN, which no mean can use."""
+    if value is None:
+        return None
+    if not _is_number(value):
+        raise UserError(f"{where}: expected a number or null, found {value!r:.60}.")
+    return float(value) if math.isfinite(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _name(path: Path) -> str:
+    """`stage/file`: enough to find it in the run, and the same wherever the run is moved to."""
+    return f"{path.parent.name}/{path.name}"

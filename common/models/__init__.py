@@ -1,0 +1,1 @@
+"""Actor, critic, reference and reward model: loading, heads, LoRA, saving, log-probabilities."""

@@ -1,0 +1,186 @@
+"""Loading tokenizers and language models from a hub name or a folder, and saving them.
+
+Every parameter of a loaded model must be found in its files; only heads declared new may be
+fresh. (Peers' critics have trained from random weights unnoticed.)
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.config.arguments import LoraArguments, ModelArguments
+from common.errors import UserError
+from common.models.lora import adapter_base, add_adapters, merged_adapters
+from common.training.distributed import barrier, is_main
+from common.training.engine import gathered_parameters
+
+HEAD_NAMES = ("score", "classifier")
+"""What stock classes call their head: Llama, Mistral, Qwen, OPT say score; GPT-2's critic
+says classifier."""
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model folder or hub name; pads with the end token if it has no pad token.
+
+    Raises:
+        UserError: the folder has no tokenizer, or the tokenizer no end token.
+    """
+    from transformers import AutoTokenizer
+
+    check_model_folder(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: no usable tokenizer ({_first_line(error)}); copy tokenizer.json and "
+            "tokenizer_config.json of the base model into the folder"
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{path}: the tokenizer has no end token (eos_token)")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is told by masks, never by the id
+    return tokenizer
+
+
+def separate_pad(tokenizer: Any) -> Any:
+    """Gives a tokenizer a pad token that is not its end token, for reward folders.
+
+    The stock reward class skips trailing tokens equal to pad, and would skip the end token.
+    """
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id):
+            tokenizer.pad_token = tokenizer.unk_token
+        else:
+            tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+    return tokenizer
+
+
+def load_causal_lm(path: str, settings: ModelArguments, lora: LoraArguments | None = None) -> Any:
+    """A causal language model in fp32, dropout off; adapters found in `path` are merged.
+
+    Args:
+        path: hub name, model folder, or folder of PEFT adapters.
+        lora: with a rank above 0, new adapters are added and only they are trainable.
+
+    Raises:
+        UserError: missing files, or weights that the files do not hold.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model = load_complete(AutoModelForCausalLM, path, settings, new=())
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.config.use_cache = True
+    if lora is not None and lora.lora_rank > 0:
+        model = add_adapters(model, lora, base_path=path, new_modules=[])
+    return model
+
+
+def load_complete(
+    auto_class: Any, path: str, settings: ModelArguments, new: tuple[str, ...], **overrides: Any
+) -> nn.Module:
+    """`auto_class.from_pretrained`, dropout off, every weight accounted for; adapters merged.
+
+    Args:
+        new: names of modules that may be fresh (their weights are missing in the files).
+        overrides: config fields.
+
+    Raises:
+        UserError: no such folder, unreadable files, missing or mismatched weights.
+    """
+    check_model_folder(path)
+    base = adapter_base(path)
+    if base:  # heads, if any, come with the adapters
+        model = load_complete(auto_class, base, settings, (*new, *HEAD_NAMES), **overrides)
+        return merged_adapters(model, path)
+    try:
+        model, info = auto_class.from_pretrained(
+            path,
+            config=_config(path, settings, overrides),
+            dtype=torch.float32,
+            trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot load the model: {_first_line(error)}") from None
+    missing = [k for k in info["missing_keys"] if not any(n in k.split(".") for n in new)]
+    wrong = [str(k) for k in info["mismatched_keys"]]
+    if missing or wrong:
+        raise UserError(
+            f"{path}: {len(missing) + len(wrong)} weights of the model are not in its files, e.g. "
+            f"{(missing + wrong)[0]}; is this a {auto_class.__name__} folder?"
+        )
+    return model
+
+
+def check_model_folder(path: str) -> None:
+    """Raises UserError when `path` looks like a local folder but is none, or lacks its config."""
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() and not adapter_base(path):
+            raise UserError(f"{path}: not a model folder: it has neither config.json nor adapters")
+    elif path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.exists():
+        raise UserError(f"{path}: no such model folder")
+
+
+def save_model(engine_or_model: Any, tokenizer: Any, folder: Path, card: str) -> None:
+    """Writes a standard Hugging Face folder (adapters as adapters). A collective.
+
+    The folder is written beside its place and renamed, so that a killed process leaves no half
+    of one.
+
+    Args:
+        engine_or_model: an engine, a model, or either around an object with `save_pretrained`.
+        card: text of the model card.
+    """
+    model = getattr(engine_or_model, "module", engine_or_model)
+    with gathered_parameters(model):
+        if is_main():
+            partial = folder.with_name(f".{folder.name}.partial")
+            remove_folder(partial)
+            partial.mkdir(parents=True)
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            (partial / "README.md").write_text(card, encoding="utf-8")
+            remove_folder(folder)
+            partial.rename(folder)
+    barrier()
+
+
+def remove_folder(folder: Path) -> None:
+    """Deletes a folder if it is there."""
+    import shutil
+
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Sets every dropout of a model to 0 for good: PPO's ratios compare two equal forwards."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def _config(path: str, settings: ModelArguments, overrides: dict[str, Any]) -> Any:
+    """The model's config with all dropout at 0 (attention's too, which is no module) and overrides.
+
+    Dropout off everywhere is a convention of this project, not only of PPO: SFT on a few epochs
+    does not need it, and adapters have their own (`lora_dropout`).
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
+    for name, value in vars(config).items():
+        if isinstance(value, float) and (name.endswith("dropout") or name.endswith("_pdrop")):
+            setattr(config, name, 0.0)
+    config.classifier_dropout = 0.0
+    for name, value in overrides.items():
+        setattr(config, name, value)
+    return config
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,91 @@
+"""Low-rank adapters through PEFT."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from common.config.arguments import LoraArguments
+from common.errors import UserError
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def add_adapters(
+    model: Any, settings: LoraArguments, base_path: str, new_modules: Sequence[str]
+) -> Any:
+    """Freezes the model and adds trainable adapters to its linear layers.
+
+    Args:
+        model: a Hugging Face model.
+        base_path: folder or hub name of its weights; adapters remember where their base is.
+        new_modules: heads that are trained in full and saved with the adapters.
+
+    Returns:
+        `peft.PeftModel`.
+
+    Raises:
+        UserError: no layer matches `lora_targets` (peers go on and train nothing).
+    """
+    from peft import LoraConfig, get_peft_model
+
+    wanted = list(settings.lora_targets) or linear_layer_names(model, exclude=new_modules)
+    names = [name for name, _ in model.named_modules()]
+    for target in wanted:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise UserError(
+                f"lora_targets: no layer of {type(model).__name__} is named '{target}'; it has "
+                f"{', '.join(linear_layer_names(model, exclude=new_modules))}"
+            )
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=wanted,
+        modules_to_save=list(new_modules) or None,
+    )
+    model.name_or_path = str(base_path)
+    adapted = get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = str(base_path)
+    if not any(p.requires_grad for p in adapted.parameters()):
+        raise UserError("LoRA left nothing to train; check lora_targets and lora_rank")
+    if getattr(model, "is_gradient_checkpointing", False):
+        model.enable_input_require_grads()
+    return adapted
+
+
+def linear_layer_names(model: nn.Module, exclude: Sequence[str] = ()) -> list[str]:
+    """Short names of the backbone's linear layers (GPT-2's Conv1D too), without output heads."""
+    from transformers.pytorch_utils import Conv1D
+
+    heads = {"lm_head", "embed_out", "score", "classifier", *exclude}
+    found = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+    }
+    return sorted(found - heads)
+
+
+def adapter_base(path: str) -> str | None:
+    """Where the base of an adapter folder lies; None when `path` is no adapter folder.
+
+    Raises:
+        UserError: the adapters do not say where their base is.
+    """
+    config = Path(path) / ADAPTER_CONFIG
+    if not config.is_file():
+        return None
+    base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"{config}: 'base_model_name_or_path' is missing; set it to the base model")
+    return base
+
+
+def merged_adapters(model: Any, path: str) -> Any:
+    """The model with the adapters in folder `path` merged into its weights."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, path).merge_and_unload()

@@ -1,0 +1,214 @@
+"""Models with one number per token: the critic (V of every state) and the reward model.
+
+The saved folders are stock: `AutoModelForTokenClassification` for critics,
+`AutoModelForSequenceClassification` for reward models, one label each. Inside our loops the head
+is applied to every position, and the caller picks columns by its masks: the stock reward class
+looks for the end by ids, which goes wrong where padding equals the end token.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from common.config.arguments import LoraArguments, ModelArguments
+from common.errors import UserError
+from common.models.loading import HEAD_NAMES, load_complete
+from common.models.logprobs import position_ids
+from common.models.lora import adapter_base, add_adapters
+from common.training.seeding import derive_seed
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+
+
+class ScalarModel(nn.Module):
+    """A backbone and a linear head with one output, applied at every position."""
+
+    def __init__(self, stock: Any) -> None:
+        """Args:
+        stock: a stock classification model, PEFT's wrapper around one, or `BackboneWithHead`.
+        """
+        super().__init__()
+        self.stock = stock
+
+    @property
+    def inner(self) -> Any:
+        """The stock model without PEFT's wrapper."""
+        return self.stock.get_base_model() if hasattr(self.stock, "peft_config") else self.stock
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Head outputs at every position.
+
+        Args:
+            input_ids, attention_mask: `[batch, width]`; padding on either side.
+
+        Returns:
+            `[batch, width]` float32.
+        """
+        inner = self.inner
+        hidden = inner.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids(attention_mask),
+            use_cache=False,
+        ).last_hidden_state
+        return head_of(inner)(hidden).squeeze(-1).float()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes the stock model folder (or the adapters)."""
+        self.stock.save_pretrained(folder)
+
+
+class BackboneWithHead(nn.Module):
+    """Critic for architectures without a token-classification class (OPT)."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.base_model = backbone
+        config = backbone.config
+        width = getattr(config, "word_embed_proj_dim", None) or config.hidden_size
+        self.score = nn.Linear(width, 1)
+        self.config = config
+
+    def save_pretrained(self, folder: Path) -> None:
+        """A backbone folder, and the head beside it in `value_head.safetensors`."""
+        from safetensors.torch import save_file
+
+        self.base_model.save_pretrained(folder)
+        head = {
+            f"score.{k}": v.detach().cpu().contiguous() for k, v in self.score.state_dict().items()
+        }
+        save_file(head, Path(folder) / VALUE_HEAD_FILE)
+
+
+def head_of(stock: Any) -> nn.Module:
+    """The head of a stock classification model (PEFT's trainable copy, where there is one)."""
+    for name in HEAD_NAMES:
+        if hasattr(stock, name):
+            return getattr(stock, name)
+    raise UserError(f"{type(stock).__name__} has none of the known heads: {', '.join(HEAD_NAMES)}")
+
+
+def last_token_scores(per_token: Tensor, attention_mask: Tensor) -> Tensor:
+    """The head's output at each row's last real token, wherever the padding is.
+
+    Args:
+        per_token, attention_mask: `[batch, width]`.
+
+    Returns:
+        `[batch]`.
+    """
+    width = attention_mask.shape[1]
+    columns = torch.arange(width, device=attention_mask.device)
+    last = (attention_mask.long() * columns).argmax(dim=1)
+    return per_token.gather(1, last.unsqueeze(1)).squeeze(1)
+
+
+def load_scalar_model(
+    path: str,
+    kind: Literal["reward", "critic"],
+    settings: ModelArguments,
+    *,
+    new_head: bool,
+    seed: int = 0,
+    tokenizer: Any = None,
+    lora: LoraArguments | None = None,
+    head_from: "tuple[ScalarModel, float, float] | None" = None,
+) -> ScalarModel:
+    """Loads a reward model or critic, or turns a language model into one.
+
+    A new reward head is drawn from N(0, 1/√(d+1)) (Stiennon et al. 2020, App. B); a new critic
+    head is 0, so that the first advantages are the rewards themselves.
+
+    Args:
+        path: model folder or hub name.
+        new_head: the folder is a language model's, and the head is to be made.
+        tokenizer: of the model, for a reward model with a new head; its pad id goes to the config.
+        lora: with a rank above 0, adapters are added; the head is trained in full.
+        head_from: (reward model, score mean, score std): a critic takes over its head, scaled so
+            that it predicts normalized scores.
+
+    Raises:
+        UserError: weights missing, or a reward folder that pads with its end token.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    overrides = {"num_labels": 1, "classifier_dropout": 0.0}
+    if tokenizer is not None:
+        overrides |= {"pad_token_id": tokenizer.pad_token_id}
+    new = HEAD_NAMES if new_head else ()
+    if kind == "reward":
+        stock = load_complete(AutoModelForSequenceClassification, path, settings, new, **overrides)
+    elif has_token_classifier(path, settings):
+        stock = load_complete(AutoModelForTokenClassification, path, settings, new, **overrides)
+    else:
+        stock = _load_backbone_critic(path, settings, new_head)
+    if tokenizer is not None and len(tokenizer) > stock.config.vocab_size:
+        stock.resize_token_embeddings(len(tokenizer))
+    if new_head:
+        initialize_head(head_of(stock), kind, seed)
+    if head_from is not None:
+        copy_reward_head(head_of(stock), *head_from)
+    if settings.gradient_checkpointing:
+        backbone = stock.base_model
+        backbone.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+    if lora is not None and lora.lora_rank > 0:
+        if isinstance(stock, BackboneWithHead):
+            raise UserError(
+                f"{path}: LoRA for the critic needs a token-classification class, which "
+                f"transformers lacks for this architecture; use --lora_rank 0"
+            )
+        heads = [n for n in HEAD_NAMES if hasattr(stock, n)]
+        stock = add_adapters(stock, lora, base_path=path, new_modules=heads)
+    return ScalarModel(stock)
+
+
+def initialize_head(head: nn.Linear, kind: Literal["reward", "critic"], seed: int) -> None:
+    """Draws a reward head from N(0, 1/√(d+1)), sets a critic's to 0."""
+    with torch.no_grad():
+        if kind == "reward":
+            generator = torch.Generator().manual_seed(derive_seed(seed, "reward head"))
+            std = 1.0 / math.sqrt(head.in_features + 1)
+            head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * std)
+        else:
+            head.weight.zero_()
+        if head.bias is not None:
+            head.bias.zero_()
+
+
+def copy_reward_head(target: nn.Linear, reward: ScalarModel, mean: float, std: float) -> None:
+    """Sets a critic's head to the reward model's, in units of the *normalized* score."""
+    source = head_of(reward.inner)
+    with torch.no_grad():
+        target.weight.copy_(source.weight / std)
+        target.bias.copy_(((0.0 if source.bias is None else source.bias) - mean) / std)
+
+
+def has_token_classifier(path: str, settings: ModelArguments) -> bool:
+    """Whether transformers has a token-classification class for the architecture in `path`."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES as KNOWN,
+    )
+
+    config = AutoConfig.from_pretrained(
+        adapter_base(path) or path, trust_remote_code=settings.trust_remote_code
+    )
+    return config.model_type in KNOWN
+
+
+def _load_backbone_critic(path: str, settings: ModelArguments, new_head: bool) -> BackboneWithHead:
+    from safetensors.torch import load_file
+    from transformers import AutoModel
+
+    critic = BackboneWithHead(load_complete(AutoModel, path, settings, new=()))
+    if not new_head:
+        file = Path(path) / VALUE_HEAD_FILE
+        if not file.is_file():
+            raise UserError(f"{file}: the critic's value head is missing")
+        critic.load_state_dict(load_file(file), strict=False)
+    return critic

@@ -1,0 +1,86 @@
+"""Settings of PPO; what the paper states is in the preset `ice_grt`."""
+
+from dataclasses import dataclass
+
+from common.config.arguments import OptimizerArguments, option
+from common.errors import UserError
+from common.training.batching import BatchShape
+
+
+@dataclass
+class PPOArguments:
+    """The algorithm: rollouts, rewards, advantages, updates."""
+
+    steps: int = option(100, "rollouts, each followed by its updates")
+    rollout_batch_size: int = option(64, "prompts per rollout, over all ranks")
+    mini_batch_size: int = option(32, "sequences per optimizer step, over all ranks")
+    micro_batch_size: int = option(8, "sequences per training forward, on each rank")
+    score_batch_size: int = option(32, "sequences per forward without gradients, on each rank")
+    ppo_epochs: int = option(2, "passes over each rollout, each in a fresh order")
+    gamma: float = option(1.0, "discount per token (the paper: 0.95)")
+    lam: float = option(0.95, "lambda of generalized advantage estimation")
+    normalize_advantages: bool = option(True, "the paper's advantage normalization (§3.3.4)")
+    clip_range: float = option(0.2, "epsilon of the clipped policy objective")
+    value_clip_range: float = option(0.2, "epsilon of the clipped value loss")
+    kl_coefficient: float = option(0.05, "beta of the KL penalty per token, in the reward")
+    kl_target: float | None = option(None, "adapt beta to this KL per sequence, in nats")
+    kl_horizon: float = option(10_000.0, "sequences over which beta adapts")
+    early_stop_kl: float | None = option(
+        None, "skip a rollout's remaining updates above this approximate KL per token, in nats"
+    )
+    score_clip: float = option(3.0, "normalized scores are clipped to +- this")
+    no_end_score: float | None = option(
+        None, "score of a response without end token; by default minus score_clip"
+    )
+    actor_learning_rate: float = option(1e-6, "peak learning rate of the actor")
+    critic_learning_rate: float = option(5e-6, "peak learning rate of the critic")
+    lr_schedule: str = option("linear", "constant, linear or cosine, after the warm-up")
+    lr_floor: float = option(0.1, "share of the peak at which the schedule ends")
+    warmup_ratio: float = option(0.03, "share of all updates over which the rates rise")
+    weight_decay: float = option(0.0, "decoupled weight decay")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    critic_warmup_steps: int = option(1, "first rollouts that train the critic only")
+    evaluate_every: int = option(10, "rollouts between evaluations on held-out prompts")
+
+    def __post_init__(self) -> None:
+        if self.rollout_batch_size % self.mini_batch_size:
+            raise UserError(
+                f"rollout_batch_size {self.rollout_batch_size} is not a multiple of "
+                f"mini_batch_size {self.mini_batch_size}"
+            )
+        if self.kl_target is not None and self.kl_horizon < self.rollout_batch_size:
+            raise UserError(
+                f"kl_horizon {self.kl_horizon} is below rollout_batch_size "
+                f"{self.rollout_batch_size}: the KL coefficient would leap, or turn negative"
+            )
+        if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
+            raise UserError(f"gamma ({self.gamma}) and lam ({self.lam}) must lie in [0, 1]")
+        if self.no_end_score is None:
+            self.no_end_score = -self.score_clip
+
+    def shape(self, world_size: int) -> BatchShape:
+        """How a mini-batch is cut into micro-batches on each rank."""
+        return BatchShape(self.mini_batch_size, self.micro_batch_size, world_size)
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps of the critic over the whole training."""
+        return self.steps * self.updates_per_rollout
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """Optimizer steps after each rollout."""
+        return self.ppo_epochs * (self.rollout_batch_size // self.mini_batch_size)
+
+    def optimizer(self, learning_rate: float) -> OptimizerArguments:
+        """The engine's settings for the actor or the critic."""
+        return OptimizerArguments(
+            learning_rate=learning_rate,
+            lr_schedule=self.lr_schedule,
+            lr_floor=self.lr_floor,
+            warmup_ratio=self.warmup_ratio,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            batch_size=self.mini_batch_size,
+            micro_batch_size=self.micro_batch_size,
+        )

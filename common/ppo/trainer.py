@@ -1,0 +1,265 @@
+"""One PPO iteration: generate, score, train (paper §3.3, Figure 1)."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.config.arguments import SamplingArguments
+from common.data.encoding import EncodedPrompt
+from common.data.template import Template
+from common.errors import UserError
+from common.hybrid_engine.generation import Rollout, sample_responses
+from common.hybrid_engine.phases import generation_phase
+from common.models.logprobs import score_responses
+from common.ppo.arguments import PPOArguments
+from common.ppo.experience import Experience, make_experience, mini_batches, response_values
+from common.ppo.invariants import (
+    check_ratio,
+    check_reference,
+    check_reward_padding,
+    tolerance,
+)
+from common.ppo.kl import KLController
+from common.ppo.losses import policy_loss, value_loss
+from common.ppo.statistics import rollout_sums, rollout_values
+from common.reward.scoring import RewardScorer
+from common.training.distributed import (
+    all_reduce_scalars,
+    all_reduce_sum,
+    any_rank,
+    device,
+    world_size,
+)
+from common.training.distributed import rank as this_rank
+from common.training.engine import optimizer_step
+from common.training.seeding import derive_seed
+
+
+@dataclass
+class PPOTrainer:
+    """The four models, and what changes from one iteration to the next."""
+
+    actor: Any
+    """DeepSpeed engine around a causal language model."""
+    critic: Any
+    """DeepSpeed engine around a `ScalarModel`."""
+    reference: nn.Module
+    reward: RewardScorer
+    template: Template
+    settings: PPOArguments
+    sampling: SamplingArguments
+    max_response_tokens: int
+    seed: int
+    dtype: torch.dtype = torch.float32
+    kl: KLController = field(init=False)
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.kl = KLController(s.kl_coefficient, s.kl_target, s.kl_horizon)
+
+    def iterate(self, step: int, prompts: Sequence[EncodedPrompt]) -> dict[str, float]:
+        """Rollout, experience and updates for this rank's prompts. A collective.
+
+        Args:
+            step: counted from 1; the first `critic_warmup_steps` leave the actor alone.
+            prompts: equally many on every rank.
+
+        Returns:
+            the step's metrics, over all ranks.
+        """
+        started = _now()
+        rollout = self.generate(prompts, "rollout", step)
+        generated = _now()
+        experience = self.experience(rollout, prompts)
+        scored = _now()
+        if step == 1:
+            self.check_start(rollout, experience)
+        sums = self.update(experience, step)
+        trained = _now()
+        values = rollout_values(all_reduce_scalars({**rollout_sums(experience, rollout), **sums}))
+        values["kl/coefficient"] = self.kl.coefficient
+        self.kl.update(values["kl/sequence_k1"], self.settings.rollout_batch_size)
+        values |= {
+            "time/generate": generated - started,
+            "time/score": scored - generated,
+            "time/train": trained - scored,
+            "time/step": _now() - started,
+        }
+        values["time/tokens_per_second"] = values.pop("tokens") / values["time/step"]
+        return values
+
+    def generate(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        purpose: str,
+        step: int,
+        *,
+        greedy: bool = False,
+    ) -> Rollout:
+        """One response a prompt from the actor as it is now. A collective under ZeRO-3.
+
+        Args:
+            purpose, step: name the stream of random numbers.
+        """
+        tokenizer = self.template.tokenizer
+        with generation_phase(self.actor) as model:
+            return sample_responses(
+                model,
+                [p.ids for p in prompts],
+                eos_id=tokenizer.eos_token_id,
+                pad_id=tokenizer.pad_token_id,
+                max_new_tokens=self.max_response_tokens,
+                sampling=self.sampling,
+                seed=derive_seed(self.seed, purpose, step, this_rank()),
+                greedy=greedy,
+            )
+
+    def experience(self, rollout: Rollout, prompts: Sequence[EncodedPrompt]) -> Experience:
+        """Scores a rollout with all four models."""
+        raw = self.reward.score_rollout(
+            rollout, [p.record.messages for p in prompts], self.settings.score_batch_size
+        )
+        return make_experience(
+            rollout,
+            raw,
+            self.actor,
+            self.reference,
+            self.critic,
+            self.settings,
+            kl_coefficient=self.kl.coefficient,
+            temperature=self.sampling.temperature,
+            score_mean=self.reward.mean,
+            score_std=self.reward.std,
+        )
+
+    def check_start(self, rollout: Rollout, experience: Experience) -> None:
+        """The invariants of a fresh run (see `common.ppo.invariants`). A collective."""
+        limit = tolerance(self.dtype)
+        check_ratio(self.actor, rollout, experience, self.sampling.temperature, limit)
+        check_reference(experience, limit)
+        if self.reward.same_tokens:
+            check_reward_padding(
+                self.reward.model,
+                rollout.input_ids[:4],
+                rollout.attention_mask[:4],
+                self.template.tokenizer.pad_token_id,
+                limit * max(self.reward.std, 1e-6) * 10,
+            )
+
+    def update(self, experience: Experience, step: int) -> dict[str, Tensor | float]:
+        """PPO epochs over one rollout; returns sums for this step's metrics."""
+        s = self.settings
+        shape = s.shape(world_size())
+        local = s.mini_batch_size // world_size()
+        orders = [self._order(len(experience), step, epoch) for epoch in range(s.ppo_epochs)]
+        counts = token_counts(experience, orders, local)
+        train_actor = step > s.critic_warmup_steps
+        sums: dict[str, Tensor | float] = {"updates": 0.0, "update_tokens": 0.0}
+        norms = {"policy/grad_norm": 0.0, "value/grad_norm": 0.0}
+        rates = {
+            "policy/learning_rate": self.actor.get_lr()[0] if train_actor else 0.0,
+            "value/learning_rate": self.critic.get_lr()[0],
+        }
+        stopped = False
+        for epoch, order in enumerate(orders):
+            batches = mini_batches(experience, local, shape.micro_batch_size, order)
+            for number, parts in enumerate(batches):
+                if stopped:
+                    break
+                count = counts[epoch][number]
+                before = _value(sums.get("approx_kl", 0.0))
+                if train_actor:
+                    norms["policy/grad_norm"] += optimizer_step(
+                        self.actor,
+                        [lambda p=p: self._policy_loss(p(), sums) for p in parts],
+                        count,
+                        lambda total: self._check(total, "policy", step),
+                    )
+                norms["value/grad_norm"] += optimizer_step(
+                    self.critic,
+                    [lambda p=p: self._value_loss(p(), sums) for p in parts],
+                    count,
+                    lambda total: self._check(total, "value", step),
+                )
+                sums["updates"] += 1.0 / world_size()
+                sums["update_tokens"] += count / world_size()
+                if s.early_stop_kl is not None and train_actor:
+                    added = torch.as_tensor(_value(sums["approx_kl"]) - before)
+                    mean = float(all_reduce_sum(added.to(device()))) / max(count, 1.0)
+                    stopped = mean > s.early_stop_kl
+        sums["early_stops"] = float(stopped) / world_size()
+        return sums | {k: v / world_size() for k, v in {**norms, **rates}.items()}
+
+    def _policy_loss(self, batch: Experience, sums: dict[str, Tensor | float]) -> Tensor:
+        new = score_responses(
+            self.actor,
+            batch.input_ids,
+            batch.attention_mask,
+            batch.mask.shape[1],
+            self.sampling.temperature,
+        )
+        result = policy_loss(
+            new.logprobs, batch.logprobs, batch.advantages, batch.mask, self.settings.clip_range
+        )
+        _add(sums, policy_loss=result.loss, clipped=result.clipped, approx_kl=result.approx_kl)
+        return result.loss
+
+    def _value_loss(self, batch: Experience, sums: dict[str, Tensor | float]) -> Tensor:
+        values = response_values(
+            self.critic, batch.input_ids, batch.attention_mask, batch.mask.shape[1]
+        )
+        result = value_loss(
+            values, batch.values, batch.returns, batch.mask, self.settings.value_clip_range
+        )
+        _add(sums, value_loss=result.loss, value_clipped=result.clipped)
+        return result.loss
+
+    def _order(self, rows: int, step: int, epoch: int) -> Tensor:
+        """A fresh permutation of this rank's rows."""
+        generator = torch.Generator().manual_seed(
+            derive_seed(self.seed, "ppo order", step, epoch, this_rank())
+        )
+        return torch.randperm(rows, generator=generator).to(device())
+
+    def _check(self, total: Tensor, name: str, step: int) -> None:
+        """Stops all ranks when a loss is NaN or infinite on any. A collective."""
+        if any_rank(not bool(torch.isfinite(total))):
+            raise UserError(
+                f"the {name} loss is {float(total)} on rank {this_rank()} (NaN or infinite there "
+                f"or on another rank) at step {step}; the models were not saved. Lower "
+                f"{'actor' if name == 'policy' else 'critic'}_learning_rate or clip_range"
+            )
+
+
+def token_counts(
+    experience: Experience, orders: Sequence[Tensor], mini_batch: int
+) -> list[list[float]]:
+    """Actions in each mini-batch of each epoch, over all ranks, in one collective.
+
+    Args:
+        orders: one permutation of this rank's rows per epoch.
+        mini_batch: rows on this rank.
+    """
+    lengths = experience.mask.sum(dim=1).double()
+    local = torch.stack([lengths[order].view(-1, mini_batch).sum(dim=1) for order in orders])
+    return all_reduce_sum(local).tolist()
+
+
+def _add(sums: dict[str, Tensor | float], **values: Tensor) -> None:
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value.detach()
+
+
+def _value(x: Tensor | float) -> float:
+    return float(x)
+
+
+def _now() -> float:
+    """Seconds, after the device has finished what was asked of it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,89 @@
+"""How far to trust a reward model: accuracy by rank gap, spread, length bias, a probe."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.reward.training import PairObjective
+from common.training.batching import FILLER
+from common.training.distributed import gather_objects, rank, world_size
+
+
+@torch.no_grad()
+def pair_scores(engine: Any, objective: PairObjective, batch_size: int) -> np.ndarray:
+    """Raw scores of all pairs on every rank, `[pairs, 2]` (preferred, other). A collective."""
+    count = len(objective.pairs)
+    width = batch_size * world_size()
+    order = np.array(sorted(range(count), key=lambda i: objective.lengths[i]))
+    order = np.pad(order, (0, -count % width), constant_values=FILLER)
+    engine.eval()
+    found: dict[int, tuple[float, float]] = {}
+    for start in range(0, len(order), width):
+        mine = order[start : start + width][rank() :: world_size()]
+        better, worse = (s.tolist() for s in objective.scores(engine, mine))
+        found |= {
+            int(i): (b, w) for i, b, w in zip(mine, better, worse, strict=True) if i != FILLER
+        }
+    engine.train()
+    merged: dict[int, tuple[float, float]] = {}
+    for part in gather_objects(found):
+        merged |= part  # type: ignore[operator]
+    return np.array([merged[i] for i in range(count)], dtype=np.float64).reshape(count, 2)
+
+
+def accuracy(scores: np.ndarray) -> float:
+    """Share of pairs in the right order; an equal score counts half.
+
+    Args:
+        scores: `[pairs, 2]`.
+    """
+    gap = scores[:, 0] - scores[:, 1]
+    return float(np.mean((gap > 0) + 0.5 * (gap == 0)))
+
+
+def accuracy_by_gap(scores: np.ndarray, gaps: Sequence[float]) -> dict[str, dict[str, float]]:
+    """Accuracy of pairs whose mean ranks differ by up to 1, 2, 3, 4, …; with their number."""
+    result = {}
+    bins = np.ceil(np.asarray(gaps, dtype=np.float64)).astype(int)
+    for top in sorted(set(bins.tolist())):
+        chosen = bins == top
+        result[f"{top - 1}-{top}"] = {
+            "accuracy": round(accuracy(scores[chosen]), 4),
+            "pairs": int(chosen.sum()),
+        }
+    return result
+
+
+def distribution(values: np.ndarray) -> dict[str, float]:
+    """Mean, deviation and quartiles of scores."""
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "p25": float(low),
+        "median": float(middle),
+        "p75": float(high),
+    }
+
+
+def correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Pearson's correlation; None where one of them does not vary."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if len(x) < 2 or x.std() == 0 or y.std() == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def right_minus_wrong(right: np.ndarray, wrong: np.ndarray, deviation: float) -> float:
+    """Mean score of right answers minus that of wrong ones to the same prompts, in deviations.
+
+    Pair accuracy alone does not show whether the model knows right from wrong: it can be high
+    while PPO learns to please it with wrong answers. This probe does.
+
+    Args:
+        right, wrong: `[prompts]`, raw scores.
+        deviation: of the scores of SFT samples.
+    """
+    return float((right.mean() - wrong.mean()) / max(deviation, 1e-9))

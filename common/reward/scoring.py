@@ -1,0 +1,81 @@
+"""Scores of whole responses by a trained reward model, for rollouts and for evaluation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.data.records import Message
+from common.data.template import Template
+from common.hybrid_engine.generation import Rollout, in_batches, right_pad
+from common.models.scalar import last_token_scores
+from common.training.distributed import device
+
+
+class RewardScorer:
+    """A frozen reward model with its tokenizer and its normalization."""
+
+    def __init__(
+        self, model: nn.Module, template: Template, policy: Template, mean: float, std: float
+    ) -> None:
+        """Args:
+        model: `ScalarModel` or a frozen engine around one.
+        template: of the reward model's own tokenizer.
+        policy: of the actor's tokenizer.
+        mean, std: of raw scores over reference responses.
+        """
+        self.model = model
+        self.template = template
+        self.policy = policy
+        self.mean = mean
+        self.std = std
+        self.same_tokens = same_tokenizer(template.tokenizer, policy.tokenizer)
+
+    @torch.no_grad()
+    def score_rollout(
+        self, rollout: Rollout, prompts: Sequence[Sequence[Message]], batch_size: int
+    ) -> Tensor:
+        """Raw scores, `[batch]` float32, on this rank's device.
+
+        A rollout's ids are scored as they are; only for a reward model with another tokenizer
+        are they decoded and tokenized again.
+        """
+        if self.same_tokens:
+            return self.score_ids(rollout.input_ids, rollout.attention_mask, batch_size)
+        texts = [self.policy.decode_response(r) for r in rollout.response_ids()]
+        return self.score_texts(prompts, texts, batch_size)
+
+    @torch.no_grad()
+    def score_texts(
+        self, prompts: Sequence[Sequence[Message]], responses: Sequence[str], batch_size: int
+    ) -> Tensor:
+        """Raw scores of texts, each taken as a finished response; `[batch]` float32."""
+        rows = [
+            self.template.encode_prompt(p) + self.template.encode_response(r)
+            for p, r in zip(prompts, responses, strict=True)
+        ]
+        ids, mask = (x.to(device()) for x in right_pad(rows, self.template.tokenizer.pad_token_id))
+        return self.score_ids(ids, mask, batch_size)
+
+    @torch.no_grad()
+    def score_ids(self, input_ids: Tensor, attention_mask: Tensor, batch_size: int) -> Tensor:
+        """Raw scores of token ids, `[batch]` float32; rows of like length share a forward.
+
+        Args:
+            input_ids, attention_mask: `[batch, width]`, padding on either side or both.
+        """
+        scores = torch.empty(len(input_ids), device=input_ids.device)
+        order = attention_mask.sum(dim=1).argsort()
+        for part in in_batches(len(order), batch_size):
+            rows = order[part]
+            mask = attention_mask[rows]
+            used = mask.any(dim=0)
+            ids, mask = input_ids[rows][:, used], mask[:, used]
+            scores[rows] = last_token_scores(self.model(ids, mask), mask)
+        return scores
+
+
+def same_tokenizer(a: Any, b: Any) -> bool:
+    """Whether two tokenizers give every text the same ids, judged by vocabulary and end token."""
+    return a.eos_token_id == b.eos_token_id and a.get_vocab() == b.get_vocab()

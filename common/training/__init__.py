@@ -1,0 +1,1 @@
+"""What every training loop needs: ranks, engine steps, metrics, progress."""

@@ -1,0 +1,213 @@
+"""DeepSpeed engines: building them, one optimizer step, and reading whole weights back."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.config.arguments import OptimizerArguments
+from common.errors import UserError
+from common.training.batching import BatchShape
+from common.training.distributed import device, world_size
+from common.zero.config import deepspeed_config, zero_stage
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """The ranks' process group for the length of a `main`; torn down whatever happens.
+
+    Without the tear-down, gloo's threads end the process with "terminate called" and code −6.
+    """
+    import deepspeed
+
+    if not torch.cuda.is_available():
+        # DeepSpeed would compile a shared-memory collective at start-up (half a minute, needs a
+        # C++ compiler). Only its inference all-reduce uses it, and nothing here calls that.
+        deepspeed.ops.__compatible_ops__ = {}
+        threads = os.environ.get("OMP_NUM_THREADS")
+        if threads:
+            torch.set_num_threads(int(threads))
+    else:
+        torch.cuda.set_device(device())
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29511")
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
+        os.environ.setdefault(name, value)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if torch.cuda.is_available() else "gloo",
+        timeout=timedelta(minutes=30),
+        auto_mpi_discovery=False,
+        verbose=False,
+    )
+    try:
+        yield
+    finally:
+        # Engines hold work handles of their collectives: let go of them before the group goes.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def build_engine(
+    model: nn.Module,
+    *,
+    zero: str,
+    dtype: torch.dtype,
+    optimizer: OptimizerArguments,
+    total_steps: int,
+    new_modules: Sequence[str] = (),
+    adam_eps: float = 1e-8,
+) -> Any:
+    """A DeepSpeed engine that trains `model` with AdamW and a warm-up schedule.
+
+    Args:
+        model: on any device; DeepSpeed moves (and under ZeRO-3 partitions) it.
+        total_steps: optimizer steps of the whole training, for the schedule.
+        new_modules: names of freshly initialized modules (heads), which get no weight decay.
+
+    Returns:
+        `deepspeed.DeepSpeedEngine`.
+    """
+    import deepspeed
+
+    shape = BatchShape(optimizer.batch_size, optimizer.micro_batch_size, world_size())
+    groups = parameter_groups(model, optimizer.weight_decay, new_modules)
+    adam = {"lr": optimizer.learning_rate, "betas": (0.9, optimizer.adam_beta2), "eps": adam_eps}
+    if zero.endswith("offload") and torch.cuda.is_available():
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        adamw: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **adam)
+    else:
+        adamw = torch.optim.AdamW(groups, foreach=True, **adam)
+    engine, *_ = deepspeed.initialize(
+        model=model.to(dtype),
+        optimizer=adamw,
+        lr_scheduler=lambda opt: lr_schedule(opt, optimizer, total_steps),
+        config=deepspeed_config(
+            zero,
+            dtype,
+            micro_batch_size=shape.micro_batch_size,
+            accumulation=shape.accumulation,
+            world_size=shape.world_size,
+            max_grad_norm=optimizer.max_grad_norm,
+        ),
+    )
+    return engine
+
+
+def build_frozen(model: nn.Module, *, zero: str, dtype: torch.dtype) -> nn.Module:
+    """A model that only scores (reference, reward): whole on each rank, or sharded by ZeRO-3."""
+    import deepspeed
+
+    model = model.to(dtype).eval().requires_grad_(False)
+    if zero_stage(zero) < 3 or world_size() == 1:
+        return model.to(device())
+    engine, *_ = deepspeed.initialize(
+        model=model, config=deepspeed_config(zero, dtype, world_size=world_size())
+    )
+    return engine.eval()
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, new_modules: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices decay; biases, norms and new heads do not.
+
+    Raises:
+        UserError: nothing is trainable.
+    """
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_new = any(part in name.split(".") for part in new_modules)
+        (plain if parameter.ndim < 2 or is_new else decayed).append(parameter)
+    if not decayed and not plain:
+        raise UserError("the model has no trainable parameter")
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [g for g in groups if g["params"]]
+
+
+def lr_schedule(
+    adamw: torch.optim.Optimizer, settings: OptimizerArguments, total_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Linear warm-up, then constant, linear or cosine decay to `lr_floor` × peak."""
+    from transformers import get_constant_schedule_with_warmup
+    from transformers.optimization import (
+        get_cosine_with_min_lr_schedule_with_warmup,
+        get_polynomial_decay_schedule_with_warmup,
+    )
+
+    warmup = int(settings.warmup_ratio * total_steps)
+    total = max(total_steps, warmup + 1)
+    if settings.lr_schedule == "constant":
+        return get_constant_schedule_with_warmup(adamw, warmup)
+    if settings.lr_schedule == "linear":
+        floor = max(settings.lr_floor, 1e-6) * settings.learning_rate
+        return get_polynomial_decay_schedule_with_warmup(adamw, warmup, total, lr_end=floor)
+    return get_cosine_with_min_lr_schedule_with_warmup(
+        adamw, warmup, total, min_lr_rate=settings.lr_floor
+    )
+
+
+def optimizer_step(
+    engine: Any,
+    micro_losses: Iterable[Callable[[], Tensor]],
+    count: float,
+    check: Callable[[Tensor], None] = lambda total: None,
+) -> float:
+    """One optimizer step whose gradient is Σ over all tokens of all ranks / `count`.
+
+    DeepSpeed averages over accumulation steps and over ranks, so each local sum is multiplied by
+    both first: the gradient is then the same on one rank and on two.
+
+    Args:
+        micro_losses: exactly `gradient_accumulation_steps` functions, each running one forward
+            and returning the *sum* of the loss over its rows (or tokens).
+        count: what the mean divides by: rows (or tokens) of the whole step, over all ranks.
+        check: called with this rank's loss sum before the last backward; may raise.
+
+    Returns:
+        the gradient norm before clipping, over all ranks.
+    """
+    scale = engine.gradient_accumulation_steps() * world_size() / max(count, 1.0)
+    total: Tensor | None = None
+    for i, micro_loss in enumerate(micro_losses, start=1):
+        loss = micro_loss()
+        total = loss.detach() if total is None else total + loss.detach()
+        last = i == engine.gradient_accumulation_steps()
+        if last:
+            check(total)
+        engine.backward(loss * scale)
+        if last:
+            norm = gradient_norm(engine)
+        engine.step()
+    reported = engine.get_global_grad_norm()
+    return float(norm if reported is None else reported)
+
+
+def gradient_norm(engine: Any) -> float:
+    """Norm of the reduced gradients where DeepSpeed keeps none itself (ZeRO-0 in fp32), else 0."""
+    if engine.zero_optimization_stage() > 0:
+        return 0.0
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+
+
+@contextlib.contextmanager
+def gathered_parameters(model: nn.Module) -> Iterator[None]:
+    """All of `model`'s weights whole on every rank, whatever the ZeRO stage. A collective."""
+    import deepspeed
+
+    sharded = [p for p in model.parameters() if hasattr(p, "ds_id")]
+    if not sharded:
+        yield
+        return
+    with deepspeed.zero.GatheredParameters(sharded):
+        yield

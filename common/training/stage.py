@@ -1,0 +1,145 @@
+"""What every stage's `main` does around its own work: arguments, ranks, folder, result, errors."""
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.config.arguments import RunArguments
+from common.config.parsing import parse_arguments, resolved_settings
+from common.errors import UserError
+from common.training.distributed import barrier, is_main
+from common.training.engine import process_group
+from common.training.metrics import MetricsWriter
+
+PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "peft", "numpy")
+
+
+class Stage:
+    """One stage of one run: its folder, its metrics, and the facts that it ends with."""
+
+    def __init__(self, name: str, run: RunArguments, settings: dict[str, Any]) -> None:
+        self.name = name
+        self.run = run
+        self.root = Path(run.run)
+        self.folder = self.root / name
+        self.models = self.root / "models"
+        self.settings = settings
+        self.started = time.monotonic()
+
+    def open_metrics(self) -> MetricsWriter:
+        """This stage's `metrics.jsonl` (and wandb run)."""
+        return MetricsWriter(self.folder, self.run, self.name, self.settings)
+
+    def say(self, text: str) -> None:
+        """One line on the terminal, from rank 0."""
+        if is_main():
+            print(f"{self.name}: {text}", flush=True)
+
+    def finish(self, facts: dict[str, Any], line: str) -> None:
+        """Writes `result.json` (which marks the stage as done) and prints what was achieved."""
+        barrier()
+        if is_main():
+            seconds = round(time.monotonic() - self.started, 1)
+            result = {"seconds": seconds, **facts}
+            result |= {"seed": self.run.seed, "versions": package_versions()}
+            write_json(self.folder / "result.json", result)
+            print(f"{self.name}: {line} ({seconds:.0f} s)", flush=True)
+
+
+def run_stage(
+    name: str, types: Sequence[type], body: Callable[..., None], *, distributed: bool = True
+) -> None:
+    """Parses arguments, brings up the ranks, runs `body(stage, *argument groups)`, ends cleanly.
+
+    Without `distributed` the stage is a plain process, for stages that need no ranks. The first of
+    `types` must be `RunArguments`. A `UserError` is printed without a traceback (by rank 0), and
+    the process ends with code 2.
+    """
+    quiet_libraries()
+    try:
+        groups = parse_arguments(types, name)
+        settings = resolved_settings(*groups)
+        with process_group() if distributed else contextlib.nullcontext():
+            stage = Stage(name, groups[0], settings)
+            if is_main():
+                stage.folder.mkdir(parents=True, exist_ok=True)
+                (stage.folder / "result.json").unlink(missing_ok=True)
+                text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+                (stage.folder / "config.yaml").write_text(text, encoding="utf-8")
+            body(stage, *groups)
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def quiet_libraries() -> None:
+    """No hub traffic for local folders, no warnings that a user can do nothing about."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if _has_gpu() else "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON beside its place and renames it: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.rename(path)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file that a stage of ours wrote.
+
+    Raises:
+        UserError: the file is missing: the stage that writes it has not run.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run the stage that writes it first")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def write_json_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes JSON lines beside their place and renames the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    partial.rename(path)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

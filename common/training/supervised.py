@@ -1,0 +1,146 @@
+"""The loop that stages 1 and 2 share: fixed examples, a summed loss, a mean over the whole step."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.config.arguments import OptimizerArguments
+from common.errors import UserError
+from common.training.batching import (
+    FILLER,
+    BatchShape,
+    micro_batches,
+    step_indices,
+    steps_per_epoch,
+)
+from common.training.distributed import all_reduce_scalars, any_rank, rank, world_size
+from common.training.engine import optimizer_step
+from common.training.metrics import MetricsWriter, progress_bar
+
+
+class Objective(Protocol):
+    """A data set with its loss."""
+
+    lengths: list[int]
+    """Tokens of each example: rows of like length are put together."""
+    weights: list[float]
+    """What each example adds to the number that the mean divides by: its tokens, or 1 a pair."""
+
+    def loss(self, model: Any, indices: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum of the loss over examples (`FILLER` ones add 0), and sums of further statistics."""
+
+    def origin(self, index: int) -> str:
+        """Where an example came from, for error messages."""
+
+
+def total_steps(examples: int, settings: OptimizerArguments) -> int:
+    """Optimizer steps of the whole training; `epochs` may be a fraction."""
+    return max(1, round(settings.epochs * steps_per_epoch(examples, settings.batch_size)))
+
+
+def train_supervised(
+    engine: Any,
+    objective: Objective,
+    settings: OptimizerArguments,
+    *,
+    seed: int,
+    metrics: MetricsWriter,
+    evaluate: Callable[[], dict[str, float]],
+    title: str,
+    show_progress: bool = True,
+) -> dict[str, float]:
+    """Trains for `settings.epochs` passes, evaluating `settings.evaluations` times on the way.
+
+    Args:
+        evaluate: returns "eval/…" values; a collective that leaves the engine's mode as it was.
+        title: of the progress bar.
+
+    Returns:
+        the values of the last evaluation, which comes after the last step.
+
+    Raises:
+        UserError: the loss is NaN or infinite (names step and examples).
+    """
+    shape = BatchShape(settings.batch_size, settings.micro_batch_size, world_size())
+    steps = total_steps(len(objective.lengths), settings)
+    evaluate_after = {
+        round(steps * i / settings.evaluations) for i in range(1, settings.evaluations)
+    }
+    latest: dict[str, float] = {}
+    engine.train()
+    with progress_bar(steps, title, shown=show_progress) as bar:
+        for step in range(1, steps + 1):
+            indices = step_indices(len(objective.lengths), settings.batch_size, seed, step - 1)
+            weight = sum(objective.weights[i] for i in indices if i != FILLER)
+            sums: dict[str, Tensor] = {}
+            mine = list(micro_batches(indices, shape, rank(), objective.lengths))
+
+            def micro_loss(batch: np.ndarray, sums: dict[str, Tensor] = sums) -> Tensor:
+                loss, statistics = objective.loss(engine, batch)
+                for name, value in {"loss": loss, **statistics}.items():
+                    sums[name] = sums.get(name, 0.0) + value.detach()
+                return loss
+
+            def check(total: Tensor, step: int = step, mine: list[np.ndarray] = mine) -> None:
+                stop_unless_finite(total, step, objective, mine)
+
+            rate = engine.get_lr()[0]
+            norm = optimizer_step(
+                engine, [lambda b=b, f=micro_loss: f(b) for b in mine], weight, check
+            )
+            totals = all_reduce_scalars(sums)
+            values = {f"train/{k}": v / max(weight, 1.0) for k, v in totals.items()}
+            values |= {"train/learning_rate": rate, "train/grad_norm": norm}
+            if step in evaluate_after or step == steps:
+                latest = evaluate()
+                values |= latest
+            metrics.write(step, values)
+            bar.update()
+            bar.set_postfix_str(f"loss {values['train/loss']:.3f}", refresh=False)
+    return latest
+
+
+def evaluate_supervised(
+    engine: Any, objective: Objective, batch_size: int
+) -> tuple[dict[str, float], float]:
+    """Sums of the loss and statistics over a whole data set, over all ranks. A collective.
+
+    Args:
+        batch_size: examples per forward on each rank.
+
+    Returns:
+        sums by name ("loss" and the objective's statistics), and the weight to divide them by.
+    """
+    count = len(objective.lengths)
+    width = batch_size * world_size()
+    sums: dict[str, Tensor] = {}
+    engine.eval()
+    order = np.array(sorted(range(count), key=lambda i: objective.lengths[i]))
+    order = np.pad(order, (0, -count % width), constant_values=FILLER)
+    with torch.no_grad():
+        for start in range(0, len(order), width):
+            mine = order[start : start + width][rank() :: world_size()]
+            loss, statistics = objective.loss(engine, mine)
+            for name, value in {"loss": loss, **statistics}.items():
+                sums[name] = sums.get(name, 0.0) + value
+    engine.train()
+    return all_reduce_scalars(sums), float(sum(objective.weights))
+
+
+def stop_unless_finite(
+    total: Tensor, step: int, objective: Objective, batches: list[np.ndarray]
+) -> None:
+    """Raises UserError on every rank when the loss is NaN or infinite on any. A collective."""
+    bad = not math.isfinite(float(total))
+    if not any_rank(bad):
+        return
+    places = [objective.origin(int(i)) for b in batches for i in b if i != FILLER]
+    where = f"its examples on this rank: {', '.join(places[:4])}" if bad else "on another rank"
+    raise UserError(
+        f"the loss is {float(total)} at step {step} ({where}); nothing was saved. Lower "
+        "learning_rate, raise warmup_ratio, or look at these examples"
+    )

@@ -1,0 +1,57 @@
+# Sourced by every launcher: what this machine is, and how a stage is started on it.
+#
+# Sets ROOT, PYTHON, DEVICE (cpu or cuda), and defines `launch_stage` and `free_port`.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+PYTHON="$ROOT/.venv/bin/python"
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+export PATH="$ROOT/.venv/bin:$PATH"
+export TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
+
+if nvidia-smi -L 2>/dev/null | grep -q GPU; then
+  DEVICE=cuda
+  GPUS="$(nvidia-smi -L | grep -c GPU)"
+else
+  DEVICE=cpu
+  GPUS=0
+  export DS_ACCELERATOR=cpu
+fi
+
+free_port() {
+  "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# launch_stage RANKS SCRIPT [ARGUMENTS…]: one stage under the deepspeed launcher, on this machine.
+# SCRIPT is a file, or a module as `-m common.evaluation.main`.
+launch_stage() {
+  local ranks="$1"
+  shift
+  if [[ "$DEVICE" == cpu ]]; then
+    local cores
+    cores="$(nproc)"
+    # Threads of all ranks together fill the cores: more would make each slower.
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS_OVERRIDE:-$((cores / ranks > 0 ? cores / ranks : 1))}"
+  elif ((ranks > GPUS)); then
+    echo "launch: $ranks ranks asked for, but this machine has $GPUS GPU(s)" >&2
+    return 2
+  fi
+  local what=("$1")
+  if [[ "$1" == -m ]]; then
+    what=(--module "$2")
+    shift
+  fi
+  shift
+  # A session of its own: a signal to this script is passed on to the launcher and every rank,
+  # which the deepspeed command by itself would leave behind.
+  setsid deepspeed --num_gpus "$ranks" --master_addr 127.0.0.1 --master_port "$(free_port)" \
+    "${what[@]}" "$@" </dev/null &
+  local group=$! status=0
+  trap 'kill -TERM -- "-$group" 2>/dev/null' TERM
+  trap 'kill -INT -- "-$group" 2>/dev/null' INT
+  while true; do
+    wait "$group" && status=0 || status=$?
+    kill -0 "$group" 2>/dev/null || break
+  done
+  trap - TERM INT
+  return "$status"
+}

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Sets up the virtual environment .venv in this checkout: nothing global, nothing twice.
+#
+#   bash launch/setup.sh           what running needs
+#   bash launch/setup.sh --tests   and the test tools
+#
+# PYTHON=/path/to/python3.11 chooses the interpreter.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+CPU_TORCH="torch==2.13.0"
+CPU_INDEX="https://download.pytorch.org/whl/cpu"
+
+find_python() {
+  local name
+  for name in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$name" -c 'import sys, venv; raise SystemExit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  echo "setup: no Python 3.11 or newer with venv was found; install one (for example the package" \
+    "python3-venv), or set PYTHON=/path/to/python" >&2
+  return 2
+}
+
+requirements() {
+  if [[ "${1:-}" == --tests ]]; then cat requirements.txt; else sed '/^# --- test tools/,$d' requirements.txt; fi
+}
+
+# The stamp says what .venv holds: a second run with the same requirements installs nothing.
+stamp() { requirements "$@" | cksum | cut -d' ' -f1; }
+
+mode="${1:-}"
+# What runs the tests can run everything, so its stamp serves both.
+for done in ".venv/stamp-tests-$(stamp --tests)" ".venv/stamp-run-$(stamp)"; do
+  [[ "$mode" == --tests && "$done" == *run* ]] && continue
+  [[ -f "$done" ]] && exit 0
+done
+
+python="$(find_python)"
+[[ -x .venv/bin/python ]] || "$python" -m venv .venv
+pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+
+if ! nvidia-smi -L 2>/dev/null | grep -q GPU && ! .venv/bin/python -c 'import torch' 2>/dev/null; then
+  echo "setup: no GPU here, installing the CPU build of torch"
+  # Without its dependencies, which the requirements bring: they are not on that index.
+  "${pip[@]}" --no-deps --retries 0 --timeout 15 --index-url "$CPU_INDEX" "$CPU_TORCH" 2>/dev/null ||
+    "${pip[@]}" "$CPU_TORCH"
+fi
+echo "setup: installing requirements into .venv"
+"${pip[@]}" -r <(requirements "$mode")
+rm -f .venv/stamp-*
+if [[ "$mode" == --tests ]]; then touch ".venv/stamp-tests-$(stamp --tests)"; else touch ".venv/stamp-run-$(stamp)"; fi
+echo "setup: done"

@@ -1,0 +1,175 @@
+"""Stage 1: a base model becomes ICE-Instruct by supervised fine-tuning (paper §3.1).
+
+Reads question–answer data, blends in-domain with general sets, trains on the responses only, and
+writes the model folder that every later model starts from.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.data.blending import blend, split_by_prompt
+from common.data.layouts import read_conversations
+from common.data.pii import scrub_conversations
+from common.data.records import Conversation
+from common.data.sources import parse_sources
+
+from common.config.arguments import (
+    LoraArguments,
+    ModelArguments,
+    OptimizerArguments,
+    RunArguments,
+    TextArguments,
+    ZeroArguments,
+    option,
+)
+from common.data.encoding import describe, encode_conversations
+from common.data.template import Template
+from common.models.cards import model_card
+from common.models.loading import load_causal_lm, load_tokenizer, save_model
+from common.models.tiny import TinyArguments, write_tiny_model
+from common.training.distributed import barrier, is_main, world_size
+from common.training.engine import build_engine
+from common.training.stage import Stage, run_stage
+from common.training.supervised import evaluate_supervised, total_steps, train_supervised
+from common.zero.config import resolve_dtype, resolve_zero
+from step1_sft.objective import SFTObjective, perplexity
+
+
+@dataclass
+class SFTArguments:
+    """What only stage 1 has."""
+
+    model: str = option("tiny", "base model: hub name, folder, or `tiny` (random weights)")
+    data: list[str] = option(
+        [], "training data: files or hub names, or mappings with path, weight, columns, …"
+    )
+    eval_data: list[str] = option([], "held-out data; by default a share of the training data")
+    eval_fraction: float = option(0.02, "share of prompts held out when eval_data is not given")
+
+
+def main(
+    stage: Stage,
+    run: RunArguments,
+    sft: SFTArguments,
+    model_settings: ModelArguments,
+    tiny: TinyArguments,
+    text: TextArguments,
+    lora: LoraArguments,
+    zero_settings: ZeroArguments,
+    optimizer: OptimizerArguments,
+) -> None:
+    """Runs the stage; the arguments' docstrings say what each does."""
+    train, held_out, replaced = prepare_data(sft, text, run.seed)
+    base = base_model(stage, sft.model, tiny, train, text, run.seed)
+    tokenizer = load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
+    template = Template(tokenizer, text.template)
+    train_set, counts = encode_conversations(train, template, text)
+    held_out_set, _ = encode_conversations(held_out, template, text)
+    stage.say(
+        f"{len(train_set)} examples, {len(held_out_set)} held out"
+        + "".join(f", {c}" for c in (describe(counts), describe(replaced)) if c)
+    )
+
+    dtype, zero = (
+        resolve_dtype(model_settings.dtype),
+        resolve_zero(zero_settings.zero, world_size()),
+    )
+    objective = SFTObjective(train_set, tokenizer.pad_token_id)
+    held_out_objective = SFTObjective(held_out_set, tokenizer.pad_token_id)
+    engine = build_engine(
+        load_causal_lm(base, model_settings, lora),
+        zero=zero,
+        dtype=dtype,
+        optimizer=optimizer,
+        total_steps=total_steps(len(train_set), optimizer),
+    )
+
+    def evaluate() -> dict[str, float]:
+        sums, tokens = evaluate_supervised(engine, held_out_objective, optimizer.eval_batch_size)
+        mean = sums["loss"] / max(tokens, 1.0)
+        return {"eval/loss": mean, "eval/perplexity": perplexity(sums["loss"], tokens)}
+
+    with stage.open_metrics() as metrics:
+        final = train_supervised(
+            engine,
+            objective,
+            optimizer,
+            seed=run.seed,
+            metrics=metrics,
+            evaluate=evaluate,
+            title="stage 1, SFT",
+            show_progress=run.progress,
+        )
+    folder = stage.models / "sft"
+    save_model(engine, tokenizer, folder, model_card("ICE-Instruct", "sft", stage.settings))
+    stage.finish(
+        {
+            "eval_perplexity": final["eval/perplexity"],
+            "examples": len(train_set),
+            "pii_replaced": dict(replaced),
+            "left_out": dict(counts),
+        },
+        f"held-out perplexity {final['eval/perplexity']:.2f}, saved in {folder}",
+    )
+
+
+def prepare_data(
+    sft: SFTArguments, text: TextArguments, seed: int
+) -> tuple[list[Conversation], list[Conversation], dict[str, int]]:
+    """Reads, scrubs, splits by prompt and blends; returns (training, held out, PII counts)."""
+    sources = parse_sources(sft.data)
+    sets, replaced = scrub_conversations(
+        [read_conversations([s]) for s in sources], enabled=text.scrub_pii
+    )
+    if sft.eval_data:
+        held_out = read_conversations(parse_sources(sft.eval_data))
+        taken = {c.prompt_key for c in held_out}
+        sets = [[c for c in items if c.prompt_key not in taken] for items in sets]
+    else:
+        _, held_out = split_by_prompt(
+            [c for items in sets for c in items], fraction=sft.eval_fraction, seed=seed
+        )
+        taken = {c.prompt_key for c in held_out}
+        sets = [[c for c in items if c.prompt_key not in taken] for items in sets]
+    return blend(sets, [s.weight for s in sources], seed=seed), held_out, replaced
+
+
+def base_model(
+    stage: Stage,
+    name: str,
+    tiny: TinyArguments,
+    train: list[Conversation],
+    text: TextArguments,
+    seed: int,
+) -> str:
+    """Path of the base model; `tiny` is made first, its tokenizer from the training text."""
+    if name != "tiny":
+        return name
+    folder = stage.models / "base"
+    if is_main():
+        write_tiny_model(
+            Path(folder),
+            (m.content for c in train for m in c.messages),
+            tiny,
+            seed,
+            max_positions=text.max_prompt_tokens + text.max_response_tokens,
+        )
+    barrier()
+    return str(folder)
+
+
+if __name__ == "__main__":
+    run_stage(
+        "sft",
+        (
+            RunArguments,
+            SFTArguments,
+            ModelArguments,
+            TinyArguments,
+            TextArguments,
+            LoraArguments,
+            ZeroArguments,
+            OptimizerArguments,
+        ),
+        main,
+    )

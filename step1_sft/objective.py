@@ -1,0 +1,68 @@
+"""The loss of stage 1: next-token cross-entropy on responses and their end tokens (§3.1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.data.encoding import EncodedExample
+from common.hybrid_engine.generation import right_pad
+from common.models.logprobs import position_ids, token_logprobs
+from common.training.batching import FILLER
+from common.training.distributed import device
+
+
+def response_nll(logits: Tensor, input_ids: Tensor, loss_mask: Tensor) -> Tensor:
+    """−Σ log p(token | what stands before it) over the marked tokens.
+
+    Args:
+        logits: `[batch, width, vocabulary]`.
+        input_ids: `[batch, width]`.
+        loss_mask: `[batch, width]` bool; the first column cannot be predicted and must be False.
+
+    Returns:
+        scalar float32, nats, summed.
+    """
+    logprobs = token_logprobs(logits[:, :-1], input_ids[:, 1:])
+    return -logprobs.masked_fill(~loss_mask[:, 1:], 0.0).sum()
+
+
+class SFTObjective:
+    """Encoded examples with their loss (see `common.training.supervised.Objective`)."""
+
+    def __init__(self, examples: Sequence[EncodedExample], pad_id: int) -> None:
+        self.examples = examples
+        self.pad_id = pad_id
+        self.lengths = [len(e.input_ids) for e in examples]
+        self.weights = [float(sum(e.loss_mask)) for e in examples]
+
+    def loss(self, model: Any, indices: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+        """Summed negative log-likelihood of the responses of these examples."""
+        rows = [self.examples[max(i, 0)] for i in indices]
+        ids, attention = right_pad([r.input_ids for r in rows], self.pad_id)
+        learned, _ = right_pad(
+            [
+                r.loss_mask if i != FILLER else [False] * len(r.loss_mask)
+                for i, r in zip(indices, rows, strict=True)
+            ],
+            False,
+        )
+        ids, attention, learned = (x.to(device()) for x in (ids, attention, learned))
+        logits = model(
+            input_ids=ids,
+            attention_mask=attention,
+            position_ids=position_ids(attention),
+            use_cache=False,
+        ).logits
+        return response_nll(logits, ids, learned.bool()), {}
+
+    def origin(self, index: int) -> str:
+        """File and line of an example."""
+        return self.examples[index].origin
+
+
+def perplexity(nll: float, tokens: float) -> float:
+    """exp of the mean negative log-likelihood; infinite where that overflows."""
+    return float(torch.tensor(nll / max(tokens, 1.0), dtype=torch.float64).exp())

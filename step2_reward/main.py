@@ -1,0 +1,187 @@
+"""Stage 2: ICE-Instruct becomes ICE-Reward by ranking loss on pairs (paper §3.2).
+
+Starts from any model folder: the reward model's size is independent of the actor's.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from common.config.arguments import (
+    LoraArguments,
+    ModelArguments,
+    OptimizerArguments,
+    RunArguments,
+    TextArguments,
+    ZeroArguments,
+    option,
+)
+from common.data.blending import split_by_prompt
+from common.data.encoding import describe
+from common.data.layouts import read_rankings
+from common.data.pairs import all_pairs, read_pairs
+from common.data.records import Pair
+from common.data.sources import parse_sources
+from common.data.template import Template
+from common.models.cards import model_card
+from common.models.loading import load_tokenizer, save_model, separate_pad
+from common.models.scalar import load_scalar_model
+from common.reward import diagnostics
+from common.reward.probe import probe_scores
+from common.reward.training import PairObjective, RewardArguments, encode_pairs
+from common.training.distributed import world_size
+from common.training.engine import build_engine
+from common.training.stage import Stage, run_stage
+from common.training.supervised import evaluate_supervised, total_steps, train_supervised
+from common.zero.config import resolve_dtype, resolve_zero
+
+
+@dataclass
+class RewardStageArguments:
+    """Where the reward model starts and what it learns from."""
+
+    model: str = option("", "model folder or hub name to start from; by default RUN/models/sft")
+    data: list[str] = option([], "pairs or rankings; by default RUN/pairs/pairs.jsonl")
+    eval_fraction: float = option(0.13, "share of prompts whose pairs are held out")
+    probe: str = option("", "file of right and wrong answers to the same prompts, to test it with")
+
+
+def main(
+    stage: Stage,
+    run: RunArguments,
+    source: RewardStageArguments,
+    reward: RewardArguments,
+    model_settings: ModelArguments,
+    text: TextArguments,
+    lora: LoraArguments,
+    zero_settings: ZeroArguments,
+    optimizer: OptimizerArguments,
+) -> None:
+    """Runs the stage; the arguments' docstrings say what each does."""
+    base = source.model or str(stage.models / "sft")
+    tokenizer = separate_pad(
+        load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
+    )
+    template = Template(tokenizer, text.template)
+    pairs = load_pairs(stage, source, run.seed)
+    train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=run.seed)
+    train_set, counts = encode_pairs(train, template, text)
+    held_out_set, _ = encode_pairs(held_out, template, text)
+    stage.say(
+        ", ".join(
+            filter(
+                None, [f"{len(train_set)} pairs, {len(held_out_set)} held out", describe(counts)]
+            )
+        )
+    )
+
+    engine = build_engine(
+        load_scalar_model(
+            base,
+            "reward",
+            model_settings,
+            new_head=True,
+            seed=run.seed,
+            tokenizer=tokenizer,
+            lora=lora,
+        ),
+        zero=resolve_zero(zero_settings.zero, world_size()),
+        dtype=resolve_dtype(model_settings.dtype),
+        optimizer=optimizer,
+        total_steps=total_steps(len(train_set), optimizer),
+        new_modules=("score",),
+    )
+    held_out_objective = PairObjective(held_out_set, tokenizer.pad_token_id, reward)
+
+    def evaluate() -> dict[str, float]:
+        sums, count = evaluate_supervised(engine, held_out_objective, optimizer.eval_batch_size)
+        return {f"eval/{name}": value / count for name, value in sums.items()}
+
+    with stage.open_metrics() as metrics:
+        train_supervised(
+            engine,
+            PairObjective(train_set, tokenizer.pad_token_id, reward),
+            optimizer,
+            seed=run.seed,
+            metrics=metrics,
+            evaluate=evaluate,
+            title="stage 2, reward model",
+            show_progress=run.progress,
+        )
+    facts = diagnose(engine, held_out_objective, template, source, optimizer.eval_batch_size)
+    set_normalization(engine, facts["scores"])
+    folder = stage.models / "reward"
+    save_model(engine, tokenizer, folder, model_card("ICE-Reward", "reward", stage.settings))
+    probe = facts["right_minus_wrong"]
+    stage.finish(
+        {**facts, "pairs": len(train_set), "held_out_pairs": len(held_out_set), "left_out": counts},
+        f"held-out pair accuracy {facts['accuracy']:.3f}"
+        + (f", right minus wrong {probe:.2f} deviations" if probe is not None else "")
+        + f", saved in {folder}",
+    )
+
+
+def load_pairs(stage: Stage, source: RewardStageArguments, seed: int) -> list[Pair]:
+    """Pairs that `pairs.py` made, or pairs made here from files of rankings or of pairs."""
+    if not source.data:
+        return read_pairs(stage.root / "pairs" / "pairs.jsonl")
+    rankings = read_rankings(parse_sources(source.data))
+    pairs, dropped = all_pairs(rankings.rankings, seed=seed)
+    counts = describe(dropped + rankings.dropped)
+    stage.say(
+        f"{len(pairs)} pairs from {len(rankings.rankings)} rankings" + f", {counts}" * bool(counts)
+    )
+    return pairs
+
+
+def diagnose(
+    engine: Any,
+    objective: PairObjective,
+    template: Template,
+    source: RewardStageArguments,
+    batch_size: int,
+) -> dict[str, Any]:
+    """How far to trust the model, on pairs of held-out prompts. A collective."""
+    scores = diagnostics.pair_scores(engine, objective, batch_size)
+    lengths = np.array([[len(p.chosen), len(p.rejected)] for p in objective.pairs])
+    spread = diagnostics.distribution(scores.ravel())
+    right, wrong = probe_scores(engine, template, source.probe, batch_size)
+    known = right is not None and wrong is not None
+    return {
+        "accuracy": diagnostics.accuracy(scores),
+        "right_minus_wrong": (
+            diagnostics.right_minus_wrong(right, wrong, spread["std"]) if known else None
+        ),
+        "accuracy_by_gap": diagnostics.accuracy_by_gap(
+            scores, [p.pair.gap for p in objective.pairs]
+        ),
+        "length_score_correlation": diagnostics.correlation(lengths.ravel(), scores.ravel()),
+        "scores": spread,
+        "scores_preferred": diagnostics.distribution(scores[:, 0]),
+        "scores_other": diagnostics.distribution(scores[:, 1]),
+    }
+
+
+def set_normalization(engine: Any, spread: dict[str, float]) -> None:
+    """Writes the scores' mean and deviation over reference responses into the model's config."""
+    config = engine.module.inner.config
+    config.score_mean = spread["mean"]
+    config.score_std = max(spread["std"], 1e-6)
+
+
+if __name__ == "__main__":
+    run_stage(
+        "reward",
+        (
+            RunArguments,
+            RewardStageArguments,
+            RewardArguments,
+            ModelArguments,
+            TextArguments,
+            LoraArguments,
+            ZeroArguments,
+            OptimizerArguments,
+        ),
+        main,
+    )

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Rankings become pairs. Arguments go on to pairs.py.
+#
+#   bash step2_reward/pairs.sh --config my.yaml --run runs/mine
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+source "$here/../launch/env.sh"
+"$PYTHON" "$here/pairs.py" "$@"

@@ -1,0 +1,54 @@
+"""Simulated labelers rank the samples of the embedded domain: its rubric plus noise.
+
+For people there is no simulation: rank samples elsewhere and give stage 2 the rankings as `data`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config.arguments import RunArguments, option
+from common.data.ad_moderation.labelers import rank as simulated_orders
+from common.errors import UserError
+from common.training.distributed import is_main
+from common.training.stage import Stage, read_json_lines, run_stage, write_json_lines
+
+
+@dataclass
+class RankArguments:
+    """The simulated labelers."""
+
+    samples: str = option("", "file of samples; by default RUN/sample/samples.jsonl")
+    labelers: int = option(3, "simulated labelers per prompt (paper: three people)")
+    noise: float = option(
+        0.12, "deviation of a simulated labeler's error per criterion, as a share of its range"
+    )
+
+
+def main(stage: Stage, run: RunArguments, settings: RankArguments) -> None:
+    """Runs the stage; the arguments' docstrings say what each does."""
+    file = Path(settings.samples) if settings.samples else stage.root / "sample" / "samples.jsonl"
+    rows = []
+    for number, row in enumerate(read_json_lines(file), start=1):
+        if row.get("facts") is None:
+            raise UserError(
+                f"{file}:{number}: 'facts' is missing: simulated labelers know only the embedded "
+                "domain; have people rank these samples"
+            )
+        orders = simulated_orders(
+            row["responses"],
+            row["facts"],
+            seed=run.seed,
+            labelers=settings.labelers,
+            noise=settings.noise,
+        )
+        rows.append({**row, "orders": orders, "labelers": "simulated"})
+    if is_main():
+        write_json_lines(stage.folder / "rankings.jsonl", rows)
+    stage.finish(
+        {"prompts": len(rows), "labelers": "simulated", "labelers_per_prompt": settings.labelers},
+        f"{settings.labelers} simulated labelers ranked the responses to {len(rows)} prompts",
+    )
+
+
+if __name__ == "__main__":
+    run_stage("rank", (RunArguments, RankArguments), main, distributed=False)

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Draws k responses a prompt from ICE-Instruct. Arguments go on to sample.py; RANKS says how many processes take part.
+#
+#   bash step2_reward/sample.sh --config my.yaml --run runs/mine
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+source "$here/../launch/env.sh"
+launch_stage "${RANKS:-$((GPUS > 0 ? GPUS : 1))}" "$here/sample.py" "$@"

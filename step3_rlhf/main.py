@@ -1,0 +1,158 @@
+"""Stage 3: ICE-Instruct becomes ICE-GRT by PPO against ICE-Reward (paper §3.3).
+
+Four models: the actor that is trained, the frozen reference it started from, the critic, and the
+frozen reward model. Every iteration samples responses, scores them, and updates actor and critic.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from common.data.layouts import read_prompts
+from common.data.sources import parse_sources
+
+from common.config.arguments import (
+    LoraArguments,
+    ModelArguments,
+    RunArguments,
+    SamplingArguments,
+    TextArguments,
+    ZeroArguments,
+    option,
+)
+from common.data.encoding import EncodedPrompt, describe, encode_prompts
+from common.data.template import Template
+from common.evaluation.policy import mean_of, respond
+from common.models.cards import model_card
+from common.models.loading import load_tokenizer, save_model
+from common.ppo.arguments import PPOArguments
+from common.ppo.build import build_trainer
+from common.ppo.trainer import PPOTrainer
+from common.training.batching import stream_indices
+from common.training.distributed import rank, world_size
+from common.training.metrics import progress_bar
+from common.training.stage import Stage, run_stage
+
+
+@dataclass
+class RLHFArguments:
+    """Which models and prompts stage 3 works on."""
+
+    actor: str = option("", "model folder of stage 1; by default RUN/models/sft")
+    reward: str = option("", "model folder of stage 2; by default RUN/models/reward")
+    critic_from: Literal["sft", "reward"] = option(
+        "sft", "what the critic starts from (paper: sft)"
+    )
+    data: list[str] = option([], "prompts: files or hub names, or mappings with path, columns, …")
+    eval_data: list[str] = option([], "held-out prompts, answered every evaluate_every rollouts")
+    eval_limit: int = option(64, "held-out prompts answered at each of these evaluations")
+
+
+def main(
+    stage: Stage,
+    run: RunArguments,
+    rlhf: RLHFArguments,
+    ppo: PPOArguments,
+    model_settings: ModelArguments,
+    text: TextArguments,
+    sampling: SamplingArguments,
+    lora: LoraArguments,
+    zero: ZeroArguments,
+) -> None:
+    """Runs the stage; the arguments' docstrings say what each does."""
+    sft_folder = rlhf.actor or str(stage.models / "sft")
+    tokenizer = load_tokenizer(sft_folder, trust_remote_code=model_settings.trust_remote_code)
+    template = Template(tokenizer, text.template)
+    prompts, counts = encode_prompts(read_prompts(parse_sources(rlhf.data)), template, text)
+    held_out: list[EncodedPrompt] = []
+    if rlhf.eval_data:
+        sources = parse_sources(rlhf.eval_data)
+        held_out = encode_prompts(read_prompts(sources), template, text)[0][: rlhf.eval_limit]
+    stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
+
+    trainer = build_trainer(
+        sft_folder,
+        rlhf.reward or str(stage.models / "reward"),
+        rlhf.critic_from,
+        template,
+        text,
+        ppo,
+        sampling,
+        model_settings,
+        lora,
+        zero,
+        run.seed,
+    )
+    latest: dict[str, float] = {}
+    with (
+        stage.open_metrics() as metrics,
+        progress_bar(ppo.steps, "stage 3, PPO", shown=run.progress) as bar,
+    ):
+        for step in range(1, ppo.steps + 1):
+            indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
+            latest = trainer.iterate(step, [prompts[i] for i in indices[rank() :: world_size()]])
+            if held_out and (step % ppo.evaluate_every == 0 or step == ppo.steps):
+                latest |= evaluate(trainer, held_out, sampling.generation_batch_size)
+            metrics.write(step, latest)
+            bar.update()
+            bar.set_postfix_str(
+                f"score {latest['reward/score']:+.2f}, KL {latest['kl/sequence_k1']:.2f}",
+                refresh=False,
+            )
+
+    settings = stage.settings
+    save_model(
+        trainer.actor, tokenizer, stage.models / "actor", model_card("ICE-GRT", "ppo", settings)
+    )
+    save_model(
+        trainer.critic, tokenizer, stage.models / "critic", model_card("Critic", "ppo", settings)
+    )
+    stage.finish(
+        {
+            "kl_per_sequence": latest["kl/sequence_k1"],
+            "eos_rate": latest["response/eos_rate"],
+            "score": latest["reward/score"],
+            "response_length": latest["response/length"],
+            "steps": ppo.steps,
+            "prompts": len(prompts),
+            "left_out": dict(counts),
+        },
+        f"score {latest['reward/score']:+.2f} deviations, KL {latest['kl/sequence_k1']:.2f} nats "
+        f"a sequence, saved in {stage.models / 'actor'}",
+    )
+
+
+def evaluate(trainer: PPOTrainer, prompts: list[EncodedPrompt], batch_size: int) -> dict[str, Any]:
+    """Sampled answers to held-out prompts: the normalized score, the rubric's where it applies."""
+    rows = respond(
+        prompts,
+        trainer.template,
+        lambda batch, number: trainer.generate(batch, "evaluation", number),
+        batch_size,
+        lambda rollout, batch: trainer.reward.score_rollout(
+            rollout, [p.record.messages for p in batch], batch_size
+        ).tolist(),
+    )
+    values = {
+        "eval/score": (mean_of(rows, "reward") - trainer.reward.mean) / trainer.reward.std,
+        "eval/overall": mean_of(rows, "overall"),
+        "eval/response_length": mean_of(rows, "tokens"),
+        "eval/eos_rate": mean_of(rows, "ended"),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+if __name__ == "__main__":
+    run_stage(
+        "rlhf",
+        (
+            RunArguments,
+            RLHFArguments,
+            PPOArguments,
+            ModelArguments,
+            TextArguments,
+            SamplingArguments,
+            LoraArguments,
+            ZeroArguments,
+        ),
+        main,
+    )

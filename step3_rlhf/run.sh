@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Stage 3 alone. Arguments go on to main.py; RANKS says how many processes (GPUs) take part.
+#
+#   RANKS=8 bash step3_rlhf/run.sh --config my.yaml --run runs/mine
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+source "$here/../launch/env.sh"
+launch_stage "${RANKS:-$((GPUS > 0 ? GPUS : 1))}" "$here/main.py" "$@"
