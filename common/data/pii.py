@@ -55,7 +55,7 @@ _ENDS = r"(?!\w|[.,:/-]\d|[ ]?[*/=×^%€$£])"
 _PHONE = re.compile(
     _NOT_INSIDE_NUMBER
     + r"""(?:
-        (?P<plus>(?:\+|\(\+|00(?=[1-9]\d[ .-]?\d))[1-9]\d{0,2}\)?      # country code
+        (?P<plus>(?:\(\+[1-9]\d{0,2}\)|(?:\+|00(?=[1-9]\d[ .-]?\d))[1-9]\d{0,2})  # country code
             (?:[ .-]?(?:\(\d{1,5}\)|\d{1,13})){1,6})
       | (?:1[ .-])?\(\d{3}\)[ .-]?\d{3}[ .-]\d{4}                      # (555) 010-4477
       | (?:1[.-])?\d{3}(?P<sep>[.-])\d{3}(?P=sep)\d{4}                 # 555-010-4477
@@ -73,7 +73,7 @@ _CALLED = re.compile(
     r"""(?P<cue>\b(?:phone|telephone|tel|mobile|cell|cellphone|fax|whatsapp|sms|call|dial|text)\b
         [^\d\n+(]{0,20}(?<![\w.,/+*$€£#^-]))
         (?P<number>\d{9,15} | \d{3}[ .-]\d{4}
-                 | \d{2,5}(?P<sep>[ .-])\d{2,5}(?:(?P=sep)\d{2,5}){1,4})"""
+                 | \d{2,5}(?P<sep>[ .-])\d{2,8}(?:(?P=sep)\d{2,8}){0,5})"""
     + _ENDS,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -89,6 +89,15 @@ def scrub(text: str) -> tuple[str, Counter[str]]:
     Returns:
         (text, counts under "email", "user" and "phone").
     """
+    counts: Counter[str] = Counter()
+    while True:  # a number may become recognizable when its neighbour is gone
+        text, found = _scrub_once(text)
+        if not found:
+            return text, counts
+        counts += found
+
+
+def _scrub_once(text: str) -> tuple[str, Counter[str]]:
     counts: Counter[str] = Counter()
 
     def email(_: re.Match[str]) -> str:
@@ -114,7 +123,7 @@ def scrub(text: str) -> tuple[str, Counter[str]]:
         return PHONE
 
     def called(match: re.Match[str]) -> str:
-        if _is_date_or_round(match["number"]):
+        if _is_no_phone(match["number"]):
             return match.group()
         counts["phone"] += 1
         return match["cue"] + PHONE
@@ -200,9 +209,12 @@ def _is_phone(match: re.Match[str]) -> bool:
     return not (number[0] == "+" and _MATH_BEFORE.search(match.string[: match.start()]))
 
 
-def _is_date_or_round(number: str) -> bool:
+def _is_no_phone(number: str) -> bool:
+    """Whether what follows "phone" or "call" is a date, years, or an amount instead."""
     groups = re.split(r"[ .-]", number)
+    if [len(g) for g in groups] == [3, 4]:
+        return False
     years = all(len(g) == 4 and g[:2] in ("18", "19", "20") for g in groups)
-    date = bool(re.fullmatch(r"\d{4}[ .-]\d{2}[ .-]\d{2}|\d{2}[ .-]\d{2}[ .-]\d{4}", number))
     thousands = len(groups) > 1 and all(len(g) == 3 for g in groups[1:]) and len(groups[0]) <= 3
-    return years or date or thousands or number.endswith("000000")
+    length_fits = 9 <= sum(map(len, groups)) <= 15  # dates have 8 digits
+    return years or thousands or not length_fits or number.endswith("000000")

@@ -65,9 +65,9 @@ def rankings_of(row: Row, origin: str, dropped: Counter[str]) -> list[Ranking]:
         raise unknown_layout(
             row, origin, "rankings", RANKING_LAYOUTS, "{chosen: better, rejected: worse}"
         )
-    single = "orders" not in row
+    field = "orders[{}]" if has(row, "orders") else "ranking_best_to_worst"
     ranks = tuple(
-        ranks_of_order(order, len(responses), "ranking" if single else f"orders[{i}]", origin)
+        ranks_of_order(order, len(responses), field.format(i), origin)
         for i, order in enumerate(orders)
     )
     return [Ranking(tuple(messages), tuple(responses), ranks, origin, facts)]

@@ -8,6 +8,7 @@ import csv
 import io
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,11 +201,11 @@ def _csv_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
-    """Rows of a Parquet file, streamed: `datasets` then leaves no cache behind."""
-    with _quiet_datasets() as datasets:
+    """Rows of a Parquet file, streamed: `datasets` then copies nothing into a cache."""
+    with _quiet_datasets() as datasets, tempfile.TemporaryDirectory() as locks:
         try:
             rows = datasets.load_dataset(
-                "parquet", data_files=str(path), split="train", streaming=True
+                "parquet", data_files=str(path), split="train", streaming=True, cache_dir=locks
             )
             for i, row in enumerate(rows):
                 yield f"{name}[{i}]", row

@@ -103,6 +103,8 @@ def _check(source: DataSource, place: str) -> None:
         raise UserError(f"{place}: `weight` must be a number above 0, not {weight!r}")
     if not isinstance(source.split, str) or not source.split:
         raise UserError(f"{place}: `split` must be a name, not {source.split!r}")
+    if not isinstance(source.name, str):
+        raise UserError(f"{place}: `name` must be a string, not {source.name!r}")
     limit = source.limit
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"{place}: `limit` must be a whole number above 0, not {limit!r}")

@@ -143,6 +143,8 @@ def read_result(path: Path) -> dict[str, Any] | None:
 def read_responses(path: Path) -> tuple[list[Response], list[str]]:
     """The evaluation's responses; a response written twice counts once, as it was last written.
 
+    Sorted, so that the order in which ranks happened to write changes no sum by a rounding.
+
     Raises:
         UserError: a readable line lacks a field, holds a value that cannot be one, or gives a
             prompt's number to another prompt (the models would be compared on different ones).
@@ -166,7 +168,7 @@ def read_responses(path: Path) -> tuple[list[Response], list[str]]:
     if len(responses) < len(rows):
         repeated = len(rows) - len(responses)
         notes.append(f"{_name(path)}: {repeated} responses are written twice; the later one counts")
-    return list(responses.values()), notes
+    return [responses[key] for key in sorted(responses)], notes
 
 
 def _response(row: dict[str, Any], where: str) -> Response:

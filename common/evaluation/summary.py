@@ -140,7 +140,7 @@ def _split(rows: list[Response], seed: int, where: str, notes: list[str]) -> dic
         notes.append(f"{where}: {unjudged} responses have no score and count in no mean of scores.")
     by_model = {model: [row for row in rows if row.model == model] for model in MODELS}
     means = {model: _prompt_means(by_model[model], value) for model in MODELS}
-    common = [prompt for prompt in sorted(means["sft"]) if prompt in means["rlhf"]]
+    common = [prompt for prompt in means["sft"] if prompt in means["rlhf"]]
 
     split: dict[str, Any] = {
         "prompts": len(common) or len({row.index for row in rows}),
@@ -220,13 +220,12 @@ def _mean_and_ci(
     rows: list[Response], value: Judge, seed: int
 ) -> tuple[float | None, list[float] | None]:
     means = _prompt_means(rows, value)
-    # Sorted, so that the order in which ranks happened to write the rows changes nothing.
-    return _interval([means[prompt] for prompt in sorted(means)], seed)
+    return _interval(list(means.values()), seed)
 
 
 def _paired(by_model: dict[str, list[Response]], value: Judge, seed: int) -> dict[str, Any]:
     sft, rlhf = (_prompt_means(by_model[model], value) for model in ("sft", "rlhf"))
-    gaps = [rlhf[prompt] - sft[prompt] for prompt in sorted(sft) if prompt in rlhf]
+    gaps = [rlhf[prompt] - sft[prompt] for prompt in sft if prompt in rlhf]
     mean, ci95 = _interval(gaps, seed)
     return {"mean": mean, "ci95": ci95}
 

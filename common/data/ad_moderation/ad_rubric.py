@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from common.data.ad_moderation import vocabulary as words
@@ -28,33 +29,23 @@ PARTS: dict[str, dict[str, float]] = {
 _BRAND = re.compile(
     r"\b(" + "|".join(words.BRANDS["seen"] + words.BRANDS["unseen"]) + r")\b", re.IGNORECASE
 )
+_NOUN = "(?:" + "|".join(words.NOUNS["seen"] + words.NOUNS["unseen"]) + ")"
+_IMPERATIVE = "(?:try|enjoy|meet|get|discover|introducing|experience|choose|love|feel)"
 _PRODUCT = re.compile(
-    rf"{_BRAND.pattern} (" + "|".join(words.NOUNS["seen"] + words.NOUNS["unseen"]) + r")\b",
-    re.IGNORECASE,
+    rf"\b[A-Z][a-z]+ {_NOUN}\b|(?i:{_BRAND.pattern} {_NOUN}\b)"
+    rf"|^(?i:{_IMPERATIVE} )?{_BRAND.pattern}"
 )
+"""Something that names a product, right or wrong: a misspelt brand is an attempt, too."""
+
 _UNCONDITIONAL_PHRASES = tuple(
     phrase
     for name, policy in words.POLICIES.items()
     if name not in words.CONDITIONAL
     for phrase in (*policy.seen, *policy.unseen)
 )
-_IMPERATIVE = re.compile(
-    r"^(try|enjoy|meet|get|discover|introducing|experience|choose|love|feel)\b", re.IGNORECASE
-)
 _LABEL = re.compile(
     r"^[^:\"]{0,40}\b(ad|version|text|rewrite|rewritten)\b[^:\"]{0,12}(:| is )", re.I
 )
-
-
-def _broken(facts: Mapping[str, Any]) -> dict[str, str]:
-    return {violation["policy"]: violation["phrase"] for violation in facts["violations"]}
-
-
-def _reasons(reading: Reading, broken: Mapping[str, str]) -> tuple[float, bool]:
-    """Share of the violations whose reason is given, and whether a wrong reason is given."""
-    given = {name for name, policy in words.POLICIES.items() if gives_reason(reading, policy.cues)}
-    right = given & set(broken)
-    return (len(right) / len(broken) if broken else 0.0), bool(given - set(broken))
 
 
 def _fine_reason(reading: Reading, facts: Mapping[str, Any]) -> bool:
@@ -63,6 +54,66 @@ def _fine_reason(reading: Reading, facts: Mapping[str, Any]) -> bool:
         policy = words.POLICIES[facts["allowed"][0]["policy"]]
         return gives_reason(reading, policy.allowed_cues)
     return gives_reason(reading, words.CLEAN_CUES)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """The claims of a response, held against the ad.
+
+    Attributes:
+        text: the response, less what it copies from the prompt.
+        broken: policies that the ad breaks.
+        named: policies that the response says are broken.
+        acquits: it says that no policy is.
+        verdicts: whether the ad may run, as far as the response says so.
+        precision, recall: shares of the named policies that are broken, and the reverse.
+        reason: share of the reasons that is given.
+        wrong_reason: the reason of a policy that the ad does not break is given.
+        contradictory: it says one thing and its opposite, or hedges by naming many policies.
+    """
+
+    reading: Reading
+    text: str
+    broken: frozenset[str]
+    named: frozenset[str]
+    acquits: bool
+    verdicts: frozenset[bool]
+    precision: float
+    recall: float
+    reason: float
+    wrong_reason: bool
+    contradictory: bool
+
+
+def _listen(reading: Reading, response: str, facts: Mapping[str, Any]) -> _Said:
+    broken = frozenset(violation["policy"] for violation in facts["violations"])
+    named, denied = named_policies(reading)
+    verdict = verdicts(reading)
+    acquits = says_no_policy(reading)
+    # "It is fine." answers the question which policy is broken, too.
+    acquits |= facts["task"] == "policy" and verdict == {True}
+    reasons = {
+        name for name, policy in words.POLICIES.items() if gives_reason(reading, policy.cues)
+    }
+    return _Said(
+        reading=reading,
+        text=response,
+        broken=broken,
+        named=frozenset(named),
+        acquits=acquits,
+        verdicts=frozenset(verdict),
+        precision=len(named & broken) / len(named) if named else 1.0,
+        recall=len(named & broken) / len(broken) if broken else float(acquits),
+        reason=len(reasons & broken) / len(broken)
+        if broken
+        else float(_fine_reason(reading, facts)),
+        wrong_reason=bool(reasons - broken),
+        contradictory=len(named) > max(1, len(broken))
+        or bool(named & denied)
+        or len(verdict) == 2
+        or (bool(named) and (acquits or True in verdict))
+        or (acquits and False in verdict),
+    )
 
 
 def _brands(text: str) -> set[str]:
@@ -97,7 +148,8 @@ def _new_ad(response: str, facts: Mapping[str, Any]) -> str | None:
     opening = re.split(r"(?<=[.!?])\s+", text)[0].replace('"', "")
     label = _LABEL.match(opening)
     offered = opening[label.end() :].strip() if label else opening
-    if _PRODUCT.search(offered) and (label or _BRAND.match(offered) or _IMPERATIVE.match(offered)):
+    opens = re.match(rf"(?:{_IMPERATIVE} )?{_BRAND.pattern}", offered, re.IGNORECASE)
+    if _PRODUCT.search(offered) and (label or opens):
         return None if bare(offered) == bare(facts["ad"]) else offered
     return None
 
@@ -134,68 +186,79 @@ def _violates(new_ad: str, facts: Mapping[str, Any]) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """What one task makes of a response.
+
+    Attributes:
+        asked: the main thing asked for is there, right or wrong.
+        right: and it is right.
+        found: part of the task -> share of it that is given and right.
+        slips: points of accuracy lost by wrong claims beside a right main part.
+    """
+
+    asked: bool
+    right: bool
+    found: dict[str, float]
+    slips: float = 0.0
+
+
+def _judge_policy(said: _Said, facts: Mapping[str, Any]) -> _Verdict:
+    exact, misquoted = _quotes(said.reading, facts)
+    asked = bool(said.named) or said.acquits
+    found = {"quote": exact}
+    if asked and not (said.acquits and said.broken):
+        found |= {"policy": said.recall, "reason": said.reason}
+    right = bool(said.named & said.broken) if said.broken else said.acquits
+    return _Verdict(asked, right, found, slips=(1 - said.precision) * 2 + misquoted)
+
+
+def _judge_compliance(said: _Said, facts: Mapping[str, Any]) -> _Verdict:
+    right = said.verdicts == {not said.broken} and not (said.acquits and said.broken)
+    right = right and not (said.named and not said.broken)
+    found = {"verdict": 1.0, "policy": said.recall, "reason": said.reason} if right else {}
+    return _Verdict(bool(said.verdicts), right, found, slips=1 - said.precision)
+
+
+def _judge_rewrite(said: _Said, facts: Mapping[str, Any]) -> _Verdict:
+    new_ad = _new_ad(said.text, facts)
+    if new_ad is None:
+        return _Verdict(False, False, {})
+    right = (
+        _holds(new_ad, facts["product"])
+        and _brands(new_ad) == _brands(facts["product"])
+        and not _violates(new_ad, facts)
+    )
+    found = {
+        "product": float(right),
+        "benefit": float(right and _holds(new_ad, facts["benefit"])),
+        "policy": said.recall,
+        "reason": said.reason,
+    }
+    return _Verdict(True, right, found, slips=1 - said.precision)
+
+
+_JUDGES = {
+    "policy": _judge_policy,
+    "compliance": _judge_compliance,
+    "rewrite": _judge_rewrite,
+}
+
+
 def judge_ad(reading: Reading, response: str, facts: Mapping[str, Any]) -> Judgement:
     """Judges the content of a response to an ad task against the ground truth."""
-    task, broken = facts["task"], _broken(facts)
-    needed = facts["needed_words"]
-    named, denied = named_policies(reading)
-    acquits, verdict = says_no_policy(reading), verdicts(reading)
-    acquits |= task == "policy" and verdict == {True}  # "It is fine." answers that question, too
-
-    stuffed = len(named) > max(1, len(broken)) or (named & denied)
-    contradicts = len(verdict) == 2 or (bool(named) and (acquits or True in verdict))
-    contradicts |= acquits and False in verdict
-    other_task = task != "rewrite" and _is_rewrite(response, facts)
-    if other_task:
+    task, needed = facts["task"], facts["needed_words"]
+    if task != "rewrite" and _is_rewrite(response, facts):
         return Judgement(0.0, 0.0, 0.0, needed)
-    if stuffed or contradicts:
+    said = _listen(reading, response, facts)
+    if said.contradictory:
         return Judgement(0.0, 0.0, 0.0, needed, muddle=1.0)
-
-    precision = len(named & set(broken)) / len(named) if named else 1.0
-    recall = len(named & set(broken)) / len(broken) if broken else float(acquits)
-    reason, wrong_reason = _reasons(reading, broken)
-    if not broken:
-        reason = float(_fine_reason(reading, facts))
-    foreign = _foreign(reading, response, facts)
-    found = {"policy": recall, "reason": reason}
-    slips = 1.0 * wrong_reason
-
-    if task == "policy":
-        exact, misquoted = _quotes(reading, facts)
-        found["quote"] = exact
-        slips += 1.0 * misquoted
-        asked = bool(named) or acquits
-        right = bool(named & set(broken)) if broken else acquits and not named
-        accuracy = 2.0 * precision - slips
-        if acquits and not named and broken:
-            found = {}
-        elif not asked:
-            found = {"quote": exact}
-    elif task == "compliance":
-        asked = bool(verdict)
-        right = verdict == {not broken} and not (acquits and broken) and not (named and not broken)
-        found["verdict"] = float(right)
-        accuracy = 1.0 + precision - slips
-        if not right:
-            found = {}
-    else:
-        new_ad = _new_ad(response, facts)
-        asked = new_ad is not None
-        kept = new_ad is not None and _holds(new_ad, facts["product"])
-        kept = kept and _brands(new_ad) == _brands(facts["product"])
-        right = kept and not _violates(new_ad, facts)
-        found["product"] = float(right)
-        found["benefit"] = float(right and _holds(new_ad, facts["benefit"]))
-        accuracy = 1.0 + precision - slips
-        if not asked:
-            found = {}
-
-    parts = PARTS["policy_clean" if task == "policy" and not broken else task]
-    completeness = 2.0 * sum(share * found.get(part, 0.0) for part, share in parts.items())
-    context = 2.0 if asked else 1.0 if found.get("quote") else 0.0
+    verdict = _JUDGES[task](said, facts)
+    parts = PARTS["policy_clean" if task == "policy" and not said.broken else task]
+    context = 2.0 if verdict.asked else 1.0 if verdict.found.get("quote") else 0.0
     return Judgement(
-        accuracy=accuracy if right else 0.0,
-        completeness=completeness,
-        context=context - 1.0 * foreign,
+        accuracy=2.0 - verdict.slips - said.wrong_reason if verdict.right else 0.0,
+        completeness=2.0 * sum(share * verdict.found.get(p, 0.0) for p, share in parts.items()),
+        context=context - _foreign(reading, response, facts),
         needed=needed,
     )

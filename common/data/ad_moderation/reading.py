@@ -77,7 +77,6 @@ class Reading:
         sentences: in order.
         quotes: what stands between quotation marks, and phrases of the ad that are singled out
             without marks; lower case, without punctuation at the ends.
-        spans: what stood between quotation marks, as it was written.
         words: number of words, quotations counted.
         repeated: share of the text that was said before.
         finished: the text ends with a closing mark.
@@ -86,7 +85,6 @@ class Reading:
 
     sentences: tuple[Sentence, ...]
     quotes: tuple[str, ...]
-    spans: tuple[str, ...]
     words: int
     repeated: float
     finished: bool
@@ -156,7 +154,6 @@ def read(response: str, phrases: tuple[str, ...] = ()) -> Reading:
         phrases: phrases of the ad, which count as quotations even without quotation marks.
     """
     text = normalise(response)
-    spans: list[str] = []
     quotes: list[str] = []
 
     def token(quoted: str) -> str:
@@ -165,7 +162,6 @@ def read(response: str, phrases: tuple[str, ...] = ()) -> Reading:
         return f"Quote{quotes.index(bare(quoted))}q"
 
     def quote(match: re.Match[str]) -> str:
-        spans.append(match.group(1))
         rest = match.string[match.end() :]
         ends = re.search(r"[.!?]\s*$", match.group(1)) and re.match(r"\s*($|[A-Z\"])", rest)
         return token(match.group(1)) + ("." if ends else "")
@@ -179,7 +175,6 @@ def read(response: str, phrases: tuple[str, ...] = ()) -> Reading:
     return Reading(
         sentences=tuple(_sentence(piece) for piece in pieces),
         quotes=tuple(quotes),
-        spans=tuple(spans),
         words=len(_WORD.findall(text)),
         repeated=_repeated(pieces),
         finished=re.search(r"[.!?][\"')]*$", text) is not None,

@@ -30,7 +30,9 @@ def test_the_scale_runs_from_0_to_100(points, score):
     assert overall_score(dict.fromkeys(ROWS, points)) == pytest.approx(score)
 
 
-@pytest.mark.parametrize(("criterion", "weight"), zip(ROWS, (3, 4, 5, 2, 2, 2, 1, 3), strict=True))
+@pytest.mark.parametrize(
+    ("criterion", "weight"), list(zip(ROWS, (3, 4, 5, 2, 2, 2, 1, 3), strict=True))
+)
 def test_one_lost_criterion_costs_its_weight_over_22(criterion, weight):
     points = dict.fromkeys(ROWS, 2.0) | {criterion: 0.0}
     assert overall_score(points) == pytest.approx(100 * (22 - weight) / 22)

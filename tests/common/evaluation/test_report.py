@@ -11,6 +11,14 @@ from common.evaluation.run_files import read_responses
 from common.evaluation.side_by_side import chosen_prompts
 
 
+@pytest.fixture(autouse=True)
+def blank_pictures(monkeypatch):
+    """Figures are built and not rendered, which takes seconds; test_plots.py renders them."""
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda figure, path, **_: path.write_bytes(b"")
+    )
+
+
 def report(run):
     return write_report(run)[1].read_text(encoding="utf-8")
 
@@ -83,6 +91,18 @@ def test_ten_prompts_are_drawn_by_seed_and_not_by_score(run):
     assert [(split, index) for split, index, _, _ in again] == places
     other = [(split, index) for split, index, _, _ in chosen_prompts(rows, 4)]
     assert other != places
+
+
+def test_only_first_samples_of_prompts_that_both_answered_are_drawn(
+    tmp_path, response_row, write_lines
+):
+    path = tmp_path / "responses.jsonl"
+    rows = [response_row(model=m, decoding="greedy") for m in ("sft", "rlhf")]
+    rows += [response_row(index=1, model=m, sample=1) for m in ("sft", "rlhf")]
+    rows += [response_row(index=2), response_row(index=3), response_row(index=3, model="rlhf")]
+    write_lines(path, rows)
+    chosen = chosen_prompts(read_responses(path)[0], 0)
+    assert [(split, index) for split, index, _, _ in chosen] == [("seen", 3)]
 
 
 def test_both_answers_are_in_one_row(run):
