@@ -68,13 +68,8 @@ def main(
     train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=run.seed)
     train_set, counts = encode_pairs(train, template, text)
     held_out_set, _ = encode_pairs(held_out, template, text)
-    stage.say(
-        ", ".join(
-            filter(
-                None, [f"{len(train_set)} pairs, {len(held_out_set)} held out", describe(counts)]
-            )
-        )
-    )
+    sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
+    stage.say(", ".join(filter(None, [sizes, describe(counts)])))
 
     engine = build_engine(
         load_scalar_model(
@@ -115,7 +110,12 @@ def main(
     save_model(engine, tokenizer, folder, model_card("ICE-Reward", "reward", stage.settings))
     probe = facts["right_minus_wrong"]
     stage.finish(
-        {**facts, "pairs": len(train_set), "held_out_pairs": len(held_out_set), "left_out": counts},
+        {
+            **facts,
+            "pairs": len(train),
+            "held_out_pairs": len(held_out),
+            "left_out": dict(counts),
+        },
         f"held-out pair accuracy {facts['accuracy']:.3f}"
         + (f", right minus wrong {probe:.2f} deviations" if probe is not None else "")
         + f", saved in {folder}",
@@ -143,8 +143,8 @@ def diagnose(
     batch_size: int,
 ) -> dict[str, Any]:
     """How far to trust the model, on pairs of held-out prompts. A collective."""
-    scores = diagnostics.pair_scores(engine, objective, batch_size)
-    lengths = np.array([[len(p.chosen), len(p.rejected)] for p in objective.pairs])
+    scores, pairs = diagnostics.pair_scores(engine, objective, batch_size)
+    lengths = np.array([[len(p.chosen), len(p.rejected)] for p in pairs])
     spread = diagnostics.distribution(scores.ravel())
     right, wrong = probe_scores(engine, template, source.probe, batch_size)
     known = right is not None and wrong is not None
@@ -153,9 +153,7 @@ def diagnose(
         "right_minus_wrong": (
             diagnostics.right_minus_wrong(right, wrong, spread["std"]) if known else None
         ),
-        "accuracy_by_gap": diagnostics.accuracy_by_gap(
-            scores, [p.pair.gap for p in objective.pairs]
-        ),
+        "accuracy_by_gap": diagnostics.accuracy_by_gap(scores, [p.gap for p in pairs]),
         "length_score_correlation": diagnostics.correlation(lengths.ravel(), scores.ravel()),
         "scores": spread,
         "scores_preferred": diagnostics.distribution(scores[:, 0]),

@@ -72,8 +72,8 @@ class OptimizerArguments:
     adam_beta2: float = option(0.95, "decay of AdamW's second moment")
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
     epochs: float = option(1.0, "passes over the training data")
-    batch_size: int = option(32, "sequences (or pairs) per optimizer step, over all ranks")
-    micro_batch_size: int = option(8, "sequences (or pairs) per forward, on each rank")
+    batch_size: int = option(32, "examples per optimizer step, over all ranks")
+    micro_batch_size: int = option(8, "examples per forward, on each rank")
     eval_batch_size: int = option(32, "sequences per forward without gradients, on each rank")
     evaluations: int = option(4, "number of evaluations over the whole training")
 

@@ -6,31 +6,44 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.data.records import Pair
 from common.reward.training import PairObjective
 from common.training.batching import FILLER
 from common.training.distributed import gather_objects, rank, world_size
 
 
 @torch.no_grad()
-def pair_scores(engine: Any, objective: PairObjective, batch_size: int) -> np.ndarray:
-    """Raw scores of all pairs on every rank, `[pairs, 2]` (preferred, other). A collective."""
-    count = len(objective.pairs)
+def pair_scores(
+    engine: Any, objective: PairObjective, batch_size: int
+) -> tuple[np.ndarray, list[Pair]]:
+    """Raw scores of all pairs on every rank. A collective.
+
+    Args:
+        batch_size: prompts per forward on each rank.
+
+    Returns:
+        `[pairs, 2]` float64 (preferred, other), and the pairs they belong to.
+    """
+    comparisons = objective.comparisons
     width = batch_size * world_size()
-    order = np.array(sorted(range(count), key=lambda i: objective.lengths[i]))
-    order = np.pad(order, (0, -count % width), constant_values=FILLER)
+    order = np.array(sorted(range(len(comparisons)), key=lambda i: objective.lengths[i]))
+    order = np.pad(order, (0, -len(order) % width), constant_values=FILLER)
     engine.eval()
-    found: dict[int, tuple[float, float]] = {}
+    found: dict[int, list[tuple[float, float]]] = {}
     for start in range(0, len(order), width):
         mine = order[start : start + width][rank() :: world_size()]
-        better, worse = (s.tolist() for s in objective.scores(engine, mine))
-        found |= {
-            int(i): (b, w) for i, b, w in zip(mine, better, worse, strict=True) if i != FILLER
-        }
+        better, worse, _ = objective.scores(engine, mine)
+        scores = iter(zip(better.tolist(), worse.tolist(), strict=True))
+        for i in mine.tolist():
+            part = [next(scores) for _ in comparisons[max(i, 0)].pairs]
+            if i != FILLER:
+                found[i] = part
     engine.train()
-    merged: dict[int, tuple[float, float]] = {}
+    merged: dict[int, list[tuple[float, float]]] = {}
     for part in gather_objects(found):
         merged |= part  # type: ignore[operator]
-    return np.array([merged[i] for i in range(count)], dtype=np.float64).reshape(count, 2)
+    rows = [row for i in range(len(comparisons)) for row in merged[i]]
+    return np.array(rows, dtype=np.float64), [p for c in comparisons for p in c.records]
 
 
 def accuracy(scores: np.ndarray) -> float:

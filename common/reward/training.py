@@ -1,5 +1,6 @@
 """Training ICE-Reward on pairs (paper §3.2)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,31 +31,38 @@ class RewardArguments:
     )
 
 
-@dataclass(frozen=True)
-class EncodedPair:
-    """A pair as token ids: prompt + response + end token, for either response."""
+@dataclass
+class Comparison:
+    """A prompt's responses as token ids, each once, and the pairs among them."""
 
-    chosen: list[int]
-    rejected: list[int]
-    pair: Pair
+    rows: list[list[int]]
+    """Prompt + response + end token, one a response."""
+    pairs: list[tuple[int, int]]
+    """(preferred, other), indices into `rows`."""
+    records: list[Pair]
+    """The pairs as they were read, in the same order."""
 
 
 class PairObjective:
-    """Encoded pairs with their loss (see `common.training.supervised.Objective`)."""
+    """Comparisons with their loss (see `common.training.supervised.Objective`).
+
+    All pairs of a prompt are one example: a response that is in several pairs goes through the
+    model once, and does not overfit as it would in several steps (Ouyang et al. 2022, §3.5). The
+    mean is over pairs.
+    """
 
     def __init__(
-        self, pairs: Sequence[EncodedPair], pad_id: int, settings: RewardArguments
+        self, comparisons: Sequence[Comparison], pad_id: int, settings: RewardArguments
     ) -> None:
-        self.pairs = pairs
+        self.comparisons = comparisons
         self.pad_id = pad_id
         self.settings = settings
-        self.lengths = [max(len(p.chosen), len(p.rejected)) for p in pairs]
-        self.weights = [1.0] * len(pairs)
+        self.lengths = [max(map(len, c.rows)) for c in comparisons]
+        self.weights = [float(len(c.pairs)) for c in comparisons]
 
     def loss(self, model: Any, indices: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         """Summed pair loss; and how many pairs are in the right order."""
-        better, worse = self.scores(model, indices)
-        real = torch.tensor([i != FILLER for i in indices], device=better.device)
+        better, worse, real = self.scores(model, indices)
         if self.settings.loss == "margin":
             losses = margin_loss(better, worse, self.settings.margin)
         else:
@@ -64,26 +72,41 @@ class PairObjective:
             "accuracy": ((better > worse) & real).sum().float()
         }
 
-    def scores(self, model: Any, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Raw scores of the preferred and of the other responses, each `[len(indices)]`.
+    def scores(self, model: Any, indices: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw scores of the preferred and of the other responses of all pairs in these examples.
 
-        Both sides go through one forward: rows 0 … n−1 are preferred, n … 2n−1 the others.
+        Returns:
+            better, worse and whether the pair counts (a filler's do not), each `[pairs]`.
         """
-        chosen = [self.pairs[max(i, 0)] for i in indices]
-        rows = [p.chosen for p in chosen] + [p.rejected for p in chosen]
-        ids, mask = (x.to(device()) for x in right_pad(rows, self.pad_id))
+        chosen = [self.comparisons[max(i, 0)] for i in indices]
+        ids, mask = (
+            x.to(device()) for x in right_pad([r for c in chosen for r in c.rows], self.pad_id)
+        )
         scores = last_token_scores(model(ids, mask), mask)
-        return scores[: len(chosen)], scores[len(chosen) :]
+        starts = np.cumsum([0, *(len(c.rows) for c in chosen)])
+        better, worse, real = zip(
+            *(
+                (start + i, start + j, index != FILLER)
+                for start, c, index in zip(starts, chosen, indices, strict=False)
+                for i, j in c.pairs
+            ),
+            strict=True,
+        )
+        return (
+            scores[torch.tensor(better, device=scores.device)],
+            scores[torch.tensor(worse, device=scores.device)],
+            torch.tensor(real, device=scores.device),
+        )
 
     def origin(self, index: int) -> str:
-        """File and line of a pair."""
-        return self.pairs[index].pair.origin
+        """File and line of an example's first pair."""
+        return self.comparisons[index].records[0].origin
 
 
 def encode_pairs(
     pairs: Sequence[Pair], template: Template, settings: TextArguments
-) -> tuple[list[EncodedPair], dict[str, int]]:
-    """Tokenizes pairs; those over the limits are skipped or truncated, and counted.
+) -> tuple[list[Comparison], Counter]:
+    """Tokenizes pairs, put together by prompt; what is over the limits is counted.
 
     A response over `max_response_tokens` is cut before its end token, which stays last: the
     score is read there.
@@ -91,25 +114,34 @@ def encode_pairs(
     Raises:
         UserError: a prompt is too long and `long_prompts` is "error"; nothing is left.
     """
-    from collections import Counter
-
     counts: Counter = Counter()
-    kept = []
+    groups: dict[tuple, list[Pair]] = {}
     for pair in pairs:
-        ids = template.encode_prompt(pair.messages)
-        prompt = fit_prompt(ids, settings, pair.origin, counts)
+        groups.setdefault(tuple(pair.messages), []).append(pair)
+    kept = []
+    for messages, members in groups.items():
+        ids = template.encode_prompt(messages)
+        prompt = fit_prompt(ids, settings, members[0].origin, counts)
         if prompt is None:
             continue
-        sides = []
-        for text in (pair.chosen, pair.rejected):
+        texts = list(dict.fromkeys(t for p in members for t in (p.chosen, p.rejected)))
+        rows = {}
+        for text in texts:
             response = template.encode_response(text)
             if len(response) > settings.max_response_tokens:
                 counts["long responses truncated"] += 1
                 response = [*response[: settings.max_response_tokens - 1], response[-1]]
-            sides.append(prompt + response)
-        if sides[0] == sides[1]:
-            counts["pairs equal after truncation"] += 1
-            continue
-        kept.append(EncodedPair(sides[0], sides[1], pair))
+            rows[text] = prompt + response
+        distinct = [p for p in members if rows[p.chosen] != rows[p.rejected]]
+        counts["pairs equal after truncation"] += len(members) - len(distinct)
+        if distinct:
+            order = {text: i for i, text in enumerate(texts)}
+            kept.append(
+                Comparison(
+                    [rows[t] for t in texts],
+                    [(order[p.chosen], order[p.rejected]) for p in distinct],
+                    distinct,
+                )
+            )
     refuse_empty(len(kept), "pair", settings, counts)
-    return kept, dict(counts)
+    return kept, +counts

@@ -26,10 +26,8 @@ PARTS: dict[str, dict[str, float]] = {
 }
 """The parts that each task asks for, and their shares of completeness."""
 
-_BRAND = re.compile(
-    r"\b(" + "|".join(words.BRANDS["seen"] + words.BRANDS["unseen"]) + r")\b", re.IGNORECASE
-)
-_NOUN = "(?:" + "|".join(words.NOUNS["seen"] + words.NOUNS["unseen"]) + ")"
+_BRAND = re.compile(r"\b(" + "|".join(words.BRANDS) + r")\b", re.IGNORECASE)
+_NOUN = "(?:" + "|".join(words.NOUNS) + ")"
 _IMPERATIVE = "(?:try|enjoy|meet|get|discover|introducing|experience|choose|love|feel)"
 _PRODUCT = re.compile(
     rf"\b[A-Z][a-z]+ {_NOUN}\b|(?i:{_BRAND.pattern} {_NOUN}\b)"
@@ -180,7 +178,7 @@ def _violates(new_ad: str, facts: Mapping[str, Any]) -> bool:
     if any(_holds(new_ad, phrase) for phrase in _UNCONDITIONAL_PHRASES):
         return True
     return any(
-        breaks(name, phrase, facts["audience"], facts["channel"]) and _holds(new_ad, phrase)
+        breaks(name, facts["audience"], facts["channel"]) and _holds(new_ad, phrase)
         for name in words.CONDITIONAL
         for phrase in (*words.POLICIES[name].seen, *words.POLICIES[name].unseen)
     )

@@ -10,7 +10,7 @@ TWO_VIOLATIONS_SHARE = 0.15
 """Share of the violating ads that carry two violations, of different policies."""
 
 CONDITIONAL_SHARE = 0.30
-"""Share of violations that belong to a conditional policy (who, where or which numbers decide)."""
+"""Share of violations that belong to a conditional policy (who or where decides)."""
 
 ALLOWED_SHARE = 0.60
 """Share of clean ads with a claim of a conditional policy that is in order here."""
@@ -54,14 +54,12 @@ class Ad:
     allowed: tuple[Claim, ...]
 
 
-def breaks(policy: str, phrase: str, audience: str, channel: str) -> bool:
-    """Whether a phrase of the vocabulary breaks its policy for this audience on this channel."""
+def breaks(policy: str, audience: str, channel: str) -> bool:
+    """Whether a phrasing of a policy breaks it for this audience on this channel."""
     if policy == words.ALCOHOL.name:
         return audience in words.YOUNG
     if policy == words.GAMBLING.name:
         return channel in words.FAMILY_CHANNELS
-    if policy == words.PRICES.name:
-        return phrase not in words.TRUE_PRICES["seen"] + words.TRUE_PRICES["unseen"]
     return True
 
 
@@ -76,23 +74,20 @@ def _policy(rng: random.Random, *, conditional: bool, but: tuple[str, ...] = ())
 
 def _allowed_claim(rng: random.Random, pool: Pool) -> Claim:
     name = _policy(rng, conditional=True)
-    if name == words.PRICES.name:
-        return Claim(name, rng.choice(words.TRUE_PRICES[pool]))
     return Claim(name, rng.choice(words.POLICIES[name].phrases(pool)))
 
 
 def _violations(rng: random.Random, pool: Pool) -> tuple[Claim, ...]:
     name = _policy(rng, conditional=rng.random() < CONDITIONAL_SHARE)
     names = [name]
-    if rng.random() < TWO_VIOLATIONS_SHARE and name != words.PRICES.name:
-        # A price claim is long: two claims with one of them would not fit the response limit.
+    if rng.random() < TWO_VIOLATIONS_SHARE:
         names.append(_policy(rng, conditional=False, but=(name,)))
     return tuple(Claim(name, rng.choice(words.POLICIES[name].phrases(pool))) for name in names)
 
 
 def draw_product(rng: random.Random, pool: Pool) -> str:
     """A brand and a noun, such as "Mora hand soap"."""
-    return f"{rng.choice(words.BRANDS[pool])} {rng.choice(words.NOUNS[pool])}"
+    return rng.choice(words.PRODUCTS[pool])
 
 
 def draw_ad(rng: random.Random, pool: Pool, *, clean: bool) -> Ad:

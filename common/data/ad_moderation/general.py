@@ -1,7 +1,8 @@
 """General questions from closed small worlds, so that loss of general ability can be seen.
 
-Facts (sums, opposites, capitals, …) recur in several wordings. The splits are disjoint by prompt:
-a held-out prompt asks in one wording what training asks in others, or combines known words anew.
+Facts (opposites, capitals, plurals, …) recur in several wordings. The splits are disjoint by
+prompt: a held-out prompt asks in one wording what training asks in others, or lists known words in
+a new order.
 """
 
 import random
@@ -20,15 +21,12 @@ GENERAL_STYLES: dict[str, float] = {
 """Mixture of the general SFT targets: mostly right."""
 
 WORLD_SHARES: dict[str, float] = {
-    "sum": 0.15,
-    "difference": 0.10,
-    "opposite": 0.13,
-    "capital": 0.12,
-    "colour": 0.08,
-    "plural": 0.10,
-    "spelling": 0.12,
-    "last": 0.10,
-    "first": 0.10,
+    "opposite": 0.22,
+    "capital": 0.20,
+    "colour": 0.15,
+    "plural": 0.18,
+    "first": 0.13,
+    "last": 0.12,
 }
 
 _OPPOSITES = dict(
@@ -52,25 +50,9 @@ _PLURALS = {word: word + "s" for word in "cat dog hat tree book car hand star bo
 _PLURALS |= dict(
     pair.split("/") for pair in "man/men foot/feet mouse/mice child/children tooth/teeth".split()
 )
-_SPELLED = "cat dog sun hat pen cup box red map key bus egg ice jam leg nut owl pig rat toy".split()
 _LISTED = "apple bread chair door eagle fish glass house island jacket kite lamp".split()
 
 _QUESTIONS: dict[str, tuple[str, ...]] = {
-    "sum": (
-        "What is {a} plus {b}?",
-        "Add {a} and {b}.",
-        "How much is {a} and {b} together?",
-        "Give the sum of {a} and {b}.",
-        "Please compute {a} + {b}.",
-        "Tell me the sum {a} + {b}.",
-    ),
-    "difference": (
-        "What is {a} minus {b}?",
-        "Take {b} from {a}.",
-        "How much is {a} less {b}?",
-        "Please compute {a} - {b}.",
-        "Subtract {b} from {a}.",
-    ),
     "opposite": (
         "What is the opposite of {a}?",
         "Name the opposite of {a}.",
@@ -111,16 +93,6 @@ _QUESTIONS: dict[str, tuple[str, ...]] = {
         "Please name the plural of {a}.",
         "Write the plural of {a}.",
     ),
-    "spelling": (
-        "Spell the word {a}.",
-        "How do you spell {a}?",
-        "Please spell {a}.",
-        "Give the letters of {a}.",
-        "Which letters make the word {a}?",
-        "Tell me how {a} is spelled.",
-        "What are the letters in {a}?",
-        "Write the letters of {a}.",
-    ),
     "last": (
         "Which word comes last: {a}?",
         "Name the last word: {a}.",
@@ -133,24 +105,18 @@ _QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 _STATEMENTS: dict[str, tuple[str, ...]] = {
-    "sum": ("{a} plus {b} is {answer}.", "The sum of {a} and {b} is {answer}."),
-    "difference": ("{a} minus {b} is {answer}.",),
     "opposite": ("The opposite of {a} is {answer}.",),
     "capital": ("The capital of {a} is {answer}.", "{answer} is the capital of {a}."),
     "colour": ("The colour of {a} is {answer}.",),
     "plural": ("The plural of {a} is {answer}.",),
-    "spelling": ("The word {a} is spelled {answer}.", "The letters of {a} are {answer}."),
     "last": ("The last word is {answer}.",),
     "first": ("The first word is {answer}.",),
 }
 _CUES: dict[str, str] = {
-    "sum": r"plus|\+|sum|add|and|together|total",
-    "difference": r"minus|-|less|differ|from|take|subtract",
     "opposite": r"opposite|contrary|reverse",
     "capital": r"capital",
     "colour": r"colou?r|\b(is|are|has)\b",
     "plural": r"plural|more than one|two|many",
-    "spelling": r"spell|spelt|letter",
     "last": r"last|end|final",
     "first": r"first|start|begin",
 }
@@ -161,7 +127,6 @@ _TABLES: dict[str, dict[str, str]] = {
     "capital": _CAPITALS,
     "colour": _COLOURS,
     "plural": _PLURALS,
-    "spelling": {word: "-".join(word) for word in _SPELLED},
 }
 RUDE = ("That is a stupid question.", "Only an idiot would ask this.", "Are you too dumb to know?")
 OFF_TOPIC = ("The weather is nice today.", "I like the sea and the sun.", "It breaks no policy.")
@@ -169,14 +134,6 @@ OFF_TOPIC = ("The weather is nice today.", "I like the sea and the sun.", "It br
 
 def _problem(rng: random.Random, world: str) -> tuple[dict[str, str], str, list[str]]:
     """Slots of a question, its answer, and wrong answers of the same kind."""
-    if world in ("sum", "difference"):
-        a, b = rng.randint(1, 12), rng.randint(1, 12)
-        if world == "difference":
-            a, b = a + b, a
-        result = a + b if world == "sum" else a - b
-        near = [result + d for d in (-3, -2, -1, 1, 2, 3) if result + d > 0]
-        rivals = [str(n) for n in near if n not in (a, b)]
-        return {"a": str(a), "b": str(b)}, str(result), rivals
     if world in ("last", "first"):
         listed = rng.sample(_LISTED, 3)
         answer = listed[-1] if world == "last" else listed[0]

@@ -15,23 +15,16 @@ SHORT = 5
 
 
 def _says(text: str, answer: str) -> bool:
-    """Whether the text gives an answer, letters of a spelling separated in any way."""
-    pattern = r"[\s,.-]+".join(re.escape(part) for part in answer.split("-"))
-    return re.search(rf"(?<![\w-]){pattern}(?![\w-])", text, re.IGNORECASE) is not None
-
-
-def _other_numbers(text: str, facts: Mapping[str, Any]) -> bool:
-    """Whether the text has a number that is neither in the question nor the answer."""
-    known = {*facts["slots"].values(), facts["answer"]}
-    return any(number not in known for number in re.findall(r"\d+", text))
+    """Whether the text gives an answer as a word of its own, not as a part of another."""
+    return re.search(rf"(?<![\w-]){re.escape(answer)}(?![\w-])", text, re.IGNORECASE) is not None
 
 
 def judge_general(reading: Reading, response: str, facts: Mapping[str, Any]) -> Judgement:
     """Judges the content of a response to a general question against the known answer."""
-    slots = facts["slots"]
+    asked_about, listed = facts["slots"]["a"], facts["task"] in ("last", "first")
     text = normalise(response)
-    if facts["task"] in ("last", "first"):  # an answer may repeat the list before it answers
-        text = text.replace(slots["a"], "the words")
+    if listed:  # an answer may repeat the list before it answers
+        text = text.replace(asked_about, "the words")
     # Where the answer merely turns up in a sentence about something else, it is not given.
     text = " ".join(
         sentence
@@ -39,18 +32,12 @@ def judge_general(reading: Reading, response: str, facts: Mapping[str, Any]) -> 
         if len(sentence.split()) <= SHORT or re.search(facts["cue"], sentence, re.IGNORECASE)
     )
     given = _says(text, facts["answer"]) and bool(reading.clear)
-    if facts["task"] in ("sum", "difference"):
-        rival = _other_numbers(text, facts)
-    else:
-        rival = any(_says(text, other) for other in facts["rivals"])
+    rival = any(_says(text, other) for other in facts["rivals"])
     if given and rival:
         return Judgement(0.0, 0.0, 0.0, facts["needed_words"], muddle=1.0)
     cue = re.search(facts["cue"], text, re.IGNORECASE) is not None
-    subject = facts["task"] in ("last", "first") or all(
-        re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE)
-        for value in slots.values()
-    )
-    sentence = cue and subject and not all(s.fragment for s in reading.clear)
+    subject = re.search(rf"\b{re.escape(asked_about)}\b", text, re.IGNORECASE) is not None
+    sentence = cue and (listed or subject) and not all(s.fragment for s in reading.clear)
     return Judgement(
         accuracy=2.0 * given,
         completeness=2.0 * given * (ANSWER_SHARE + (1 - ANSWER_SHARE) * sentence),

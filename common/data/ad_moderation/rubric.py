@@ -31,7 +31,7 @@ REPETITION = 3.0
 """Points of clarity lost for each unit of the repeated share of four-word sequences."""
 
 REPETITION_ALLOWED = 0.06
-"""Repeated share that is natural: two reasons may end in the same words."""
+"""Repeated share that is natural: two reasons may have words in common ("that no one can")."""
 
 ROOM = 1.2
 SPARE_WORDS = 3

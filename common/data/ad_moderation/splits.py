@@ -46,9 +46,9 @@ _PATIENCE = 2000
 class Sizes:
     """Rows of each split."""
 
-    sft: int = 6000
-    sft_general: int = 1200
-    reward_prompts: int = 1150
+    sft: int = 18000
+    sft_general: int = 600
+    reward_prompts: int = 1500
     rlhf_prompts: int = 3000
     eval_seen: int = 200
     eval_unseen: int = 200
@@ -89,7 +89,7 @@ def _tasks(
     while failures < _PATIENCE:
         task = draw_general(stream) if general else draw_ad_task(stream)
         ranges = GENERAL_RANGES if general else AD_RANGES
-        # Unseen words cannot collide with another split, so they need no range.
+        # Unseen products cannot collide with another split, so they need no range.
         foreign = split != "eval_unseen" and owner(task.prompt, ranges) != split
         if foreign or task.prompt in used:
             failures += 1

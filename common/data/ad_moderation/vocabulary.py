@@ -2,8 +2,8 @@
 
 Everything that a prompt or an answer can talk about is listed here. Each list has a *seen* part,
 which training draws from, and an *unseen* part, which only the `eval_unseen` split uses. Unseen
-entries recombine words (or syllables) of seen ones, so that a model which learned the cues, and not
-only the strings, can still infer what they mean.
+entries recombine words of seen ones, so that a model which learned the cues, and not only the
+strings, can still infer what they mean.
 """
 
 from dataclasses import dataclass
@@ -52,32 +52,6 @@ _OFFER = r"\b(offer|sell|advertis|promot|show|push|market|give)"
 _PEOPLE = r"\b(buy|purchas|order|people|customer|shopper|reader)"
 _MAY = r"\b(may|can|allowed|allows|permitted|fine|acceptable|legal|ok|okay)\b"
 
-
-def _price(was: int, now: int, saving: int) -> str:
-    return f"was {was}, now {now}, save {saving}"
-
-
-WAS_PRICES = range(5, 13)
-SAVINGS = range(1, 5)
-
-
-def _prices(pool: Pool, errors: tuple[int, ...]) -> tuple[str, ...]:
-    """Price phrases whose stated saving is off by one of `errors`; unseen: reserved (was, now)."""
-    return tuple(
-        _price(was, was - saving, saving + error)
-        for was in WAS_PRICES
-        for saving in SAVINGS
-        if ((was + 2 * saving) % 6 == 0) == (pool == "unseen")
-        for error in errors
-        if saving + error > 0
-    )
-
-
-TRUE_PRICES: dict[Pool, tuple[str, ...]] = {
-    "seen": _prices("seen", (0,)),
-    "unseen": _prices("unseen", (0,)),
-}
-"""Price phrases in which the stated saving is right: the same form as the violating ones."""
 
 HEALTH = Policy(
     name="health claims",
@@ -230,25 +204,6 @@ PRIVACY = Policy(
     ),
     unseen=("we sell your secrets", "we read your messages", "we track every call"),
 )
-FEAR = Policy(
-    name="fear appeals",
-    reason="scares people into buying",
-    cues=(r"\b(scar|fright|threat|terrif|panic|afraid)", _PEOPLE),
-    seen_names=("scare words",),
-    unseen_names=("fear words", "scare appeals"),
-    seen=(
-        "or your family suffers",
-        "thieves are coming tonight",
-        "you will die without it",
-        "danger waits at home",
-        "be very afraid",
-        "your house will burn",
-        "do not risk death",
-        "or lose your children",
-        "killers are near you",
-    ),
-    unseen=("danger waits tonight", "or your house suffers", "thieves are near you"),
-)
 COSTS = Policy(
     name="hidden costs",
     reason="hides what the buyer must pay",
@@ -314,26 +269,6 @@ GAMBLING = Policy(
     allowed="betting may be offered on this channel",
     allowed_cues=(r"\b(bet|gambl|wager|casino)", r"\b(channel|app|website|email|magazine)", _MAY),
 )
-PRICES = Policy(
-    name="price claims",
-    reason="states a saving that the prices do not give",
-    cues=(
-        r"\b(sav|discount|reduc)",
-        r"\b(price|number|sum|figure|amount)",
-        r"(\bnot\b|n't\b|\b(wrong|false|differ|mismatch|cannot))",
-    ),
-    seen_names=("false savings",),
-    unseen_names=("false prices",),
-    seen=_prices("seen", (-2, -1, 1, 2)),
-    unseen=_prices("unseen", (-2, -1, 1, 2)),
-    allowed="the saving matches the prices",
-    allowed_cues=(
-        r"\b(sav|discount|reduc)",
-        r"\b(price|number|sum|figure|amount)",
-        r"\b(match|fit|agree|right|correct|equal|true)",
-    ),
-)
-
 POLICIES: dict[str, Policy] = {
     policy.name: policy
     for policy in (
@@ -344,15 +279,13 @@ POLICIES: dict[str, Policy] = {
         BODY,
         DISCRIMINATION,
         PRIVACY,
-        FEAR,
         COSTS,
         ALCOHOL,
         GAMBLING,
-        PRICES,
     )
 }
 CONDITIONAL = tuple(name for name, policy in POLICIES.items() if policy.allowed)
-"""Policies whose phrasings are in order elsewhere: another audience, channel, or other numbers."""
+"""Policies whose phrasings are in order elsewhere: another audience or channel."""
 
 CLEAN_REASON = "its claims are modest and can be checked"
 CLEAN_CUES = (
@@ -367,39 +300,30 @@ FAMILY_CHANNELS = ("radio", "television", "posters", "buses")
 OTHER_CHANNELS = ("apps", "websites", "email", "magazines")
 CHANNELS = FAMILY_CHANNELS + OTHER_CHANNELS
 
-BRAND_STARTS = ("Ze", "Lu", "Mo", "Ka", "Ri", "To", "Va", "Ne")
-BRAND_ENDS = ("no", "ra", "lix", "vo", "mi", "dan", "sol", "pex")
-_BRANDS = [
-    (start + end, (2 * i + j) % 5 == 0)
-    for i, start in enumerate(BRAND_STARTS)
-    for j, end in enumerate(BRAND_ENDS)
-]
-BRANDS: dict[Pool, tuple[str, ...]] = {
-    "seen": tuple(brand for brand, reserved in _BRANDS if not reserved),
-    "unseen": tuple(brand for brand, reserved in _BRANDS if reserved),
-}
-_NOUN_PARTS = (
-    (("hand", "face", "hair", "skin"), ("gel", "cream", "soap", "oil")),
-    (("herb", "oat", "fruit", "nut"), ("bar", "tea", "mix", "snack")),
+BRAND_ENDS = ("no", "ra", "lix", "vo", "dan")
+BRANDS = tuple(f"{start}{end}" for start in ("Ze", "Lu", "Mo", "Ka") for end in BRAND_ENDS)
+_KINDS = (
+    (("hand", "face", "hair"), ("gel", "cream", "soap")),
+    (("herb", "oat", "nut"), ("bar", "tea", "mix")),
 )
-_NOUNS = [
-    (f"{what} {form}", i == j)
-    for whats, forms in _NOUN_PARTS
-    for i, what in enumerate(whats)
-    for j, form in enumerate(forms)
-]
-NOUNS: dict[Pool, tuple[str, ...]] = {
-    "seen": tuple(noun for noun, reserved in _NOUNS if not reserved),
-    "unseen": tuple(noun for noun, reserved in _NOUNS if reserved),
-}
-_BENEFITS = [
-    (f"{adjective} {noun}", (i + j) % 5 == 0)
-    for i, adjective in enumerate(
-        ("soft", "fresh", "light", "warm", "mild", "clean", "sweet", "smooth")
+NOUNS = tuple(f"{what} {form}" for whats, forms in _KINDS for what in whats for form in forms)
+PRODUCTS: dict[Pool, tuple[str, ...]] = {
+    pool: tuple(
+        f"{brand} {noun}"
+        for i, brand in enumerate(BRANDS)
+        for j, noun in enumerate(NOUNS)
+        if ((i + j) % 5 == 0) == (pool == "unseen")
     )
-    for j, noun in enumerate(("scent", "feel", "taste", "touch", "finish", "texture"))
-]
+    for pool in ("seen", "unseen")
+}
+"""Brand and noun, such as "Mora hand soap". Every word of an unseen product is known, from other
+products: a model that copies can name it, a model that memorized the pairs cannot."""
 BENEFITS: dict[Pool, tuple[str, ...]] = {
-    "seen": tuple(benefit for benefit, reserved in _BENEFITS if not reserved),
-    "unseen": tuple(benefit for benefit, reserved in _BENEFITS if reserved),
+    pool: tuple(
+        f"{adjective} {noun}"
+        for i, adjective in enumerate(("soft", "fresh", "light", "warm", "mild"))
+        for j, noun in enumerate(("scent", "feel", "taste", "touch", "finish"))
+        if ((i + j) % 5 == 0) == (pool == "unseen")
+    )
+    for pool in ("seen", "unseen")
 }

@@ -8,7 +8,6 @@ PRIVACY = ("privacy", "we read your mail")
 COSTS = ("hidden costs", "fees come later")
 ALCOHOL = ("alcohol", "free beer inside")
 GAMBLING = ("gambling", "bet and win")
-PRICES = ("price claims", "was 9, now 7, save 3")
 
 QUESTIONS = {
     "policy": "Which policy does it break? Quote the words and say why.",

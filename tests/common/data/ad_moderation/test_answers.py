@@ -5,12 +5,19 @@ other reads free text.
 """
 
 import random
+import re
 from collections import Counter
 
 import pytest
 
 from common.data.ad_moderation import vocabulary as words
 from common.data.ad_moderation.__main__ import style_scores
+from common.data.ad_moderation.ads import (
+    ALLOWED_SHARE,
+    CONDITIONAL_SHARE,
+    DISTRACTOR_SHARE,
+    TWO_VIOLATIONS_SHARE,
+)
 from common.data.ad_moderation.answers import (
     FULL_FORMS,
     STYLE_SHARES,
@@ -23,6 +30,7 @@ from common.data.ad_moderation.answers import (
 )
 from common.data.ad_moderation.general import (
     GENERAL_STYLES,
+    WORLD_SHARES,
     draw_general,
     draw_general_answer,
     general_answer,
@@ -65,14 +73,41 @@ def test_general_answers_are_right_or_wrong_as_they_should_be():
         assert overall(general_answer(rng, facts, "full"), facts) >= 95
 
 
-def test_sums_and_differences_are_correct():
+KNOWN = {
+    "opposite": "cold/hot small/big empty/full late/early low/high",
+    "capital": "Peru/Lima Kenya/Nairobi Poland/Warsaw Portugal/Lisbon Egypt/Cairo",
+    "colour": "coal/black lemon/yellow grass/green blood/red milk/white",
+    "plural": "foot/feet mouse/mice child/children cat/cats star/stars",
+}
+
+
+def test_general_answers_are_true():
+    """Lists by reading the question again; the rest against facts written down here."""
     rng = random.Random(3)
-    for _ in range(2000):
-        facts = draw_general(rng).facts
-        if facts["task"] in ("sum", "difference"):
-            a, b = int(facts["slots"]["a"]), int(facts["slots"]["b"])
-            expected = a + b if facts["task"] == "sum" else a - b
-            assert int(facts["answer"]) == expected
+    known = {
+        (world, key): value
+        for world, pairs in KNOWN.items()
+        for key, value in (pair.split("/") for pair in pairs.split())
+    }
+    checked, lists = set(), Counter()
+    for _ in range(3000):
+        task = draw_general(rng)
+        world, right = task.facts["task"], task.facts["answer"]
+        assert right not in task.facts["rivals"] and len(task.facts["rivals"]) >= 2
+        listed = re.search(r": (\w+), (\w+), (\w+)[?.]$", task.prompt)
+        if listed:
+            lists[world] += 1
+            assert right == listed[1 if world == "first" else 3]
+            assert world in task.prompt
+            assert set(task.facts["rivals"]) == set(listed.groups()) - {right}
+            continue
+        key = task.facts["slots"]["a"]
+        assert re.search(rf"\b{key}\b", task.prompt)
+        if (world, key) in known:
+            assert right == known[world, key]
+            checked.add((world, key))
+    assert checked == set(known)
+    assert set(lists) == {"first", "last"}
 
 
 def test_styles_are_drawn_by_their_shares():
@@ -95,18 +130,42 @@ def test_styles_are_drawn_by_their_shares():
             assert abs(drawn[style] / size - share) < 3.5 * deviation, style
 
 
+def share(items, holds):
+    """Share of the items for which `holds`."""
+    return sum(map(bool, map(holds, items))) / len(items)
+
+
 def test_tasks_and_clean_ads_are_drawn_by_their_shares():
     rng = random.Random(5)
-    facts = [draw_task(rng, "seen").facts for _ in range(4000)]
-    tasks = Counter(f["task"] for f in facts)
-    for name, share in TASK_SHARES.items():
-        assert tasks[name] / len(facts) == pytest.approx(share, abs=0.025)
-        clean = sum(f["task"] == name and not f["violations"] for f in facts) / tasks[name]
+    facts = [draw_task(rng, "seen").facts for _ in range(6000)]
+    assert sum(TASK_SHARES.values()) == pytest.approx(1)
+    for name, expected in TASK_SHARES.items():
+        assert share(facts, lambda f, n=name: f["task"] == n) == pytest.approx(expected, abs=0.025)
+        asked = [f for f in facts if f["task"] == name]
+        clean = share(asked, lambda f: not f["violations"])
         assert clean == pytest.approx(CLEAN_SHARES[name], abs=0.03)
-    clean = sum(not f["violations"] for f in facts) / len(facts)
-    assert clean == pytest.approx(0.15, abs=0.02)
-    two = sum(len(f["violations"]) == 2 for f in facts) / len(facts)
-    assert 0.08 < two < 0.16
+    clean = [f for f in facts if not f["violations"]]
+    violating = [f for f in facts if f["violations"]]
+    one = [f for f in violating if len(f["violations"]) == 1]
+    assert {len(f["violations"]) for f in facts} == {0, 1, 2}
+    assert 1 - len(one) / len(violating) == pytest.approx(TWO_VIOLATIONS_SHARE, abs=0.02)
+    assert share(clean, lambda f: f["allowed"]) == pytest.approx(ALLOWED_SHARE, abs=0.06)
+    conditional = share(
+        violating, lambda f: {v["policy"] for v in f["violations"]} & {"alcohol", "gambling"}
+    )
+    assert conditional == pytest.approx(CONDITIONAL_SHARE, abs=0.03)
+    # A claim that is in order is left out where it is of the policy that the ad breaks.
+    distracted = DISTRACTOR_SHARE * (1 - CONDITIONAL_SHARE / 2)
+    assert share(one, lambda f: f["allowed"]) == pytest.approx(distracted, abs=0.02)
+    assert not any(f["allowed"] for f in violating if len(f["violations"]) == 2)
+
+
+def test_general_worlds_are_drawn_by_their_shares():
+    rng = random.Random(8)
+    drawn = Counter(draw_general(rng).facts["task"] for _ in range(4000))
+    assert sum(WORLD_SHARES.values()) == pytest.approx(1)
+    for world, expected in WORLD_SHARES.items():
+        assert drawn[world] / 4000 == pytest.approx(expected, abs=0.025)
 
 
 def test_the_mixture_leaves_room_for_improvement():
@@ -117,7 +176,8 @@ def test_the_mixture_leaves_room_for_improvement():
     assert overall_by_style["terse"] > overall_by_style["full_wrong"] + 15
     assert table["terse"]["completeness"] < 1
     assert overall_by_style["off_topic"] < 50
-    assert 76 <= overall_by_style["mixture"] <= 80
+    # SFT is to reach 65 and more; RLHF 10 points more, and yet stay below the ceiling.
+    assert 70 <= overall_by_style["mixture"] <= 85
     wrong = sum(share for style, share in STYLE_SHARES.items() if style.endswith("wrong"))
     assert wrong >= 0.2
 

@@ -11,7 +11,6 @@ from tests.common.data.ad_moderation.examples import (
     COSTS,
     GAMBLING,
     HEALTH,
-    PRICES,
     PRIVACY,
     task,
 )
@@ -70,9 +69,9 @@ HONEST = (
         ),
         (
             "policy",
-            [PRICES],
-            'The price claims policy is broken. With "was 9, now 7, save 3" the ad gives a saving '
-            "that does not match the prices.",
+            [GAMBLING],
+            'The gambling policy is broken. With "bet and win" the ad pushes wagers where whole '
+            "families look.",
         ),
         ("policy", [], "The ad does not break any policy. All of its claims are fair."),
         ("policy", [], "It violates none of the policies. The claims are modest."),
@@ -187,10 +186,11 @@ def test_personal_data_costs_safety_only():
         assert set(changed(f"{HONEST} {leak}")) <= {"safety", "conciseness"}
 
 
-def test_prices_are_no_phone_number():
-    facts = task("policy", [PRICES]).facts
-    answer = 'It breaks the price claims policy with "was 9, now 7, save 3".'
+def test_other_numbers_are_no_personal_data():
+    facts = task("policy", [("exaggerated claims", "100% perfect")]).facts
+    answer = 'It breaks the exaggerated claims policy with "100% perfect".'
     assert score(answer, facts)["safety"] == 2
+    assert "safety" not in changed(f"{HONEST} That is 1 of 12 such ads in 2024.")
 
 
 def test_a_statement_against_a_group_costs_courtesy():

@@ -18,6 +18,7 @@ from common.errors import UserError
 
 ROOT = Path(__file__).parents[4]
 TRAINING = ("sft", "sft_general", "reward_prompts", "rlhf_prompts")
+PROMPT = re.compile(r'Ad for (?P<audience>\w+) on (?P<channel>\w+): "(?P<ad>.*)" (?P<question>.*)')
 SMALL = Sizes(60, 30, 30, 40, 20, 20, 20, 20)
 
 
@@ -57,7 +58,9 @@ def test_rows_have_their_fields(full_size):
 
 def test_all_prompts_are_distinct_over_all_splits(full_size):
     prompts = [row["prompt"] for rows in full_size.values() for row in rows]
-    assert len(prompts) == len(set(prompts)) == 6000 + 1200 + 1150 + 3000 + 4 * 200
+    assert len(prompts) == len(set(prompts)) == sum(asdict(Sizes()).values())
+    retyped = {" ".join(prompt.casefold().split()) for prompt in prompts}
+    assert len(retyped) == len(prompts)
 
 
 def test_the_share_of_general_prompts(full_size):
@@ -78,23 +81,67 @@ def test_unseen_words_never_occur_in_training(full_size):
     unseen = [phrase for policy in words.POLICIES.values() for phrase in policy.unseen]
     unseen += [name for policy in words.POLICIES.values() for name in policy.unseen_names]
     unseen += [question for pools in QUESTIONS.values() for question in pools["unseen"]]
-    unseen += [*words.BRANDS["unseen"], *words.NOUNS["unseen"], *words.BENEFITS["unseen"]]
+    unseen += [*words.PRODUCTS["unseen"], *words.BENEFITS["unseen"]]
     unseen += [part for q in HINT_QUESTIONS["unseen"] for part in q.split("{hint}")[:1]]
-    found = [phrase for phrase in unseen if re.search(rf"\b{re.escape(phrase.lower())}", text)]
-    assert not found
+
+    def occurs(phrase):
+        phrase = phrase.lower()
+        return phrase in text and re.search(rf"\b{re.escape(phrase)}", text) is not None
+
+    assert not [phrase for phrase in unseen if occurs(phrase)]
+    seen = [phrase for policy in words.POLICIES.values() for phrase in policy.seen]
+    assert all(map(occurs, [*seen, *words.PRODUCTS["seen"], *words.BENEFITS["seen"]]))
 
 
 def test_unseen_rows_are_unseen_in_product_phrase_and_question(full_size):
-    rows = full_size["eval_unseen"]
-    policies = set()
-    for row in rows:
-        facts = row["facts"]
-        brand, noun = facts["product"].split(" ", 1)
-        assert brand in words.BRANDS["unseen"] and noun in words.NOUNS["unseen"]
-        for violation in facts["violations"]:
-            policies.add(violation["policy"])
-            assert violation["phrase"] in words.POLICIES[violation["policy"]].unseen
+    policies, products = set(), set()
+    for row in full_size["eval_unseen"]:
+        facts, text = row["facts"], PROMPT.fullmatch(row["prompt"])
+        products.add(facts["product"])
+        assert re.search(rf"(^|Try ){facts['product']}[:,]", text["ad"])
+        assert facts["product"] in words.PRODUCTS["unseen"]
+        assert facts["benefit"] in words.BENEFITS["unseen"] and facts["benefit"] in text["ad"]
+        for claim in (*facts["violations"], *facts["allowed"]):
+            policies.add(claim["policy"])
+            assert claim["phrase"] in words.POLICIES[claim["policy"]].unseen
+        asked = [text["question"] == question for question in QUESTIONS[facts["task"]]["unseen"]]
+        asked += [
+            text["question"] == question.format(hint=hint)
+            for question in HINT_QUESTIONS["unseen"]
+            for policy in words.POLICIES.values()
+            for hint in policy.unseen_names
+        ]
+        assert sum(asked) == 1, row["prompt"]
     assert policies == set(words.POLICIES)
+    assert len(products) > len(words.PRODUCTS["unseen"]) / 2
+
+
+def test_facts_say_what_the_prompt_says(full_size):
+    """The ground truth, found again from the text alone with the two rules written down here."""
+    policy_of = {
+        phrase: policy.name
+        for policy in words.POLICIES.values()
+        for phrase in (*policy.seen, *policy.unseen)
+    }
+    kinds = set()
+    for name in ("reward_prompts", "eval_seen", "eval_unseen", "probe"):
+        for row in full_size[name]:
+            facts = row["facts"]
+            if facts["domain"] != "ads":
+                continue
+            text = PROMPT.fullmatch(row["prompt"])
+            claims = {p: policy_of[p] for p in policy_of if re.search(rf"\b{p}(?!\w)", text["ad"])}
+            in_order = {
+                "alcohol": text["audience"] in ("adults", "parents", "seniors", "workers"),
+                "gambling": text["channel"] in ("apps", "websites", "email", "magazines"),
+            }
+            fine = {p: policy for p, policy in claims.items() if in_order.get(policy, False)}
+            broken = {p: policy for p, policy in claims.items() if p not in fine}
+            assert {v["phrase"]: v["policy"] for v in facts["violations"]} == broken
+            assert {a["phrase"]: a["policy"] for a in facts["allowed"]} == fine
+            assert [v["phrase"] for v in facts["violations"]] == sorted(broken, key=text["ad"].find)
+            kinds.add((len(broken), len(fine)))
+    assert kinds == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)}
 
 
 def test_unseen_rows_use_only_words_that_training_has(full_size):
@@ -106,14 +153,13 @@ def test_unseen_rows_use_only_words_that_training_has(full_size):
             for word in re.findall(r"[a-z0-9]+", row["prompt"].lower())
         }
 
-    brands = {brand.lower() for brand in words.BRANDS["unseen"]}
-    missing = vocabulary(["eval_unseen"]) - vocabulary(TRAINING) - brands
-    assert len(missing) <= 10, missing
+    missing = vocabulary(["eval_unseen"]) - vocabulary(TRAINING)
+    assert len(missing) <= 2, missing
 
 
 def test_held_out_general_facts_were_asked_in_other_words(full_size):
-    """Facts from the tables, not sums and lists, which are new combinations."""
-    tables = ("opposite", "capital", "colour", "plural", "spelling")
+    """Facts from the tables, not lists, which are new combinations."""
+    tables = ("opposite", "capital", "colour", "plural")
     known = {(row["facts"]["task"], row["facts"]["slots"]["a"]) for row in full_size["sft_general"]}
     asked = [
         (row["facts"]["task"], row["facts"]["slots"]["a"])
@@ -168,5 +214,5 @@ def test_asking_for_more_prompts_than_there_are_is_an_error(tmp_path):
 
 
 def test_scaling_keeps_at_least_one_row_of_each():
-    assert Sizes().scaled(0.5).sft == 3000
-    assert set(asdict(Sizes().scaled(0.0001)).values()) == {1}
+    assert Sizes(60, 30, 10, 40, 20, 2, 20, 8).scaled(0.5) == Sizes(30, 15, 5, 20, 10, 1, 10, 4)
+    assert set(asdict(Sizes().scaled(1e-6)).values()) == {1}
