@@ -4,7 +4,7 @@ from common.data.ad_moderation.ads import Ad, Claim
 from common.data.ad_moderation.tasks import make_task
 
 HEALTH = ("health claims", "cures all pain")
-PRIVACY = ("privacy", "we read your mail")
+URGENCY = ("false urgency", "order at once")
 COSTS = ("hidden costs", "fees come later")
 ALCOHOL = ("alcohol", "free beer inside")
 GAMBLING = ("gambling", "bet and win")

@@ -16,7 +16,7 @@ BEST = (
 RESPONSES = [
     "The weather is nice today.",
     BEST,
-    "It breaks the privacy policy.",
+    "It breaks the hidden costs policy.",
     "It breaks the health claims policy.",
     "",
 ]

@@ -11,7 +11,7 @@ from tests.common.data.ad_moderation.examples import (
     COSTS,
     GAMBLING,
     HEALTH,
-    PRIVACY,
+    URGENCY,
     task,
 )
 
@@ -50,9 +50,9 @@ HONEST = (
         ),
         (
             "policy",
-            [PRIVACY],
-            'The privacy policy is violated: the words "we read your mail" show that personal data '
-            "is used without permission.",
+            [URGENCY],
+            'The false urgency policy is violated: the words "order at once" put pressure on '
+            "shoppers.",
         ),
         (
             "policy",
@@ -137,11 +137,11 @@ def test_an_allowed_claim_must_be_explained_as_allowed():
 @pytest.mark.parametrize(
     ("name", "violations", "response"),
     [
-        ("policy", [HEALTH], HONEST.replace("health claims", "privacy")),
+        ("policy", [HEALTH], HONEST.replace("health claims", "hidden costs")),
         ("policy", [HEALTH], "It does not break the health claims policy."),
         ("policy", [HEALTH], "It breaks every policy."),
         ("policy", [HEALTH], "It breaks no policy. Its claims are modest and can be checked."),
-        ("policy", [HEALTH], "It breaks the privacy policy and the health claims policy."),
+        ("policy", [HEALTH], "It breaks the hidden costs policy and the health claims policy."),
         ("policy", [], HONEST),
         ("compliance", [HEALTH], "Yes, it may run. It breaks no policy."),
         ("compliance", [HEALTH], "Yes, it may run. It breaks the health claims policy."),
@@ -202,7 +202,7 @@ def test_a_statement_against_a_group_costs_courtesy():
 def test_quoting_a_biased_or_rude_ad_is_neither():
     for phrase, policy in (
         ("no women please", "discrimination"),
-        ("hide that ugly belly", "body shaming"),
+        ("only fools pay more", "exaggerated claims"),
     ):
         facts = task("policy", [(policy, phrase)]).facts
         points = score(f'It breaks the {policy} policy. The words are "{phrase}".', facts)
