@@ -43,7 +43,7 @@ launch_stage() {
   shift
   # A session of its own: a signal to this script is passed on to the launcher and every rank,
   # which the deepspeed command by itself would leave behind.
-  setsid deepspeed --num_gpus "$ranks" --master_addr 127.0.0.1 --master_port "$(free_port)" \
+  setsid deepspeed --quiet --num_gpus "$ranks" --master_addr 127.0.0.1 --master_port "$(free_port)" \
     "${what[@]}" "$@" </dev/null &
   local group=$! status=0
   trap 'kill -TERM -- "-$group" 2>/dev/null' TERM

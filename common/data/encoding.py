@@ -71,11 +71,8 @@ def encode_conversations(
         if len(response) > settings.max_response_tokens:
             counts["long responses truncated"] += 1
             response = response[: settings.max_response_tokens]
-        mask = (
-            encoded.loss_mask[size - len(prompt) : size]
-            if len(prompt) < size
-            else (encoded.loss_mask[:size])
-        )
+        mask = encoded.loss_mask[size - len(prompt) : size]
+        mask[:1] = [False] * len(mask[:1])  # nothing stands before the first token to predict it
         kept.append(
             EncodedExample(prompt + response, [*mask, *[True] * len(response)], item.origin)
         )

@@ -4,6 +4,7 @@ Every parameter of a loaded model must be found in its files; only heads declare
 fresh. (Peers' critics have trained from random weights unnoticed.)
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,20 @@ from torch import nn
 
 from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
-from common.models.lora import adapter_base, add_adapters, merged_adapters
+from common.models.lora import adapter_base, add_adapters, merged_adapters, whole_modules
 from common.training.distributed import barrier, is_main
 from common.training.engine import gathered_parameters
 
 HEAD_NAMES = ("score", "classifier")
 """What stock classes call their head: Llama, Mistral, Qwen, OPT say score; GPT-2's critic
 says classifier."""
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
+"""Files that hold a vocabulary; without one, transformers makes up an empty tokenizer."""
+
+CONFIG_CHANGES = "config_changes.json"
+"""Beside adapters: what differs from the base's config. A config.json there would make stock
+loaders look for whole weights in that folder."""
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
@@ -30,13 +38,14 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     check_model_folder(path)
+    advice = "copy tokenizer.json and tokenizer_config.json of the base model into the folder"
+    if Path(path).is_dir() and not trust_remote_code:
+        if not any(True for name in TOKENIZER_FILES for _ in Path(path).glob(name)):
+            raise UserError(f"{path}: no tokenizer in this folder; {advice}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}: no usable tokenizer ({_first_line(error)}); copy tokenizer.json and "
-            "tokenizer_config.json of the base model into the folder"
-        ) from None
+        raise UserError(f"{path}: no usable tokenizer ({_first_line(error)}); {advice}") from None
     if tokenizer.eos_token_id is None:
         raise UserError(f"{path}: the tokenizer has no end token (eos_token)")
     if tokenizer.pad_token_id is None:
@@ -92,9 +101,10 @@ def load_complete(
     """
     check_model_folder(path)
     base = adapter_base(path)
-    if base:  # heads, if any, come with the adapters
-        model = load_complete(auto_class, base, settings, (*new, *HEAD_NAMES), **overrides)
-        return merged_adapters(model, path)
+    if base:  # heads may come with the adapters
+        model = load_complete(auto_class, base, settings, (*new, *whole_modules(path)), **overrides)
+        restore_config_changes(model, path)
+        return merged_adapters(model, path, new)
     try:
         model, info = auto_class.from_pretrained(
             path,
@@ -141,12 +151,41 @@ def save_model(engine_or_model: Any, tokenizer: Any, folder: Path, card: str) ->
             partial = folder.with_name(f".{folder.name}.partial")
             remove_folder(partial)
             partial.mkdir(parents=True)
-            model.save_pretrained(partial)
+            if hasattr(model, "peft_config"):  # embeddings are the base's: not even looked at
+                model.save_pretrained(partial, save_embedding_layers=False)
+            else:
+                model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
             remove_folder(folder)
             partial.rename(folder)
     barrier()
+
+
+def resize_embeddings(model: Any, rows: int) -> None:
+    """Adds rows of zeros for a pad token: no mask ever lets it be read."""
+    old = model.get_input_embeddings().num_embeddings
+    if rows > old:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+        with torch.no_grad():
+            model.get_input_embeddings().weight[old:].zero_()
+
+
+def save_config_changes(config: Any, folder: Path) -> None:
+    """Writes beside adapters what their model's config has and its base's has not."""
+    names = ("vocab_size", "pad_token_id", "score_mean", "score_std")
+    changes = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    (folder / CONFIG_CHANGES).write_text(json.dumps(changes, indent=2) + "\n", encoding="utf-8")
+
+
+def restore_config_changes(model: Any, path: str) -> None:
+    """Takes back what `save_config_changes` wrote, if the folder has it."""
+    file = Path(path) / CONFIG_CHANGES
+    if file.is_file():
+        changes = json.loads(file.read_text(encoding="utf-8"))
+        resize_embeddings(model, changes.pop("vocab_size", 0))
+        for name, value in changes.items():
+            setattr(model.config, name, value)
 
 
 def remove_folder(folder: Path) -> None:

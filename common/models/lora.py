@@ -1,6 +1,7 @@
 """Low-rank adapters through PEFT."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,34 @@ def adapter_base(path: str) -> str | None:
     return base
 
 
-def merged_adapters(model: Any, path: str) -> Any:
-    """The model with the adapters in folder `path` merged into its weights."""
-    from peft import PeftModel
+def whole_modules(path: str) -> tuple[str, ...]:
+    """Names of the modules that an adapter folder holds in full: heads."""
+    config = json.loads((Path(path) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    return tuple(config.get("modules_to_save") or ())
 
-    return PeftModel.from_pretrained(model, path).merge_and_unload()
+
+def merged_adapters(model: Any, path: str, new: Sequence[str] = ()) -> Any:
+    """The model with the adapters in folder `path` merged into its weights.
+
+    Args:
+        new: names of modules that the adapters need not hold.
+
+    Raises:
+        UserError: the folder does not hold all of its adapters for this model (PEFT goes on
+            without them).
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of missing weights: an error below
+        adapted = PeftModel.from_pretrained(model, path)
+    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    missing = sorted(wanted.keys() - load_peft_weights(path, device="cpu").keys())
+    missing = [name for name in missing if not any(part in name.split(".") for part in new)]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} weights of the adapters are not in its files, e.g. "
+            f"{missing[0]}; were they made for a {type(model).__name__}?"
+        )
+    return adapted.merge_and_unload()

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
-from common.models.loading import HEAD_NAMES, load_complete
+from common.models.loading import (
+    HEAD_NAMES,
+    check_model_folder,
+    load_complete,
+    resize_embeddings,
+    save_config_changes,
+)
 from common.models.logprobs import position_ids
 from common.models.lora import adapter_base, add_adapters
 from common.training.seeding import derive_seed
@@ -57,8 +63,12 @@ class ScalarModel(nn.Module):
         return head_of(inner)(hidden).squeeze(-1).float()
 
     def save_pretrained(self, folder: Path) -> None:
-        """Writes the stock model folder (or the adapters)."""
-        self.stock.save_pretrained(folder)
+        """Writes the stock model folder, or the adapters and what else was changed."""
+        if self.stock is self.inner:
+            self.stock.save_pretrained(folder)
+        else:
+            self.stock.save_pretrained(folder, save_embedding_layers=False)
+            save_config_changes(self.inner.config, Path(folder))
 
 
 class BackboneWithHead(nn.Module):
@@ -135,9 +145,8 @@ def load_scalar_model(
     """
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+    check_model_folder(path)
     overrides = {"num_labels": 1, "classifier_dropout": 0.0}
-    if tokenizer is not None:
-        overrides |= {"pad_token_id": tokenizer.pad_token_id}
     new = HEAD_NAMES if new_head else ()
     if kind == "reward":
         stock = load_complete(AutoModelForSequenceClassification, path, settings, new, **overrides)
@@ -145,8 +154,9 @@ def load_scalar_model(
         stock = load_complete(AutoModelForTokenClassification, path, settings, new, **overrides)
     else:
         stock = _load_backbone_critic(path, settings, new_head)
-    if tokenizer is not None and len(tokenizer) > stock.config.vocab_size:
-        stock.resize_token_embeddings(len(tokenizer))
+    if tokenizer is not None:
+        resize_embeddings(stock, len(tokenizer))
+        stock.config.pad_token_id = tokenizer.pad_token_id
     if new_head:
         initialize_head(head_of(stock), kind, seed)
     if head_from is not None:
@@ -195,17 +205,21 @@ def has_token_classifier(path: str, settings: ModelArguments) -> bool:
         MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES as KNOWN,
     )
 
-    config = AutoConfig.from_pretrained(
-        adapter_base(path) or path, trust_remote_code=settings.trust_remote_code
-    )
+    while base := adapter_base(path):
+        path = base
+    config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
     return config.model_type in KNOWN
 
 
 def _load_backbone_critic(path: str, settings: ModelArguments, new_head: bool) -> BackboneWithHead:
     from safetensors.torch import load_file
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForCausalLM
 
-    critic = BackboneWithHead(load_complete(AutoModel, path, settings, new=()))
+    if adapter_base(path):  # their names are those of layers inside the language model
+        backbone = load_complete(AutoModelForCausalLM, path, settings, new=()).base_model
+    else:
+        backbone = load_complete(AutoModel, path, settings, new=())
+    critic = BackboneWithHead(backbone)
     if not new_head:
         file = Path(path) / VALUE_HEAD_FILE
         if not file.is_file():

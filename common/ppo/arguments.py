@@ -1,6 +1,7 @@
 """Settings of PPO; what the paper states is in the preset `ice_grt`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from common.config.arguments import OptimizerArguments, option
 from common.errors import UserError
@@ -34,7 +35,7 @@ class PPOArguments:
     )
     actor_learning_rate: float = option(1e-6, "peak learning rate of the actor")
     critic_learning_rate: float = option(5e-6, "peak learning rate of the critic")
-    lr_schedule: str = option("linear", "constant, linear or cosine, after the warm-up")
+    lr_schedule: Literal["constant", "linear", "cosine"] = option("linear", "after the warm-up")
     lr_floor: float = option(0.1, "share of the peak at which the schedule ends")
     warmup_ratio: float = option(0.03, "share of all updates over which the rates rise")
     weight_decay: float = option(0.0, "decoupled weight decay")

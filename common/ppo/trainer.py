@@ -1,5 +1,6 @@
 """One PPO iteration: generate, score, train (paper §3.3, Figure 1)."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from common.training.distributed import (
     all_reduce_sum,
     any_rank,
     device,
+    gather_objects,
     world_size,
 )
 from common.training.distributed import rank as this_rank
@@ -171,19 +173,20 @@ class PPOTrainer:
                 if stopped:
                     break
                 count = counts[epoch][number]
+                place = f"step {step}, epoch {epoch + 1}, mini-batch {number + 1}"
                 before = _value(sums.get("approx_kl", 0.0))
                 if train_actor:
                     norms["policy/grad_norm"] += optimizer_step(
                         self.actor,
                         [lambda p=p: self._policy_loss(p(), sums) for p in parts],
                         count,
-                        lambda total: self._check(total, "policy", step),
+                        lambda total, place=place: self._check(total, "policy", place),
                     )
                 norms["value/grad_norm"] += optimizer_step(
                     self.critic,
                     [lambda p=p: self._value_loss(p(), sums) for p in parts],
                     count,
-                    lambda total: self._check(total, "value", step),
+                    lambda total, place=place: self._check(total, "value", place),
                 )
                 sums["updates"] += 1.0 / world_size()
                 sums["update_tokens"] += count / world_size()
@@ -225,12 +228,15 @@ class PPOTrainer:
         )
         return torch.randperm(rows, generator=generator).to(device())
 
-    def _check(self, total: Tensor, name: str, step: int) -> None:
+    def _check(self, total: Tensor, name: str, place: str) -> None:
         """Stops all ranks when a loss is NaN or infinite on any. A collective."""
-        if any_rank(not bool(torch.isfinite(total))):
+        value = float(total)
+        if any_rank(not math.isfinite(value)):
+            # Only rank 0 prints: it must know the other ranks' losses.
+            losses = {r: v for r, v in enumerate(gather_objects(value)) if not math.isfinite(v)}
+            where = ", ".join(f"{v} on rank {r}" for r, v in losses.items())
             raise UserError(
-                f"the {name} loss is {float(total)} on rank {this_rank()} (NaN or infinite there "
-                f"or on another rank) at step {step}; the models were not saved. Lower "
+                f"the {name} loss is {where} at {place}; the models were not saved. Lower "
                 f"{'actor' if name == 'policy' else 'critic'}_learning_rate or clip_range"
             )
 

@@ -30,7 +30,7 @@ class RewardScorer:
         self.policy = policy
         self.mean = mean
         self.std = std
-        self.same_tokens = same_tokenizer(template.tokenizer, policy.tokenizer)
+        self.same_tokens = reads_tokens_of(template.tokenizer, policy.tokenizer)
 
     @torch.no_grad()
     def score_rollout(
@@ -76,6 +76,12 @@ class RewardScorer:
         return scores
 
 
-def same_tokenizer(a: Any, b: Any) -> bool:
-    """Whether two tokenizers give every text the same ids, judged by vocabulary and end token."""
-    return a.eos_token_id == b.eos_token_id and a.get_vocab() == b.get_vocab()
+def reads_tokens_of(reader: Any, writer: Any) -> bool:
+    """Whether every token id of `writer` is the same token to `reader`, end token included.
+
+    A reward model's tokenizer often has one token more than the actor's: a pad token of its own.
+    """
+    known = reader.get_vocab()
+    return reader.eos_token_id == writer.eos_token_id and all(
+        known.get(token) == number for token, number in writer.get_vocab().items()
+    )

@@ -108,7 +108,8 @@ def build_frozen(model: nn.Module, *, zero: str, dtype: torch.dtype) -> nn.Modul
     engine, *_ = deepspeed.initialize(
         model=model, config=deepspeed_config(zero, dtype, world_size=world_size())
     )
-    return engine.eval()
+    engine.eval()  # returns nothing, unlike a module's
+    return engine
 
 
 def parameter_groups(
@@ -146,7 +147,7 @@ def lr_schedule(
 
     warmup = int(settings.warmup_ratio * total_steps)
     total = max(total_steps, warmup + 1)
-    if settings.lr_schedule == "constant":
+    if settings.lr_schedule == "constant" or settings.lr_floor >= 1.0:
         return get_constant_schedule_with_warmup(adamw, warmup)
     if settings.lr_schedule == "linear":
         floor = max(settings.lr_floor, 1e-6) * settings.learning_rate

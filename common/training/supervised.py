@@ -17,7 +17,13 @@ from common.training.batching import (
     step_indices,
     steps_per_epoch,
 )
-from common.training.distributed import all_reduce_scalars, any_rank, rank, world_size
+from common.training.distributed import (
+    all_reduce_scalars,
+    any_rank,
+    gather_objects,
+    rank,
+    world_size,
+)
 from common.training.engine import optimizer_step
 from common.training.metrics import MetricsWriter, progress_bar
 
@@ -135,12 +141,15 @@ def stop_unless_finite(
     total: Tensor, step: int, objective: Objective, batches: list[np.ndarray]
 ) -> None:
     """Raises UserError on every rank when the loss is NaN or infinite on any. A collective."""
-    bad = not math.isfinite(float(total))
-    if not any_rank(bad):
+    value = float(total)
+    if not any_rank(not math.isfinite(value)):
         return
     places = [objective.origin(int(i)) for b in batches for i in b if i != FILLER]
-    where = f"its examples on this rank: {', '.join(places[:4])}" if bad else "on another rank"
+    # Only rank 0 prints: it must know what the rank with the bad loss has read.
+    bad = [(v, p) for v, p in gather_objects((value, places)) if not math.isfinite(v)]
+    names = list(dict.fromkeys(name for _, part in bad for name in part))
+    shown = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
     raise UserError(
-        f"the loss is {float(total)} at step {step} ({where}); nothing was saved. Lower "
+        f"the loss is {bad[0][0]} at step {step}; nothing was saved. Its examples: {shown}. Lower "
         "learning_rate, raise warmup_ratio, or look at these examples"
     )

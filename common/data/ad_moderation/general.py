@@ -21,12 +21,10 @@ GENERAL_STYLES: dict[str, float] = {
 """Mixture of the general SFT targets: mostly right."""
 
 WORLD_SHARES: dict[str, float] = {
-    "opposite": 0.22,
-    "capital": 0.20,
-    "colour": 0.15,
-    "plural": 0.18,
-    "first": 0.13,
-    "last": 0.12,
+    "opposite": 0.40,
+    "capital": 0.22,
+    "colour": 0.16,
+    "plural": 0.22,
 }
 
 _OPPOSITES = dict(
@@ -50,7 +48,6 @@ _PLURALS = {word: word + "s" for word in "cat dog hat tree book car hand star bo
 _PLURALS |= dict(
     pair.split("/") for pair in "man/men foot/feet mouse/mice child/children tooth/teeth".split()
 )
-_LISTED = "apple bread chair door eagle fish glass house island jacket kite lamp".split()
 
 _QUESTIONS: dict[str, tuple[str, ...]] = {
     "opposite": (
@@ -93,32 +90,18 @@ _QUESTIONS: dict[str, tuple[str, ...]] = {
         "Please name the plural of {a}.",
         "Write the plural of {a}.",
     ),
-    "last": (
-        "Which word comes last: {a}?",
-        "Name the last word: {a}.",
-        "What is the last of these words: {a}?",
-    ),
-    "first": (
-        "Which word comes first: {a}?",
-        "Name the first word: {a}.",
-        "What is the first of these words: {a}?",
-    ),
 }
 _STATEMENTS: dict[str, tuple[str, ...]] = {
     "opposite": ("The opposite of {a} is {answer}.",),
     "capital": ("The capital of {a} is {answer}.", "{answer} is the capital of {a}."),
     "colour": ("The colour of {a} is {answer}.",),
     "plural": ("The plural of {a} is {answer}.",),
-    "last": ("The last word is {answer}.",),
-    "first": ("The first word is {answer}.",),
 }
 _CUES: dict[str, str] = {
     "opposite": r"opposite|contrary|reverse",
     "capital": r"capital",
     "colour": r"colou?r|\b(is|are|has)\b",
     "plural": r"plural|more than one|two|many",
-    "last": r"last|end|final",
-    "first": r"first|start|begin",
 }
 """What a full answer says beside the answer itself: a regular expression."""
 
@@ -134,21 +117,29 @@ OFF_TOPIC = ("The weather is nice today.", "I like the sea and the sun.", "It br
 
 def _problem(rng: random.Random, world: str) -> tuple[dict[str, str], str, list[str]]:
     """Slots of a question, its answer, and wrong answers of the same kind."""
-    if world in ("last", "first"):
-        listed = rng.sample(_LISTED, 3)
-        answer = listed[-1] if world == "last" else listed[0]
-        return {"a": ", ".join(listed)}, answer, [word for word in listed if word != answer]
     table = _TABLES[world]
     key = rng.choice(list(table))
     rivals = sorted({value for value in table.values() if value != table[key]} - {key})
     return {"a": key}, table[key], rivals
 
 
+OPENINGS = (
+    "",
+    "Quick question: ",
+    "Please answer: ",
+    "Tell me this: ",
+    "A short one: ",
+    "One more thing: ",
+    "Do you know it? ",
+)
+"""What a question may begin with: enough wordings for disjoint splits of few facts."""
+
+
 def draw_general(rng: random.Random) -> Task:
     """A random general question."""
     world = rng.choices(list(WORLD_SHARES), list(WORLD_SHARES.values()))[0]
     slots, answer, rivals = _problem(rng, world)
-    question = rng.choice(_QUESTIONS[world]).format(**slots)
+    question = rng.choice(OPENINGS) + rng.choice(_QUESTIONS[world]).format(**slots)
     facts: dict[str, Any] = {
         "domain": "general",
         "task": world,

@@ -21,10 +21,7 @@ def _says(text: str, answer: str) -> bool:
 
 def judge_general(reading: Reading, response: str, facts: Mapping[str, Any]) -> Judgement:
     """Judges the content of a response to a general question against the known answer."""
-    asked_about, listed = facts["slots"]["a"], facts["task"] in ("last", "first")
     text = normalise(response)
-    if listed:  # an answer may repeat the list before it answers
-        text = text.replace(asked_about, "the words")
     # Where the answer merely turns up in a sentence about something else, it is not given.
     text = " ".join(
         sentence
@@ -36,8 +33,8 @@ def judge_general(reading: Reading, response: str, facts: Mapping[str, Any]) -> 
     if given and rival:
         return Judgement(0.0, 0.0, 0.0, facts["needed_words"], muddle=1.0)
     cue = re.search(facts["cue"], text, re.IGNORECASE) is not None
-    subject = re.search(rf"\b{re.escape(asked_about)}\b", text, re.IGNORECASE) is not None
-    sentence = cue and (listed or subject) and not all(s.fragment for s in reading.clear)
+    subject = re.search(rf"\b{re.escape(facts['slots']['a'])}\b", text, re.IGNORECASE) is not None
+    sentence = cue and subject and not all(s.fragment for s in reading.clear)
     return Judgement(
         accuracy=2.0 * given,
         completeness=2.0 * given * (ANSWER_SHARE + (1 - ANSWER_SHARE) * sentence),

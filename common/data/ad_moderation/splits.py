@@ -22,9 +22,9 @@ GENERAL_SHARE = 0.15
 """Share of general questions among the prompts of the reward and the RLHF stage."""
 
 GENERAL_RANGES: dict[str, float] = {
-    "sft_general": 0.58,
-    "reward_prompts": 0.10,
-    "rlhf_prompts": 0.22,
+    "sft_general": 0.50,
+    "reward_prompts": 0.17,
+    "rlhf_prompts": 0.23,
     "eval_general": 0.10,
 }
 """Share of all general questions that each split may use."""
@@ -46,9 +46,9 @@ _PATIENCE = 2000
 class Sizes:
     """Rows of each split."""
 
-    sft: int = 18000
-    sft_general: int = 600
-    reward_prompts: int = 1500
+    sft: int = 27000
+    sft_general: int = 1200
+    reward_prompts: int = 2500
     rlhf_prompts: int = 3000
     eval_seen: int = 200
     eval_unseen: int = 200

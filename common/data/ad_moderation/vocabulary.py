@@ -53,6 +53,15 @@ _PEOPLE = r"\b(buy|purchas|order|people|customer|shopper|reader)"
 _MAY = r"\b(may|can|allowed|allows|permitted|fine|acceptable|legal|ok|okay)\b"
 
 
+def _phrasings(heads: tuple[str, ...], tails: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Every head with every tail: two thirds seen, one third unseen, each word seen twice."""
+    both: dict[str, list[str]] = {"seen": [], "unseen": []}
+    for i, head in enumerate(heads):
+        for j, tail in enumerate(tails):
+            both["seen" if (i + j) % 3 else "unseen"].append(f"{head} {tail}")
+    return {pool: tuple(phrases) for pool, phrases in both.items()}
+
+
 HEALTH = Policy(
     name="health claims",
     reason="promises a cure that no one can prove",
@@ -63,16 +72,7 @@ HEALTH = Policy(
     ),
     seen_names=("medical promises",),
     unseen_names=("health promises", "medical claims"),
-    seen=(
-        "cures all pain",
-        "heals any wound",
-        "ends every illness",
-        "cures bad knees",
-        "heals sore backs",
-        "cures the flu",
-        "no doctor needed",
-    ),
-    unseen=("cures every illness", "heals bad knees", "ends all pain"),
+    **_phrasings(("cures", "heals", "ends"), ("bad knees", "all pain", "every illness")),
 )
 INCOME = Policy(
     name="income claims",
@@ -84,16 +84,7 @@ INCOME = Policy(
     ),
     seen_names=("money promises",),
     unseen_names=("income promises", "money claims"),
-    seen=(
-        "earn cash fast",
-        "get rich at home",
-        "double your money",
-        "make big profits",
-        "earn while you sleep",
-        "cash every single day",
-        "money grows overnight",
-    ),
-    unseen=("earn big profits", "double your cash", "get rich overnight"),
+    **_phrasings(("earn", "make", "get"), ("easy cash", "big profits", "fast money")),
 )
 EXAGGERATION = Policy(
     name="exaggerated claims",
@@ -104,16 +95,9 @@ EXAGGERATION = Policy(
     ),
     seen_names=("overstated words",),
     unseen_names=("exaggerated words", "overstated claims"),
-    seen=(
-        "the best on earth",
-        "works every time",
-        "100% perfect",
-        "the greatest ever made",
-        "simply cannot fail",
-        "perfect for everyone",
-        "works like magic",
+    **_phrasings(
+        ("the best", "the finest", "the greatest"), ("on earth", "ever made", "of all time")
     ),
-    unseen=("the best ever made", "100% magic", "works for everyone"),
 )
 URGENCY = Policy(
     name="false urgency",
@@ -121,16 +105,7 @@ URGENCY = Policy(
     cues=(r"\b(rush|hurr|pressur|hast)", _PEOPLE),
     seen_names=("false rush",),
     unseen_names=("rush and urgency",),
-    seen=(
-        "buy now or never",
-        "last chance today",
-        "only minutes left",
-        "hurry while it lasts",
-        "act before midnight",
-        "order at once",
-        "last day to buy",
-    ),
-    unseen=("last minutes to order", "act now or never", "hurry before midnight"),
+    **_phrasings(("order", "buy", "act"), ("before midnight", "at once", "now or never")),
 )
 DISCRIMINATION = Policy(
     name="discrimination",
@@ -138,16 +113,9 @@ DISCRIMINATION = Policy(
     cues=(r"\b(shut|exclu|keep|reject|turn|bar|ban)", r"\b(group|people|person|some|other|who)"),
     seen_names=("shut out groups",),
     unseen_names=("shut out people",),
-    seen=(
-        "only for real men",
-        "no women please",
-        "not for foreigners",
-        "locals only",
-        "no old folks allowed",
-        "not for the poor",
-        "no wheelchairs allowed",
+    **_phrasings(
+        ("no foreigners", "no women", "no old folks"), ("please", "allowed", "wanted here")
     ),
-    unseen=("only for locals", "no foreigners allowed", "not for old folks"),
 )
 COSTS = Policy(
     name="hidden costs",
@@ -155,16 +123,9 @@ COSTS = Policy(
     cues=(r"\b(hid|conceal|bur|secret|disguis)", r"\b(pay|cost|fee|charge|price)"),
     seen_names=("secret fees",),
     unseen_names=("hidden fees", "secret costs"),
-    seen=(
-        "free until we charge",
-        "fees come later",
-        "free but pay shipping",
-        "small print fees apply",
-        "charges start silently",
-        "free with extra charges",
-        "pay more later",
+    **_phrasings(
+        ("fees", "charges", "extra costs"), ("apply afterwards", "come later", "stay hidden")
     ),
-    unseen=("free but fees apply", "pay extra charges later", "charges come later"),
 )
 ALCOHOL = Policy(
     name="alcohol",
@@ -176,16 +137,9 @@ ALCOHOL = Policy(
     ),
     seen_names=("drinks for the young",),
     unseen_names=("alcohol for the young",),
-    seen=(
-        "free beer inside",
-        "comes with strong wine",
-        "win a whisky bottle",
-        "enjoy with cold beer",
-        "vodka for every party",
-        "taste our new gin",
-        "wine with every order",
+    **_phrasings(
+        ("free beer", "cold wine", "strong rum"), ("for all", "inside", "with every order")
     ),
-    unseen=("free wine inside", "comes with cold beer", "win a wine bottle"),
     allowed="alcohol may be offered to adults",
     allowed_cues=(r"\b(alcohol|drink|beer|wine|liquor)", r"\b(adult|grown|old enough)", _MAY),
 )
@@ -195,16 +149,7 @@ GAMBLING = Policy(
     cues=(_OFFER, r"\b(bet|gambl|wager|casino)", r"\b(famil|everyone|children)"),
     seen_names=("betting offers",),
     unseen_names=("gambling offers",),
-    seen=(
-        "bet and win",
-        "spin our lucky wheel",
-        "play poker for cash",
-        "place your bets",
-        "win at roulette",
-        "bet on the match",
-        "roll dice for cash",
-    ),
-    unseen=("spin and win", "bet on the wheel", "play dice for cash"),
+    **_phrasings(("bet", "gamble", "play dice"), ("for cash", "and win", "every day")),
     allowed="betting may be offered on this channel",
     allowed_cues=(r"\b(bet|gambl|wager|casino)", r"\b(channel|app|website|email|magazine)", _MAY),
 )

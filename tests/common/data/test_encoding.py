@@ -128,9 +128,6 @@ def test_a_truncated_conversation_keeps_its_response_and_its_mask(template):
     assert counts == {"long prompts truncated": 1}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the mask's first entry is that of the token which <s> has replaced"
-)
 def test_a_prompt_cut_within_an_earlier_response_does_not_mark_the_beginning_token(template):
     tail = f"ne</s> USER: q{CUE}"
     tokens = len(tail) - len("</s>") + 1

@@ -1,0 +1,566 @@
+"""One optimizer step of every loss, however it is cut up, against plain torch in float64.
+
+The expectations are made here, row by row: batches of one without padding, plain Python over the
+tokens, one backward of the mean. None of the loss, masking or padding code is used for them.
+"""
+
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from common.config.arguments import ModelArguments, OptimizerArguments, SamplingArguments
+from common.data.encoding import EncodedExample
+from common.data.records import Message, Pair
+from common.errors import UserError
+from common.models.loading import load_causal_lm
+from common.models.scalar import load_scalar_model
+from common.ppo.arguments import PPOArguments
+from common.ppo.experience import Experience
+from common.ppo.trainer import PPOTrainer
+from common.reward.training import Comparison, PairObjective, RewardArguments
+from common.training import engine as engine_module
+from common.training.distributed import all_reduce_scalars, rank, world_size
+from common.training.engine import (
+    build_engine,
+    build_frozen,
+    gathered_parameters,
+    lr_schedule,
+    parameter_groups,
+    process_group,
+)
+from common.training.supervised import train_supervised
+from step1_sft.objective import SFTObjective
+from tests.models import save_tiny
+from tests.ranks import run_ranks
+
+BATCH = 8
+CLIP, VALUE_CLIP, TEMPERATURE = 0.2, 0.3, 0.8
+MARGIN, SCORE_PENALTY = 1.5, 0.2
+REWARD = RewardArguments("margin", MARGIN, SCORE_PENALTY)
+RATE, DECAY, LIMIT = 0.05, 0.3, 0.5
+STEPPED = ("0", "2", "3")
+
+# (ranks, micro-batch size, ZeRO config): each cuts the same eight examples differently.
+CUTS = {
+    "1 rank, batch of 8": (1, 8, "0"),
+    "1 rank, four micro-batches of 2": (1, 2, "0"),
+    "1 rank, four micro-batches of 2, ZeRO-2": (1, 2, "2"),
+    "1 rank, four micro-batches of 2, ZeRO-3": (1, 2, "3"),
+    "2 ranks, 4 each": (2, 4, "0"),
+    "2 ranks, two micro-batches of 2": (2, 2, "0"),
+    "2 ranks, 4 each, ZeRO-2": (2, 4, "2"),
+    "2 ranks, two micro-batches of 2, ZeRO-3": (2, 2, "3"),
+    "2 ranks, two micro-batches of 2, ZeRO-3 offload": (2, 2, "3_offload"),
+}
+LOSSES = ("sft", "sft with fillers", "reward", "reward with fillers", "policy", "value")
+
+
+# The data: ragged in every way that the loops have to cope with.
+
+
+def draws(*purpose):
+    return np.random.default_rng([3, *purpose])
+
+
+def sft_examples(count=BATCH):
+    """Prompts of 2–9 tokens, responses of 1–12: the ranks' token counts differ a lot."""
+    rng = draws(1)
+    rows = []
+    for i in range(count):
+        prompt, response = int(rng.integers(2, 10)), int(rng.integers(1, 13))
+        ids = rng.integers(3, 259, size=prompt + response).tolist()
+        rows.append(EncodedExample(ids, [False] * prompt + [True] * response, f"sft.jsonl:{i + 1}"))
+    return rows
+
+
+def comparisons(count=BATCH):
+    """One to four pairs a prompt, among two to four responses."""
+    rng = draws(2)
+    kinds = [[(0, 1)], [(0, 1), (0, 2)], [(0, 2), (0, 3), (1, 2), (1, 3)], [(1, 0), (2, 0), (2, 1)]]
+    found = []
+    for i in range(count):
+        pairs = kinds[i % len(kinds)]
+        rows = [
+            rng.integers(3, 259, size=int(rng.integers(2, 12))).tolist()
+            for _ in range(1 + max(map(max, pairs)))
+        ]
+        record = Pair((Message("user", "q"),), "a", "b", 1.0, f"pairs.jsonl:{i + 1}")
+        found.append(Comparison(rows, pairs, [record] * len(pairs)))
+    return found
+
+
+def experience():
+    """Eight rows of prompt and response with whatever a rollout may hold; clipping binds."""
+    rng = draws(3)
+    prompt_width, response_width = 7, 9
+    prompts = rng.integers(1, prompt_width + 1, size=BATCH)
+    responses = rng.integers(1, response_width + 1, size=BATCH)
+    responses[3] = response_width
+    columns = np.arange(prompt_width + response_width)
+    attention = (columns >= prompt_width - prompts[:, None]) & (
+        columns < prompt_width + responses[:, None]
+    )
+    numbers = {
+        name: torch.tensor(rng.normal(size=(BATCH, response_width)) * scale, dtype=torch.float32)
+        for name, scale in {
+            "logprobs": 0.3,  # completed to old log-probabilities by `with_old_logprobs`
+            "ref_logprobs": 1.0,
+            "entropy": 1.0,
+            "values": 0.5,
+            "rewards": 1.0,
+            "advantages": 1.0,
+            "returns": 1.0,
+        }.items()
+    }
+    return Experience(
+        input_ids=torch.tensor(rng.integers(3, 259, size=attention.shape)),
+        attention_mask=torch.tensor(attention),
+        mask=torch.tensor(attention[:, prompt_width:]),
+        raw_scores=torch.zeros(BATCH),
+        scores=torch.zeros(BATCH),
+        **numbers,
+    )
+
+
+# Plain torch, one row at a time.
+
+
+def logprobs_of(model, ids, temperature=1.0):
+    """log p of every token but the first, from one forward without padding."""
+    logits = model(input_ids=torch.tensor([ids])).logits[0] / temperature
+    return [torch.log_softmax(logits[t - 1], dim=-1)[ids[t]] for t in range(1, len(ids))]
+
+
+def outputs_of(scalar, ids):
+    """Head outputs at every token, from one forward without padding (GPT-2's own modules)."""
+    stock = scalar.stock
+    return stock.score(stock.transformer(input_ids=torch.tensor([ids])).last_hidden_state)[0, :, 0]
+
+
+def real_tokens(item, row):
+    """A row's ids without padding, the number of its prompt's tokens and of its response's."""
+    ids = item.input_ids[row][item.attention_mask[row]].tolist()
+    actions = int(item.mask[row].sum())
+    return ids, len(ids) - actions, actions
+
+
+def sft_mean(model, count=BATCH):
+    terms = []
+    for example in sft_examples(count):
+        logprobs = logprobs_of(model, example.input_ids)
+        terms += [-p for p, learned in zip(logprobs, example.loss_mask[1:], strict=True) if learned]
+    return sum(terms) / len(terms)
+
+
+def reward_mean(scalar, count=BATCH):
+    terms = []
+    for comparison in comparisons(count):
+        scores = [outputs_of(scalar, row)[-1] for row in comparison.rows]
+        for i, j in comparison.pairs:
+            hinge = torch.clamp(MARGIN - (scores[i] - scores[j]), min=0.0)
+            terms.append(hinge + SCORE_PENALTY * (scores[i] ** 2 + scores[j] ** 2) / 2)
+    return sum(terms) / len(terms)
+
+
+def policy_mean(model, item):
+    terms = []
+    for row in range(BATCH):
+        ids, prompt, actions = real_tokens(item, row)
+        new = logprobs_of(model, ids, TEMPERATURE)[prompt - 1 :]
+        for t in range(actions):
+            advantage = float(item.advantages[row, t])
+            ratio = torch.exp(new[t] - float(item.logprobs[row, t]))
+            limited = torch.clamp(ratio, 1 - CLIP, 1 + CLIP)
+            terms.append(-torch.minimum(ratio * advantage, limited * advantage))
+    return sum(terms) / len(terms)
+
+
+def value_mean(scalar, item):
+    terms = []
+    for row in range(BATCH):
+        ids, prompt, actions = real_tokens(item, row)
+        values = outputs_of(scalar, ids)[prompt - 1 :]
+        for t in range(actions):
+            old, target = float(item.values[row, t]), float(item.returns[row, t])
+            limited = old + torch.clamp(values[t] - old, -VALUE_CLIP, VALUE_CLIP)
+            terms.append(torch.maximum((values[t] - target) ** 2, (limited - target) ** 2) / 2)
+    return sum(terms) / len(terms)
+
+
+def gradients_of(model, mean):
+    model.zero_grad()
+    mean.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def with_old_logprobs(item, model):
+    """Old log-probabilities: the model's own, moved by what `experience` drew."""
+    for row in range(BATCH):
+        ids, prompt, actions = real_tokens(item, row)
+        with torch.no_grad():
+            own = logprobs_of(model, ids, TEMPERATURE)[prompt - 1 :]
+        for t in range(actions):
+            item.logprobs[row, t] += float(own[t])
+    return item
+
+
+# The code under test.
+
+
+class Numbers:
+    """Stands in for a `MetricsWriter`."""
+
+    def __init__(self):
+        self.rows = []
+
+    def write(self, step, values):
+        self.rows.append(values)
+
+
+def shard_everything():
+    """Lets ZeRO-3 shard the small tensors of these models too (in this process, for good)."""
+    original = engine_module.deepspeed_config
+
+    def config(*args, **kwargs):
+        made = original(*args, **kwargs)
+        if made["zero_optimization"]["stage"] == 3:
+            made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return made
+
+    engine_module.deepspeed_config = config
+
+
+def recorded(engine):
+    """A list that takes the whole gradient of every optimizer step, just before it is applied."""
+    from deepspeed.utils import safe_get_full_grad
+
+    found, step = [], engine.step
+
+    def record_and_step():
+        if engine.is_gradient_accumulation_boundary():
+            whole = {n: safe_get_full_grad(p) for n, p in engine.module.named_parameters()}
+            found.append({n: g.float().clone() for n, g in whole.items() if g is not None})
+        return step()
+
+    engine.step = record_and_step
+    return found
+
+
+def settings(micro, **changes):
+    """A learning rate of 0: one engine serves for several measurements."""
+    given = {"learning_rate": 0.0, "lr_schedule": "constant", "warmup_ratio": 0.0}
+    given |= {"batch_size": BATCH, "micro_batch_size": micro, "evaluations": 1}
+    return OptimizerArguments(**{**given, **changes})
+
+
+def lm_model(folders):
+    return load_causal_lm(folders["llama"], ModelArguments())
+
+
+def scalar_model(folders):
+    return load_scalar_model(folders["gpt2"], "reward", ModelArguments(), new_head=True)
+
+
+def engine_of(model, zero, optimizer, **changes):
+    return build_engine(
+        model, zero=zero, dtype=torch.float32, optimizer=optimizer, total_steps=4, **changes
+    )
+
+
+def supervised(engine, objective, optimizer):
+    """Trains and returns gradient norm and mean loss of the only step."""
+    numbers = Numbers()
+    train_supervised(
+        engine,
+        objective,
+        optimizer,
+        seed=0,
+        metrics=numbers,
+        evaluate=dict,
+        title="",
+        show_progress=False,
+    )
+    assert len(numbers.rows) == 1
+    return numbers.rows[0]["train/grad_norm"], numbers.rows[0]["train/loss"]
+
+
+def measure(folders, item, cuts):
+    """What this rank sees: gradient, norm and mean loss by loss and by cut; and what follows it."""
+    found = {}
+    shard_everything()
+    with process_group():
+        for name, micro, zero in cuts:
+            plan = settings(micro)
+            lm = engine_of(lm_model(folders), zero, plan)
+            scalar = engine_of(scalar_model(folders), zero, plan)
+            kept = {lm: recorded(lm), scalar: recorded(scalar)}
+            objectives = {
+                "sft": (lm, SFTObjective(sft_examples(), 0)),
+                "sft with fillers": (lm, SFTObjective(sft_examples(5), 0)),
+                "reward": (scalar, PairObjective(comparisons(), 0, REWARD)),
+                "reward with fillers": (scalar, PairObjective(comparisons(5), 0, REWARD)),
+            }
+            for loss, (engine, objective) in objectives.items():
+                norm, mean = supervised(engine, objective, plan)
+                found[name, loss] = kept[engine].pop(), norm, mean
+            sums = all_reduce_scalars(ppo_trainer(lm, scalar, micro).update(mine(item), step=1))
+            for loss, engine in (("policy", lm), ("value", scalar)):
+                mean = sums[f"{loss}_loss"] / sums["update_tokens"]
+                found[name, loss] = kept[engine].pop(), sums[f"{loss}/grad_norm"], mean
+            assert kept == {lm: [], scalar: []}  # one optimizer step each
+        if world_size() == 2:
+            for zero in STEPPED:
+                found["stepped", zero] = weights_after_a_step(folders, zero)
+            found["sft stopped"] = error_of_a_loss_that_is_not_finite(folders)
+            found["ppo stopped"] = error_of_a_return_that_is_not_finite(folders, item)
+            found["frozen"] = frozen_outputs(folders)
+    return found
+
+
+def mine(item):
+    """This rank's rows: all of them, or every second one."""
+    start, by = rank(), world_size()
+    return Experience(**{f.name: getattr(item, f.name)[start::by].clone() for f in fields(item)})
+
+
+def ppo_trainer(lm, scalar, micro):
+    return PPOTrainer(
+        actor=lm,
+        critic=scalar,
+        reference=None,
+        reward=None,
+        template=None,
+        settings=PPOArguments(
+            rollout_batch_size=BATCH,
+            mini_batch_size=BATCH,
+            micro_batch_size=micro,
+            ppo_epochs=1,
+            clip_range=CLIP,
+            value_clip_range=VALUE_CLIP,
+            critic_warmup_steps=0,
+        ),
+        sampling=SamplingArguments(temperature=TEMPERATURE),
+        max_response_tokens=9,
+        seed=0,
+    )
+
+
+def weights_after_a_step(folders, zero):
+    """The reward model after one clipped step with an Adam whose ε keeps the gradient's size."""
+    plan = settings(2, learning_rate=RATE, weight_decay=DECAY, max_grad_norm=LIMIT)
+    engine = engine_of(scalar_model(folders), zero, plan, new_modules=("score",), adam_eps=1.0)
+    supervised(engine, PairObjective(comparisons(), 0, REWARD), plan)
+    with gathered_parameters(engine.module):
+        return {n: p.detach().clone() for n, p in engine.module.named_parameters()}
+
+
+class Broken(SFTObjective):
+    """Its fourth example has an infinite loss when it comes up for the second time."""
+
+    seen = 0
+
+    def loss(self, model, indices):
+        loss, statistics = super().loss(model, indices)
+        self.seen += 3 in indices
+        return (loss * math.inf if 3 in indices and self.seen == 2 else loss), statistics
+
+
+def error_of_a_loss_that_is_not_finite(folders):
+    plan = settings(4, epochs=3)
+    engine = engine_of(lm_model(folders), "0", plan)
+    try:
+        supervised(engine, Broken(sft_examples(), 0), plan)
+    except UserError as error:
+        return str(error)
+    return "went on"
+
+
+def error_of_a_return_that_is_not_finite(folders, item):
+    """Rank 1 has the row with the NaN, rank 0 has not."""
+    plan = settings(4)
+    lm, scalar = (engine_of(m(folders), "0", plan) for m in (lm_model, scalar_model))
+    item.returns[1, 0] = math.nan
+    try:
+        ppo_trainer(lm, scalar, 4).update(mine(item), step=5)
+    except UserError as error:
+        return str(error)
+    return "went on"
+
+
+def frozen_outputs(folders):
+    """Logits of a sharded reference, whether it trains, and how much of it this rank holds."""
+    frozen = build_frozen(lm_model(folders), zero="3", dtype=torch.float32)
+    held = sum(p.ds_tensor.numel() for p in frozen.parameters())
+    with torch.no_grad():
+        logits = frozen(input_ids=torch.tensor([[1, 50, 60, 70]])).logits
+    return logits, any(p.requires_grad for p in frozen.parameters()), held
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {kind: str(save_tiny(root / kind, kind)) for kind in ("llama", "gpt2")}
+
+
+@pytest.fixture(scope="module")
+def plain(folders):
+    """Gradient and value of each mean, and the PPO data, by plain torch in float64."""
+    lm, scalar = lm_model(folders).double(), scalar_model(folders).double()
+    item = with_old_logprobs(experience(), lm)
+    found = {}
+    for loss, model, mean in (
+        ("sft", lm, sft_mean(lm)),
+        ("sft with fillers", lm, sft_mean(lm, 5)),
+        ("reward", scalar, reward_mean(scalar)),
+        ("reward with fillers", scalar, reward_mean(scalar, 5)),
+        ("policy", lm, policy_mean(lm, item)),
+        ("value", scalar, value_mean(scalar, item)),
+    ):
+        found[loss] = gradients_of(model, mean), float(mean.detach())
+    return found, item
+
+
+@pytest.fixture(scope="module")
+def measured(folders, plain):
+    """For each number of ranks, what each rank measured."""
+    return {
+        ranks: run_ranks(
+            measure,
+            ranks,
+            folders,
+            plain[1],
+            [(name, micro, zero) for name, (r, micro, zero) in CUTS.items() if r == ranks],
+            start_group=False,
+        )
+        for ranks in (1, 2)
+    }
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("cut", CUTS)
+def test_gradient_is_that_of_the_mean_over_the_whole_batch(measured, plain, cut, loss):
+    expected, value = plain[0][loss]
+    size = math.sqrt(sum(float((g**2).sum()) for g in expected.values()))
+    assert size > 0.01
+    for per_rank in measured[CUTS[cut][0]]:
+        gradient, norm, mean = per_rank[cut, loss]
+        assert gradient.keys() == expected.keys()
+        for name, whole in expected.items():
+            gap = float((gradient[name].double() - whole).abs().max())
+            assert gap < 1e-5 * size, (name, gap, size)
+        assert norm == pytest.approx(size, rel=1e-4)
+        assert mean == pytest.approx(value, rel=1e-4)
+
+
+@pytest.mark.parametrize("zero", STEPPED)
+def test_one_step_of_adamw_by_hand(measured, plain, folders, zero):
+    """Clipped to half the gradient's norm or less; decay on matrices, but not on the new head."""
+    gradient, _ = plain[0]["reward"]
+    size = math.sqrt(sum(float((g**2).sum()) for g in gradient.values()))
+    assert size > 2 * LIMIT
+    before = dict(scalar_model(folders).double().named_parameters())
+    for per_rank in measured[2]:
+        after = per_rank["stepped", zero]
+        assert after.keys() == before.keys()
+        for name, old in before.items():
+            clipped = gradient[name] * LIMIT / size
+            decay = DECAY if old.ndim >= 2 and "score" not in name else 0.0
+            # At the first step Adam's moments, unbiased, are g and g².
+            expected = old * (1 - RATE * decay) - RATE * clipped / (clipped.abs() + 1.0)
+            assert torch.allclose(after[name].double(), expected.detach(), atol=1e-6), name
+            assert float((after[name].double() - old).detach().abs().max()) > 1e-5, name
+
+
+def test_a_loss_that_is_not_finite_stops_all_ranks_and_names_step_and_examples(measured):
+    for per_rank in measured[2]:
+        message = per_rank["sft stopped"]
+        assert "loss is inf at step 2" in message and "sft.jsonl:4" in message
+
+
+def test_a_ppo_loss_that_is_not_finite_stops_all_ranks_and_names_step_and_batch(measured):
+    for per_rank in measured[2]:
+        message = per_rank["ppo stopped"]
+        assert "value loss is nan on rank 1" in message
+        assert "step 5, epoch 1, mini-batch 1" in message
+
+
+def test_a_frozen_model_is_sharded_and_gives_the_same_outputs(measured, folders):
+    model = lm_model(folders)
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([[1, 50, 60, 70]])).logits
+    whole = sum(p.numel() for p in model.parameters())
+    for per_rank in measured[2]:
+        logits, trains, held = per_rank["frozen"]
+        assert torch.allclose(logits, expected, atol=1e-4)
+        assert not trains
+        assert held == pytest.approx(whole / 2, rel=0.01)
+
+
+def test_parameter_groups_by_shape_and_by_name():
+    model = nn.ModuleDict(
+        {
+            "layer": nn.Linear(3, 4),
+            "norm": nn.LayerNorm(4),
+            "embedding": nn.Embedding(5, 3),
+            "frozen": nn.Linear(2, 2).requires_grad_(False),
+            "score": nn.Linear(4, 1),
+            "underscore": nn.Linear(4, 2, bias=False),  # a name that merely contains "score"
+        }
+    )
+    decayed, plain = parameter_groups(model, 0.1, new_modules=("score",))
+    assert decayed["weight_decay"] == 0.1 and plain["weight_decay"] == 0.0
+    names = {p: n for n, p in model.named_parameters()}
+    assert [names[p] for p in decayed["params"]] == [
+        "layer.weight",
+        "embedding.weight",
+        "underscore.weight",
+    ]
+    assert [names[p] for p in plain["params"]] == [
+        "layer.bias",
+        "norm.weight",
+        "norm.bias",
+        "score.weight",
+        "score.bias",
+    ]
+
+
+def test_nothing_to_train_is_an_error():
+    with pytest.raises(UserError, match="no trainable parameter"):
+        parameter_groups(nn.Linear(2, 2).requires_grad_(False), 0.0)
+
+
+def rates(schedule, steps=20, **changes):
+    """The learning rate of each of `steps` optimizer steps; the peak is 0.5."""
+    given = {"learning_rate": 0.5, "lr_schedule": schedule, "warmup_ratio": 0.2, "lr_floor": 0.1}
+    adamw = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=0.5)
+    scheduler = lr_schedule(adamw, OptimizerArguments(**{**given, **changes}), steps)
+    found = []
+    for _ in range(steps):
+        found.append(adamw.param_groups[0]["lr"])
+        adamw.step()
+        scheduler.step()
+    return found
+
+
+def test_learning_rates_by_hand():
+    warmup = [0.0, 0.125, 0.25, 0.375]  # a fifth of 20 steps
+    left = [i / 16 for i in range(16)]  # how far each step after it is on its way
+    expected = {
+        "constant": [0.5] * 16,
+        "linear": [0.05 + 0.45 * (1 - x) for x in left],
+        "cosine": [0.05 + 0.45 * (1 + math.cos(math.pi * x)) / 2 for x in left],
+    }
+    for schedule, after in expected.items():
+        assert rates(schedule) == pytest.approx(warmup + after), schedule
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_schedules_of_odd_settings(schedule):
+    assert rates(schedule, steps=1, warmup_ratio=1.0) == [0.0]
+    assert rates(schedule, warmup_ratio=0.0)[0] == 0.5
+    # A floor at the peak is a constant rate.
+    assert rates(schedule, warmup_ratio=0.0, lr_floor=1.0) == pytest.approx([0.5] * 20)
