@@ -213,7 +213,7 @@ def _config(path: str, settings: ModelArguments, overrides: dict[str, Any]) -> A
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
     for name, value in vars(config).items():
-        if isinstance(value, float) and (name.endswith("dropout") or name.endswith("_pdrop")):
+        if isinstance(value, float) and name.endswith(("dropout", "_pdrop", "layerdrop")):
             setattr(config, name, 0.0)
     config.classifier_dropout = 0.0
     for name, value in overrides.items():

@@ -95,21 +95,22 @@ def merged_adapters(model: Any, path: str, new: Sequence[str] = ()) -> Any:
     """The model with the adapters in folder `path` merged into its weights.
 
     Args:
-        new: names of modules that the adapters need not hold.
+        new: names of modules (heads) that are not taken from the adapters.
 
     Raises:
         UserError: the folder does not hold all of its adapters for this model (PEFT goes on
             without them).
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
+    config = PeftConfig.from_pretrained(path)
+    config.modules_to_save = [n for n in config.modules_to_save or () if n not in new] or None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of missing weights: an error below
-        adapted = PeftModel.from_pretrained(model, path)
+        adapted = PeftModel.from_pretrained(model, path, config=config)
     wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     missing = sorted(wanted.keys() - load_peft_weights(path, device="cpu").keys())
-    missing = [name for name in missing if not any(part in name.split(".") for part in new)]
     if missing:
         raise UserError(
             f"{path}: {len(missing)} weights of the adapters are not in its files, e.g. "
