@@ -7,12 +7,6 @@ writes the model folder that every later model starts from.
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.data.blending import blend, split_by_prompt
-from common.data.layouts import read_conversations
-from common.data.pii import scrub_conversations
-from common.data.records import Conversation
-from common.data.sources import parse_sources
-
 from common.config.arguments import (
     LoraArguments,
     ModelArguments,
@@ -22,7 +16,12 @@ from common.config.arguments import (
     ZeroArguments,
     option,
 )
+from common.data.blending import blend, split_by_prompt
 from common.data.encoding import describe, encode_conversations
+from common.data.layouts import read_conversations
+from common.data.pii import scrub_conversations
+from common.data.records import Conversation
+from common.data.sources import parse_sources
 from common.data.template import Template
 from common.models.cards import model_card
 from common.models.loading import load_causal_lm, load_tokenizer, save_model
@@ -45,6 +44,19 @@ class SFTArguments:
     )
     eval_data: list[str] = option([], "held-out data; by default a share of the training data")
     eval_fraction: float = option(0.02, "share of prompts held out when eval_data is not given")
+
+
+ARGUMENTS = (
+    RunArguments,
+    SFTArguments,
+    ModelArguments,
+    TinyArguments,
+    TextArguments,
+    LoraArguments,
+    ZeroArguments,
+    OptimizerArguments,
+)
+"""Every setting of this stage; the order is that of `main`'s parameters."""
 
 
 def main(
@@ -159,17 +171,4 @@ def base_model(
 
 
 if __name__ == "__main__":
-    run_stage(
-        "sft",
-        (
-            RunArguments,
-            SFTArguments,
-            ModelArguments,
-            TinyArguments,
-            TextArguments,
-            LoraArguments,
-            ZeroArguments,
-            OptimizerArguments,
-        ),
-        main,
-    )
+    run_stage("sft", ARGUMENTS, main)

@@ -47,6 +47,19 @@ class RewardStageArguments:
     probe: str = option("", "file of right and wrong answers to the same prompts, to test it with")
 
 
+ARGUMENTS = (
+    RunArguments,
+    RewardStageArguments,
+    RewardArguments,
+    ModelArguments,
+    TextArguments,
+    LoraArguments,
+    ZeroArguments,
+    OptimizerArguments,
+)
+"""Every setting of this stage; the order is that of `main`'s parameters."""
+
+
 def main(
     stage: Stage,
     run: RunArguments,
@@ -169,17 +182,4 @@ def set_normalization(engine: Any, spread: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(
-        "reward",
-        (
-            RunArguments,
-            RewardStageArguments,
-            RewardArguments,
-            ModelArguments,
-            TextArguments,
-            LoraArguments,
-            ZeroArguments,
-            OptimizerArguments,
-        ),
-        main,
-    )
+    run_stage("reward", ARGUMENTS, main)

@@ -22,6 +22,10 @@ class PairsArguments:
     bottom: int = option(2, "number of worst responses that they are preferred to (paper: 2)")
 
 
+ARGUMENTS = (RunArguments, PairsArguments)
+"""Every setting of this stage; the order is that of `main`'s parameters."""
+
+
 def main(stage: Stage, run: RunArguments, settings: PairsArguments) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     files = settings.rankings or [str(stage.root / "rank" / "rankings.jsonl")]
@@ -39,4 +43,4 @@ def main(stage: Stage, run: RunArguments, settings: PairsArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("pairs", (RunArguments, PairsArguments), main, distributed=False)
+    run_stage("pairs", ARGUMENTS, main, distributed=False)

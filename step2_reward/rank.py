@@ -24,6 +24,10 @@ class RankArguments:
     )
 
 
+ARGUMENTS = (RunArguments, RankArguments)
+"""Every setting of this stage; the order is that of `main`'s parameters."""
+
+
 def main(stage: Stage, run: RunArguments, settings: RankArguments) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     file = Path(settings.samples) if settings.samples else stage.root / "sample" / "samples.jsonl"
@@ -51,4 +55,4 @@ def main(stage: Stage, run: RunArguments, settings: RankArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("rank", (RunArguments, RankArguments), main, distributed=False)
+    run_stage("rank", ARGUMENTS, main, distributed=False)

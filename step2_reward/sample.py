@@ -33,6 +33,10 @@ class SampleArguments:
     redraws: int = option(3, "how often missing distinct responses are drawn again")
 
 
+ARGUMENTS = (RunArguments, SampleArguments, ModelArguments, TextArguments, SamplingArguments)
+"""Every setting of this stage; the order is that of `main`'s parameters."""
+
+
 def main(
     stage: Stage,
     run: RunArguments,
@@ -151,8 +155,4 @@ def sample_row(
 
 
 if __name__ == "__main__":
-    run_stage(
-        "sample",
-        (RunArguments, SampleArguments, ModelArguments, TextArguments, SamplingArguments),
-        main,
-    )
+    run_stage("sample", ARGUMENTS, main)

@@ -7,9 +7,6 @@ frozen reward model. Every iteration samples responses, scores them, and updates
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from common.data.layouts import read_prompts
-from common.data.sources import parse_sources
-
 from common.config.arguments import (
     LoraArguments,
     ModelArguments,
@@ -20,6 +17,8 @@ from common.config.arguments import (
     option,
 )
 from common.data.encoding import EncodedPrompt, describe, encode_prompts
+from common.data.layouts import read_prompts
+from common.data.sources import parse_sources
 from common.data.template import Template
 from common.evaluation.policy import mean_of, respond
 from common.models.cards import model_card
@@ -45,6 +44,19 @@ class RLHFArguments:
     data: list[str] = option([], "prompts: files or hub names, or mappings with path, columns, …")
     eval_data: list[str] = option([], "held-out prompts, answered every evaluate_every rollouts")
     eval_limit: int = option(64, "held-out prompts answered at each of these evaluations")
+
+
+ARGUMENTS = (
+    RunArguments,
+    RLHFArguments,
+    PPOArguments,
+    ModelArguments,
+    TextArguments,
+    SamplingArguments,
+    LoraArguments,
+    ZeroArguments,
+)
+"""Every setting of this stage; the order is that of `main`'s parameters."""
 
 
 def main(
@@ -142,17 +154,4 @@ def evaluate(trainer: PPOTrainer, prompts: list[EncodedPrompt], batch_size: int)
 
 
 if __name__ == "__main__":
-    run_stage(
-        "rlhf",
-        (
-            RunArguments,
-            RLHFArguments,
-            PPOArguments,
-            ModelArguments,
-            TextArguments,
-            SamplingArguments,
-            LoraArguments,
-            ZeroArguments,
-        ),
-        main,
-    )
+    run_stage("rlhf", ARGUMENTS, main)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 import yaml
 
@@ -63,13 +63,24 @@ def parse_arguments(
     if preset:
         values = {**read_preset(preset, section, known), **values}
     run = _option(argv, "--run") or values.get("run") or RunArguments().run
-    values = {name: fill_placeholders(value, run) for name, value in values.items()}
-    given = [part for name, value in values.items() for part in _as_options(name, value)]
     unknown = [a for a in argv if a.startswith("--") and not _known_option(a, known)]
     if unknown:
         name = unknown[0].split("=")[0]
         raise UserError(f"unknown option {name}{nearest(name.lstrip('-'), known, '--')}")
-    return tuple(parser.parse_args_into_dataclasses(args=given + argv))[: len(types)]
+    # What the command line sets is taken out, so that its mistakes are not laid on a YAML line.
+    lines = {name: line for name, line in lines.items() if not _is_given(argv, name)}
+    values = {k: fill_placeholders(v, run) for k, v in values.items() if not _is_given(argv, k)}
+    lists = {f.name for t in types for f in fields(t) if get_origin(f.type) is list}
+    for name, value in values.items():
+        if isinstance(value, list) and name not in lists:
+            refuse(f"argument --{name}: takes one value, not a list")
+    given = [part for name, value in values.items() for part in _as_options(name, value)]
+    *parsed, rest = parser.parse_args_into_dataclasses(
+        args=given + argv, return_remaining_strings=True
+    )
+    if rest:
+        raise UserError(f"unexpected on the command line: {' '.join(rest)}")
+    return tuple(parsed[: len(types)])
 
 
 def read_section(
@@ -83,7 +94,7 @@ def read_section(
         UserError: no such file, broken YAML, a key that is neither a section nor in `known`.
     """
     tree, marks = read_yaml(path)
-    if not any(name in tree for name in SECTIONS):
+    if not has_sections(tree):
         values, where = tree, marks
     else:
         unknown = [k for k in tree if k not in (*SECTIONS, "run", "seed", "processes")]
@@ -104,6 +115,14 @@ def read_section(
                 f"{path}:{where.get(name, '?')}: unknown setting '{name}'{nearest(name, known)}"
             )
     return values, where
+
+
+def has_sections(tree: dict[str, Any]) -> bool:
+    """Whether a YAML file holds several stages' sections: mappings, or nothing, under their names.
+
+    (A single stage's file may have a list under `data`, or a folder under `reward`.)
+    """
+    return any(isinstance(tree.get(name, 0), dict | None) for name in SECTIONS)
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -127,6 +146,10 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     def mark(mapping: yaml.MappingNode, prefix: str) -> None:
         for key, value in mapping.value:
             name = f"{prefix}{key.value}"
+            if key.tag != "tag:yaml.org,2002:str":
+                raise UserError(
+                    f"{path}:{key.start_mark.line + 1}: '{name}' is no name of a setting"
+                )
             if name in marks:
                 raise UserError(f"{path}:{key.start_mark.line + 1}: '{name}' is given twice")
             marks[name] = key.start_mark.line + 1
@@ -191,6 +214,12 @@ def _option(argv: Sequence[str], name: str) -> str | None:
         elif part.startswith(f"{name}="):
             value = part.split("=", 1)[1]
     return value
+
+
+def _is_given(argv: Sequence[str], name: str) -> bool:
+    """Whether the command line sets a setting, be it as `--name`, `--na-me` or `--no_name`."""
+    words = {a.split("=")[0].lstrip("-").replace("-", "_") for a in argv if a.startswith("--")}
+    return name in words or f"no_{name}" in words
 
 
 def _known_option(option: str, known: Sequence[str]) -> bool:

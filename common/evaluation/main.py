@@ -41,6 +41,10 @@ class EvaluationArguments:
     limit: int = option(0, "prompts per split; 0 takes all")
 
 
+ARGUMENTS = (RunArguments, EvaluationArguments, ModelArguments, TextArguments, SamplingArguments)
+"""Every setting of this stage; the order is that of `main`'s parameters."""
+
+
 def main(
     stage: Stage,
     run: RunArguments,
@@ -161,8 +165,4 @@ def reward_scorer(
 
 
 if __name__ == "__main__":
-    run_stage(
-        "evaluation",
-        (RunArguments, EvaluationArguments, ModelArguments, TextArguments, SamplingArguments),
-        main,
-    )
+    run_stage("evaluation", ARGUMENTS, main)

@@ -44,6 +44,9 @@ class PPOArguments:
     evaluate_every: int = option(10, "rollouts between evaluations on held-out prompts")
 
     def __post_init__(self) -> None:
+        for name in ("steps", "ppo_epochs", "score_batch_size", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if self.rollout_batch_size % self.mini_batch_size:
             raise UserError(
                 f"rollout_batch_size {self.rollout_batch_size} is not a multiple of "

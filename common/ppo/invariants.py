@@ -3,6 +3,7 @@
 Every check raises `UserError` with what was found, on all ranks together.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from common.hybrid_engine.generation import Rollout
 from common.models.logprobs import score_responses
 from common.models.scalar import last_token_scores
 from common.ppo.experience import Experience, chunks
-from common.training.distributed import any_rank
+from common.training.distributed import gather_objects
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -57,12 +58,13 @@ def check_ratio(
     Computed in training mode over other micro-batches (other padding) than the old
     log-probabilities were, so that dropout or padding that leaks in would show. A collective.
     """
-    worst = 0.0
+    gaps = []
     actor.train()
     for rows, ids, attention, width in chunks(rollout, max(1, len(experience) // 3)):
         new = score_responses(actor, ids, attention, width, temperature).logprobs
         gap = (new - experience.logprobs[rows, :width]).abs()
-        worst = max(worst, float(gap.masked_fill(~experience.mask[rows, :width], 0.0).max()))
+        gaps.append(gap.masked_fill(~experience.mask[rows, :width], 0.0).max())
+    worst = _largest(gaps)
     _stop(
         worst > limit,
         f"before any update the policy's log-probabilities differ by {worst:.2g} nats from those "
@@ -73,7 +75,7 @@ def check_ratio(
 def check_reference(experience: Experience, limit: float) -> None:
     """At step 0 of a fresh run the actor *is* the reference: KL is 0. A collective."""
     gap = (experience.logprobs - experience.ref_logprobs).masked_fill(~experience.mask, 0.0)
-    worst = float(gap.abs().max())
+    worst = _largest([gap.abs().max()])
     _stop(
         worst > limit,
         f"at step 0 actor and reference differ by {worst:.2g} nats at a token (limit {limit:g}): "
@@ -92,12 +94,13 @@ def check_reward_padding(
         limit: largest difference allowed, in units of the raw score.
     """
     plain = last_token_scores(model(input_ids, attention_mask), attention_mask)
-    worst = 0.0
+    gaps = []
     for left, right in ((3, 0), (0, 5), (7, 2)):
         ids = nn.functional.pad(input_ids, (left, right), value=pad_id)
         mask = nn.functional.pad(attention_mask, (left, right), value=False)
         padded = last_token_scores(model(ids, mask), mask)
-        worst = max(worst, float((padded - plain).abs().max()))
+        gaps.append((padded - plain).abs().max())
+    worst = _largest(gaps)
     _stop(
         worst > limit,
         f"the reward model's score changes by {worst:.2g} with padding (limit {limit:.2g}): "
@@ -105,6 +108,13 @@ def check_reward_padding(
     )
 
 
+def _largest(gaps: list[Tensor]) -> float:
+    """The largest of all ranks' gaps, so that all decide alike and name it; NaN is infinite."""
+    worst = float(torch.stack(gaps).max())
+    found = gather_objects(math.inf if math.isnan(worst) else worst)
+    return max(found)  # type: ignore[type-var]
+
+
 def _stop(failed: bool, message: str) -> None:
-    if any_rank(failed):
+    if failed:
         raise UserError(f"start-up check failed: {message}")

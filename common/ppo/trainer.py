@@ -160,6 +160,8 @@ class PPOTrainer:
         orders = [self._order(len(experience), step, epoch) for epoch in range(s.ppo_epochs)]
         counts = token_counts(experience, orders, local)
         train_actor = step > s.critic_warmup_steps
+        self.actor.train()  # dropout is 0 anyway; gradient checkpointing works in this mode only
+        self.critic.train()
         sums: dict[str, Tensor | float] = {"updates": 0.0, "update_tokens": 0.0}
         norms = {"policy/grad_norm": 0.0, "value/grad_norm": 0.0}
         rates = {

@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.training.distributed import barrier, is_main
 from common.training.engine import process_group
 from common.training.metrics import MetricsWriter
+from common.training.seeding import seed_global
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "peft", "numpy")
 
@@ -67,6 +68,7 @@ def run_stage(
     try:
         groups = parse_arguments(types, name)
         settings = resolved_settings(*groups)
+        seed_global(groups[0].seed, name)  # what libraries draw: adapters, their dropout
         with process_group() if distributed else contextlib.nullcontext():
             stage = Stage(name, groups[0], settings)
             if is_main():

@@ -14,6 +14,10 @@ class DomainArguments:
     scale: float = option(1.0, "factor on the number of rows of every split")
 
 
+ARGUMENTS = (RunArguments, DomainArguments)
+"""Every setting of this stage; the order is that of `main`'s parameters."""
+
+
 def main(stage: Stage, run: RunArguments, settings: DomainArguments) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     counts = write_splits(stage.folder, seed=run.seed, sizes=Sizes().scaled(settings.scale))
@@ -23,4 +27,4 @@ def main(stage: Stage, run: RunArguments, settings: DomainArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("data", (RunArguments, DomainArguments), main, distributed=False)
+    run_stage("data", ARGUMENTS, main, distributed=False)

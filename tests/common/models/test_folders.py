@@ -16,7 +16,7 @@ from common.hybrid_engine.generation import sample_responses
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, separate_pad
 from common.models.scalar import head_of, load_scalar_model
 from common.reward.scoring import RewardScorer
-from tests.models import save_tiny
+from tests.models import byte_tokenizer, save_tiny, tiny_causal_lm
 
 PLAIN = ModelArguments()
 PROMPTS = ["May it run?", "Which policy does this ad violate?", "Hi"]
@@ -73,6 +73,27 @@ def rows_of(template):
     ]
 
 
+def save_talkative(folder, pad):
+    """A Llama whose greedy text wanders, and whose answer to the first prompt ends.
+
+    A random model with tied embeddings mostly says again what it said last.
+    """
+    tokenizer, model = byte_tokenizer(pad), tiny_causal_lm("llama")
+    prompt = Template(tokenizer).encode_prompt([Message("user", PROMPTS[0])])
+    model.config.tie_word_embeddings = False
+    model.config.pad_token_id = tokenizer.pad_token_id
+    weight = torch.randn(model.lm_head.weight.shape)
+    model.lm_head.weight = torch.nn.Parameter(weight)
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(6):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        weight[[2, ids[-1]]] = weight[[ids[-1], 2]]  # what came sixth is now the end token
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 def make_reward(base, folder):
     tokenizer = separate_pad(load_tokenizer(base))
     model = load_scalar_model(base, "reward", PLAIN, new_head=True, tokenizer=tokenizer)
@@ -121,11 +142,10 @@ def make_causal(base, folder, new):
 def seen(tmp_path_factory):
     """By folder: what we got inside the run, and what a stranger's process got."""
     root = tmp_path_factory.mktemp("folders")
-    bases = {
-        (kind, pad): str(save_tiny(root / f"base-{kind}-{pad.strip('</>')}", kind, pad=pad))
-        for kind, pad in (("llama", "<pad>"), ("llama", "</s>"), ("gpt2", "</s>"), ("opt", "<pad>"))
-    }
-    llama, llama_eos, gpt2, opt = bases.values()
+    llama = save_talkative(root / "base-llama", pad="<pad>")
+    llama_eos = save_talkative(root / "base-llama-eos", pad="</s>")
+    gpt2 = str(save_tiny(root / "base-gpt2", "gpt2", pad="</s>"))
+    opt = str(save_tiny(root / "base-opt", "opt"))
     ours, folders = {}, {}
     for name, base in {"sft": llama, "actor": llama_eos, "sft gpt2": gpt2}.items():
         ours[name] = make_causal(base, root / name, new=12)
@@ -170,7 +190,9 @@ def test_language_models_generate_the_same_tokens(seen, name):
         assert other[: len(row)] == row
         assert set(other[len(row) :]) <= {0, 2}  # padding once the end token has come
         assert len(row) == 12 or row[-1] == 2
-    assert len({token for row in ours for token in row}) > 5  # no model of one word
+    assert len({token for row in ours for token in row}) >= 5  # no model of one word
+    if name != "sft gpt2":
+        assert len(ours[0]) <= 6 and ours[0][-1] == 2
 
 
 @pytest.mark.parametrize("name", ["reward", "reward pad=eos", "reward gpt2", "reward opt"])

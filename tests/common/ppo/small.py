@@ -1,0 +1,120 @@
+"""A PPO trainer with models of a few thousand weights and a reward that a test decides on."""
+
+import math
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification
+
+from common.config.arguments import SamplingArguments
+from common.data.encoding import EncodedPrompt
+from common.data.records import Message, Prompt
+from common.hybrid_engine.generation import Rollout
+from common.models.scalar import ScalarModel, initialize_head
+from common.ppo.arguments import PPOArguments
+from common.ppo.trainer import PPOTrainer
+from common.training.engine import build_engine
+
+PAD, BOS, EOS = 0, 1, 2
+
+TEMPLATE = SimpleNamespace(tokenizer=SimpleNamespace(eos_token_id=EOS, pad_token_id=PAD))
+"""All that the trainer wants of a template."""
+
+
+class Reward:
+    """Stands for `RewardScorer`: raw scores from a function of (prompt's text, response ids)."""
+
+    mean, std, same_tokens = 0.0, 1.0, False
+
+    def __init__(self, score: Callable[[str, tuple[int, ...]], float]) -> None:
+        self.score = score
+
+    def score_rollout(
+        self, rollout: Rollout, prompts: Sequence[Sequence[Message]], batch_size: int
+    ) -> Tensor:
+        """Raw scores `[batch]`."""
+        rows = zip(prompts, rollout.response_ids(), strict=True)
+        return torch.tensor([self.score(p[-1].content, tuple(ids)) for p, ids in rows])
+
+
+def small_llama(kind: Any, vocabulary: int, seed: int, width: int = 32) -> Any:
+    """A one-layer Llama whose random weights are large enough for a far from uniform policy."""
+    torch.manual_seed(seed)
+    model = kind(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            pad_token_id=PAD,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            num_labels=1,
+            classifier_dropout=0.0,
+        )
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(0.0, 1.0 / math.sqrt(parameter.shape[1]))
+    return model.eval()
+
+
+def small_actor(vocabulary: int, seed: int = 3) -> Any:
+    """A causal language model; equal seeds give equal weights."""
+    return small_llama(LlamaForCausalLM, vocabulary, seed)
+
+
+def small_critic(vocabulary: int, seed: int = 4, *, zero_head: bool = True) -> ScalarModel:
+    """A critic; its head is 0 as in a fresh run, unless the values are to differ."""
+    stock = small_llama(LlamaForTokenClassification, vocabulary, seed)
+    if zero_head:
+        initialize_head(stock.score, "critic", seed)
+    return ScalarModel(stock)
+
+
+def encoded(name: str, ids: Sequence[int]) -> EncodedPrompt:
+    """A prompt of these token ids whose text is `name`."""
+    return EncodedPrompt(list(ids), Prompt((Message("user", name),), "test:1"))
+
+
+def small_trainer(
+    settings: PPOArguments,
+    reward: Reward,
+    *,
+    vocabulary: int,
+    max_response_tokens: int,
+    zero: str = "0",
+    seed: int = 0,
+    kind: type[PPOTrainer] = PPOTrainer,
+) -> PPOTrainer:
+    """A trainer with real DeepSpeed engines; must run inside `process_group()`."""
+    common = {"zero": zero, "dtype": torch.float32, "adam_eps": 1e-5}
+    trained = settings.steps - settings.critic_warmup_steps
+    return kind(
+        actor=build_engine(
+            small_actor(vocabulary),
+            optimizer=settings.optimizer(settings.actor_learning_rate),
+            total_steps=max(trained, 1) * settings.updates_per_rollout,
+            **common,
+        ),
+        critic=build_engine(
+            small_critic(vocabulary),
+            optimizer=settings.optimizer(settings.critic_learning_rate),
+            total_steps=settings.updates,
+            new_modules=("score",),
+            **common,
+        ),
+        reference=small_actor(vocabulary),
+        reward=reward,
+        template=TEMPLATE,
+        settings=settings,
+        sampling=SamplingArguments(),
+        max_response_tokens=max_response_tokens,
+        seed=seed,
+    )
