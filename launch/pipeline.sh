@@ -10,7 +10,8 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 bash "$here/setup.sh"
 source "$here/env.sh"
 
-plan="$(cd "$ROOT" && "$PYTHON" -m common.config.pipeline "$@")" || exit $?
+# Paths are relative to where the command was given, here and in every stage.
+plan="$("$PYTHON" -m common.config.pipeline "$@")" || exit $?
 read -r run processes seed config <<<"$(head -n 1 <<<"$plan")"
 options=(--config "$config" --run "$run" --seed "$seed")
 

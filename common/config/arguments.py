@@ -50,6 +50,15 @@ class LoraArguments:
         [], "names of the linear layers to adapt; by default all of the backbone's"
     )
 
+    def __post_init__(self) -> None:
+        if self.lora_rank < 0 or self.lora_alpha <= 0 or not 0 <= self.lora_dropout < 1:
+            raise UserError(
+                f"lora_rank ({self.lora_rank}) must be 0 or more, lora_alpha ({self.lora_alpha}) "
+                f"above 0, lora_dropout ({self.lora_dropout}) in [0, 1)"
+            )
+        if self.lora_targets and self.lora_rank == 0:
+            raise UserError("lora_targets is set, but lora_rank is 0: no adapter would be made")
+
 
 @dataclass
 class ZeroArguments:

@@ -146,6 +146,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     def mark(mapping: yaml.MappingNode, prefix: str) -> None:
         for key, value in mapping.value:
             name = f"{prefix}{key.value}"
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue  # what `<<: *anchor` brings has its lines at the anchor
             if key.tag != "tag:yaml.org,2002:str":
                 raise UserError(
                     f"{path}:{key.start_mark.line + 1}: '{name}' is no name of a setting"

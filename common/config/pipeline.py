@@ -5,6 +5,7 @@ Prints "RUN PROCESSES SEED CONFIG" and then one unfinished stage a line.
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -13,10 +14,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config.parsing import SECTIONS, nearest, read_yaml
+from common.config.parsing import SECTIONS, nearest, parse_arguments, read_yaml
 from common.errors import UserError
 
 RECORD = "pipeline.json"
+MODULES = {
+    "data": "common.data.ad_moderation.prepare",
+    "sft": "step1_sft.main",
+    "sample": "step2_reward.sample",
+    "rank": "step2_reward.rank",
+    "pairs": "step2_reward.pairs",
+    "reward": "step2_reward.main",
+    "rlhf": "step3_rlhf.main",
+    "evaluation": "common.evaluation.main",
+}
+"""What each section's stage runs; its `ARGUMENTS` are the settings that the section may hold."""
+
+DATA_SETTINGS = ("data", "eval_data", "rankings")
+"""Settings that list data sources."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +53,8 @@ def make_plan(argv: Sequence[str]) -> Plan:
     directory belongs to one seed and number of processes; others are refused.
 
     Raises:
-        UserError: unreadable config, no stages, a run directory of another seed, `--fresh` on a
-            folder that no pipeline made.
+        UserError: unreadable config, no stages, a setting that a stage would refuse, a run
+            directory of another seed, `--fresh` on a folder that no pipeline made.
     """
     args = _parser().parse_args(argv)
     tree, marks = read_yaml(args.config)
@@ -47,16 +62,21 @@ def make_plan(argv: Sequence[str]) -> Plan:
     for name in tree:
         if name not in known:
             raise UserError(
-                f"{args.config}:{marks[name]}: unknown section '{name}'{nearest(name, known)}"
+                f"{args.config}:{marks.get(name, '?')}: unknown section '{name}'"
+                + nearest(name, known)
             )
     stages = [name for name in SECTIONS if name in tree]
     if not stages:
         raise UserError(f"{args.config}: no stage in it; sections are {', '.join(SECTIONS)}")
     run = Path(args.run or tree.get("run") or f"runs/{args.config.stem}")
-    seed = int(tree.get("seed", 0)) if args.seed is None else args.seed
-    processes = int(tree.get("processes", 1)) if args.processes is None else args.processes
+    for name in ("seed", "processes"):
+        if name in tree and type(tree[name]) is not int:
+            raise UserError(f"{args.config}:{marks[name]}: '{name}' must be a whole number")
+    seed = tree.get("seed", 0) if args.seed is None else args.seed
+    processes = tree.get("processes", 1) if args.processes is None else args.processes
     if processes < 1:
         raise UserError(f"--processes is {processes}, but must be at least 1")
+    check_sections(args.config, stages, run, seed, marks)
     if args.fresh:
         remove_run(run)
     before = _claim(run, {"seed": seed, "processes": processes})
@@ -72,6 +92,39 @@ def make_plan(argv: Sequence[str]) -> Plan:
     record = {"seed": seed, "processes": processes, "sections": sections}
     (run / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
     return Plan(run, processes, seed, args.config.resolve(), tuple(left))
+
+
+def check_sections(
+    config: Path, stages: Sequence[str], run: Path, seed: int, marks: dict[str, int]
+) -> None:
+    """Parses every section as its stage will: a mistake in the last one costs no training.
+
+    Args:
+        marks: the line of each key, as `read_yaml` gives them.
+
+    Raises:
+        UserError: what `parse_arguments` raises; a data source that is malformed, or a file
+            outside the run directory that does not exist.
+    """
+    from common.data.readers import FILE_TYPES
+    from common.data.sources import parse_sources
+
+    options = ["--config", str(config), "--run", str(run), "--seed", str(seed)]
+    for stage in stages:
+        types = importlib.import_module(MODULES[stage]).ARGUMENTS
+        for group in parse_arguments(types, stage, options):
+            for name in DATA_SETTINGS:
+                values = getattr(group, name, None)
+                place = f"{config}:{marks.get(f'{stage}.{name}', '?')}"
+                try:
+                    sources = parse_sources(values) if values else []
+                except UserError as error:
+                    raise UserError(f"{place}: {error}") from None
+                for source in sources:
+                    path = Path(source.path).expanduser()
+                    made_later = source.path.startswith(str(run))
+                    if path.suffix in FILE_TYPES and not path.is_file() and not made_later:
+                        raise UserError(f"{place}: no such file: {source.path}")
 
 
 def remove_run(run: Path) -> None:
