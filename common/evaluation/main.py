@@ -1,5 +1,6 @@
 """The last stage: SFT and RLHF answer held-out prompts, sampled and greedily; then the report."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from common.config.arguments import (
     TextArguments,
     option,
 )
-from common.data.encoding import EncodedPrompt, encode_prompts
+from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
 from common.data.sources import parse_sources
 from common.data.template import Template
@@ -58,9 +59,14 @@ def main(
         "sft": settings.sft or str(stage.models / "sft"),
         "rlhf": settings.rlhf or str(stage.models / "actor"),
     }
-    splits = {s.name: read_prompts([s]) for s in parse_sources(settings.data)}
-    if not splits:
-        raise UserError("no held-out prompts to evaluate on; set `data` in the section evaluation")
+    sources = parse_sources(settings.data)
+    names = [s.name for s in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two splits are named '{name}'; give each source its own `name`")
+    splits = {s.name: read_prompts([s]) for s in sources}
+    answered: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
     dtype = resolve_dtype(model_settings.dtype)
     rows: list[dict[str, Any]] = []
     passes = settings.samples + 1
@@ -71,8 +77,11 @@ def main(
             model = load_causal_lm(path, model_settings).to(device(), dtype).eval()
             scorer = reward_scorer(stage, settings, model_settings, text, template)
             for split, records in splits.items():
-                prompts, _ = encode_prompts(records, template, text)
+                prompts, counts = encode_prompts(records, template, text)
                 prompts = prompts[: settings.limit or None]
+                if split not in answered:  # the second model has the same tokenizer
+                    answered[split] = len(prompts)
+                    left_out += counts
                 for number in range(passes):
                     greedy = number == settings.samples
                     answers = answer(
@@ -105,8 +114,14 @@ def main(
         for key in ("overall", "reward")
     }
     stage.finish(
-        {"prompts": {k: len(v) for k, v in splits.items()}, "samples": settings.samples, **means},
-        f"{len(rows)} responses judged, in {stage.folder / 'responses.jsonl'}",
+        {
+            "prompts": answered,
+            "samples": settings.samples,
+            "left_out": dict(left_out),
+            **means,
+        },
+        ", ".join(filter(None, [f"{len(rows)} responses judged", describe(left_out)]))
+        + f", in {stage.folder / 'responses.jsonl'}",
     )
 
 

@@ -1,27 +1,24 @@
 """One optimizer step of every loss, however it is cut up, against plain torch in float64.
 
-The expectations are made here, row by row: batches of one without padding, plain Python over the
-tokens, one backward of the mean. None of the loss, masking or padding code is used for them.
+The expectations come from `plain.py`: batches of one without padding, plain Python over the
+tokens, one backward of the mean.
 """
 
 import math
 from dataclasses import fields
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from common.config.arguments import ModelArguments, OptimizerArguments, SamplingArguments
-from common.data.encoding import EncodedExample
-from common.data.records import Message, Pair
 from common.errors import UserError
 from common.models.loading import load_causal_lm
 from common.models.scalar import load_scalar_model
 from common.ppo.arguments import PPOArguments
 from common.ppo.experience import Experience
 from common.ppo.trainer import PPOTrainer
-from common.reward.training import Comparison, PairObjective, RewardArguments
+from common.reward.training import PairObjective, RewardArguments
 from common.training import engine as engine_module
 from common.training.distributed import all_reduce_scalars, rank, world_size
 from common.training.engine import (
@@ -34,12 +31,26 @@ from common.training.engine import (
 )
 from common.training.supervised import train_supervised
 from step1_sft.objective import SFTObjective
+from tests.common.training.plain import (
+    BATCH,
+    CLIP,
+    MARGIN,
+    SCORE_PENALTY,
+    TEMPERATURE,
+    VALUE_CLIP,
+    comparisons,
+    experience,
+    gradients_of,
+    policy_mean,
+    reward_mean,
+    sft_examples,
+    sft_mean,
+    value_mean,
+    with_old_logprobs,
+)
 from tests.models import save_tiny
 from tests.ranks import run_ranks
 
-BATCH = 8
-CLIP, VALUE_CLIP, TEMPERATURE = 0.2, 0.3, 0.8
-MARGIN, SCORE_PENALTY = 1.5, 0.2
 REWARD = RewardArguments("margin", MARGIN, SCORE_PENALTY)
 RATE, DECAY, LIMIT = 0.05, 0.3, 0.5
 STEPPED = ("0", "2", "3")
@@ -57,155 +68,6 @@ CUTS = {
     "2 ranks, two micro-batches of 2, ZeRO-3 offload": (2, 2, "3_offload"),
 }
 LOSSES = ("sft", "sft with fillers", "reward", "reward with fillers", "policy", "value")
-
-
-# The data: ragged in every way that the loops have to cope with.
-
-
-def draws(*purpose):
-    return np.random.default_rng([3, *purpose])
-
-
-def sft_examples(count=BATCH):
-    """Prompts of 2–9 tokens, responses of 1–12: the ranks' token counts differ a lot."""
-    rng = draws(1)
-    rows = []
-    for i in range(count):
-        prompt, response = int(rng.integers(2, 10)), int(rng.integers(1, 13))
-        ids = rng.integers(3, 259, size=prompt + response).tolist()
-        rows.append(EncodedExample(ids, [False] * prompt + [True] * response, f"sft.jsonl:{i + 1}"))
-    return rows
-
-
-def comparisons(count=BATCH):
-    """One to four pairs a prompt, among two to four responses."""
-    rng = draws(2)
-    kinds = [[(0, 1)], [(0, 1), (0, 2)], [(0, 2), (0, 3), (1, 2), (1, 3)], [(1, 0), (2, 0), (2, 1)]]
-    found = []
-    for i in range(count):
-        pairs = kinds[i % len(kinds)]
-        rows = [
-            rng.integers(3, 259, size=int(rng.integers(2, 12))).tolist()
-            for _ in range(1 + max(map(max, pairs)))
-        ]
-        record = Pair((Message("user", "q"),), "a", "b", 1.0, f"pairs.jsonl:{i + 1}")
-        found.append(Comparison(rows, pairs, [record] * len(pairs)))
-    return found
-
-
-def experience():
-    """Eight rows of prompt and response with whatever a rollout may hold; clipping binds."""
-    rng = draws(3)
-    prompt_width, response_width = 7, 9
-    prompts = rng.integers(1, prompt_width + 1, size=BATCH)
-    responses = rng.integers(1, response_width + 1, size=BATCH)
-    responses[3] = response_width
-    columns = np.arange(prompt_width + response_width)
-    attention = (columns >= prompt_width - prompts[:, None]) & (
-        columns < prompt_width + responses[:, None]
-    )
-    numbers = {
-        name: torch.tensor(rng.normal(size=(BATCH, response_width)) * scale, dtype=torch.float32)
-        for name, scale in {
-            "logprobs": 0.3,  # completed to old log-probabilities by `with_old_logprobs`
-            "ref_logprobs": 1.0,
-            "entropy": 1.0,
-            "values": 0.5,
-            "rewards": 1.0,
-            "advantages": 1.0,
-            "returns": 1.0,
-        }.items()
-    }
-    return Experience(
-        input_ids=torch.tensor(rng.integers(3, 259, size=attention.shape)),
-        attention_mask=torch.tensor(attention),
-        mask=torch.tensor(attention[:, prompt_width:]),
-        raw_scores=torch.zeros(BATCH),
-        scores=torch.zeros(BATCH),
-        **numbers,
-    )
-
-
-# Plain torch, one row at a time.
-
-
-def logprobs_of(model, ids, temperature=1.0):
-    """log p of every token but the first, from one forward without padding."""
-    logits = model(input_ids=torch.tensor([ids])).logits[0] / temperature
-    return [torch.log_softmax(logits[t - 1], dim=-1)[ids[t]] for t in range(1, len(ids))]
-
-
-def outputs_of(scalar, ids):
-    """Head outputs at every token, from one forward without padding (GPT-2's own modules)."""
-    stock = scalar.stock
-    return stock.score(stock.transformer(input_ids=torch.tensor([ids])).last_hidden_state)[0, :, 0]
-
-
-def real_tokens(item, row):
-    """A row's ids without padding, the number of its prompt's tokens and of its response's."""
-    ids = item.input_ids[row][item.attention_mask[row]].tolist()
-    actions = int(item.mask[row].sum())
-    return ids, len(ids) - actions, actions
-
-
-def sft_mean(model, count=BATCH):
-    terms = []
-    for example in sft_examples(count):
-        logprobs = logprobs_of(model, example.input_ids)
-        terms += [-p for p, learned in zip(logprobs, example.loss_mask[1:], strict=True) if learned]
-    return sum(terms) / len(terms)
-
-
-def reward_mean(scalar, count=BATCH):
-    terms = []
-    for comparison in comparisons(count):
-        scores = [outputs_of(scalar, row)[-1] for row in comparison.rows]
-        for i, j in comparison.pairs:
-            hinge = torch.clamp(MARGIN - (scores[i] - scores[j]), min=0.0)
-            terms.append(hinge + SCORE_PENALTY * (scores[i] ** 2 + scores[j] ** 2) / 2)
-    return sum(terms) / len(terms)
-
-
-def policy_mean(model, item):
-    terms = []
-    for row in range(BATCH):
-        ids, prompt, actions = real_tokens(item, row)
-        new = logprobs_of(model, ids, TEMPERATURE)[prompt - 1 :]
-        for t in range(actions):
-            advantage = float(item.advantages[row, t])
-            ratio = torch.exp(new[t] - float(item.logprobs[row, t]))
-            limited = torch.clamp(ratio, 1 - CLIP, 1 + CLIP)
-            terms.append(-torch.minimum(ratio * advantage, limited * advantage))
-    return sum(terms) / len(terms)
-
-
-def value_mean(scalar, item):
-    terms = []
-    for row in range(BATCH):
-        ids, prompt, actions = real_tokens(item, row)
-        values = outputs_of(scalar, ids)[prompt - 1 :]
-        for t in range(actions):
-            old, target = float(item.values[row, t]), float(item.returns[row, t])
-            limited = old + torch.clamp(values[t] - old, -VALUE_CLIP, VALUE_CLIP)
-            terms.append(torch.maximum((values[t] - target) ** 2, (limited - target) ** 2) / 2)
-    return sum(terms) / len(terms)
-
-
-def gradients_of(model, mean):
-    model.zero_grad()
-    mean.backward()
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
-def with_old_logprobs(item, model):
-    """Old log-probabilities: the model's own, moved by what `experience` drew."""
-    for row in range(BATCH):
-        ids, prompt, actions = real_tokens(item, row)
-        with torch.no_grad():
-            own = logprobs_of(model, ids, TEMPERATURE)[prompt - 1 :]
-        for t in range(actions):
-            item.logprobs[row, t] += float(own[t])
-    return item
 
 
 # The code under test.
