@@ -1,0 +1,209 @@
+"""What a pipeline file leads to: which stages run, whose the run directory is, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.config.pipeline import Plan, main, make_plan
+from common.errors import UserError
+
+CONFIG = """\
+run: {run}
+seed: 5
+processes: 2
+data:
+  scale: 0.5
+sft:
+  model: tiny
+  data: ["{{run}}/data/sft.jsonl"]
+pairs: {{}}
+reward:
+rlhf:
+  data: ["{{run}}/data/rlhf_prompts.jsonl"]
+  steps: 4
+"""
+STAGES = ("data", "sft", "pairs", "reward", "rlhf")
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIG.format(run=tmp_path / "run"), encoding="utf-8")
+    return file
+
+
+def finish(plan: Plan, *stages: str) -> None:
+    """Leaves what a finished stage leaves."""
+    for stage in stages:
+        (plan.run / stage).mkdir(parents=True, exist_ok=True)
+        (plan.run / stage / "result.json").write_text("{}")
+
+
+def edit(config: Path, before: str, after: str) -> None:
+    text = config.read_text()
+    assert text.count(before) == 1
+    config.write_text(text.replace(before, after))
+
+
+def refused(config: Path, *argv: str) -> str:
+    with pytest.raises(UserError) as caught:
+        make_plan([str(config), *argv])
+    return str(caught.value).replace(str(config), "FILE")
+
+
+def test_a_fresh_plan_has_every_section_in_the_pipelines_order(config, tmp_path):
+    edit(config, "data:\n  scale: 0.5\n", "")
+    config.write_text(config.read_text() + "data:\n  scale: 0.5\n")  # last in the file, still first
+    plan = make_plan([str(config)])
+    assert plan == Plan(tmp_path / "run", 2, 5, config.resolve(), STAGES)
+
+
+def test_the_command_line_beats_the_file(config, tmp_path):
+    plan = make_plan(
+        [str(config), "--run", str(tmp_path / "other"), "--seed=0", "--processes", "1"]
+    )
+    assert (plan.run, plan.seed, plan.processes) == (tmp_path / "other", 0, 1)
+
+
+def test_a_file_without_run_seed_and_processes(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config.write_text("data: {}\n")
+    plan = make_plan([str(config)])
+    assert (plan.run, plan.seed, plan.processes) == (Path("runs/config"), 0, 1)
+
+
+def test_finished_stages_are_left_out(config):
+    plan = make_plan([str(config)])
+    finish(plan, "data", "sft")
+    assert make_plan([str(config)]).stages == ("pairs", "reward", "rlhf")
+    finish(plan, *STAGES)
+    assert make_plan([str(config)]).stages == ()
+
+
+def test_what_follows_an_unfinished_stage_is_run_again(config):
+    plan = make_plan([str(config)])
+    finish(plan, "data", "pairs", "reward", "rlhf")
+    assert make_plan([str(config)]).stages == ("sft", "pairs", "reward", "rlhf")
+    # Nor may it count as finished afterwards, when only the first of them has run.
+    finish(plan, "sft")
+    assert make_plan([str(config)]).stages == ("pairs", "reward", "rlhf")
+
+
+def test_a_changed_section_is_run_again_and_what_follows(config):
+    finish(make_plan([str(config)]), *STAGES)
+    edit(config, "model: tiny", "model: tiny\n  eval_fraction: 0.1")
+    assert make_plan([str(config)]).stages == ("sft", "pairs", "reward", "rlhf")
+    # Interrupted at once: the change must not be forgotten.
+    assert make_plan([str(config)]).stages == ("sft", "pairs", "reward", "rlhf")
+
+
+def test_layout_and_comments_are_no_change(config):
+    finish(make_plan([str(config)]), *STAGES)
+    edit(config, "data:\n  scale: 0.5\n", "data: {scale: 0.50}  # the same\n")
+    assert make_plan([str(config)]).stages == ()
+
+
+def test_a_new_section_is_run_and_what_follows(config):
+    finish(make_plan([str(config)]), *STAGES)
+    edit(config, "pairs: {}\n", "rank: {labelers: 3}\npairs: {}\n")
+    assert make_plan([str(config)]).stages == ("rank", "pairs", "reward", "rlhf")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--seed", "6"), "was made with seed 5, not 6"),
+        (("--processes", "1"), "was made with processes 2, not 1"),
+    ],
+)
+def test_a_run_belongs_to_one_seed_and_number_of_processes(config, option, words):
+    finish(make_plan([str(config)]), "data")
+    message = refused(config, *option)
+    assert words in message and "--fresh" in message and "--run" in message
+    assert make_plan([str(config)]).stages == STAGES[1:], "the refusal must change nothing"
+
+
+def test_fresh_starts_over(config):
+    plan = make_plan([str(config)])
+    finish(plan, *STAGES)
+    (plan.run / "models").mkdir()
+    plan = make_plan([str(config), "--fresh", "--seed", "6"])
+    assert (plan.seed, plan.stages) == (6, STAGES)
+    assert [p.name for p in plan.run.iterdir()] == ["pipeline.json"]
+
+
+def test_fresh_refuses_a_folder_that_no_pipeline_made(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    message = refused(config, "--fresh")
+    assert "no pipeline made it" in message and str(tmp_path / "run") in message
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+
+def test_fresh_takes_an_empty_folder_or_none(config, tmp_path):
+    assert make_plan([str(config), "--fresh"]).stages == STAGES
+    (tmp_path / "empty").mkdir()
+    assert make_plan([str(config), "--fresh", "--run", str(tmp_path / "empty")]).stages == STAGES
+
+
+def test_a_mistake_in_the_last_section_is_told_before_the_first_stage(config):
+    plan = make_plan([str(config)])
+    finish(plan, "data")
+    edit(config, "steps: 4", "stepz: 4")
+    message = refused(config, "--fresh")
+    assert message == "FILE:13: unknown setting 'stepz'; did you mean 'steps'?"
+    assert (plan.run / "data" / "result.json").is_file(), "--fresh must not delete for a typo"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("steps: 4", "steps: four", "FILE:13: argument --steps: invalid int value: 'four'"),
+        ("steps: 4", "steps: 0", "steps is 0, but must be at least 1"),
+        ("reward:\n", "rewards:\n", "FILE:10: unknown section 'rewards'; did you mean 'reward'?"),
+        ("pairs: {}", "pairs: 3", "FILE:9: 'pairs' must hold settings (key: value)"),
+        ("seed: 5", "seed: five", "FILE:2: 'seed' must be a whole number"),
+        ("processes: 2", "processes: 1.5", "FILE:3: 'processes' must be a whole number"),
+        ("processes: 2", "processes: 0", "--processes is 0, but must be at least 1"),
+        ("seed: 5", "seed: 5\nseed: 6", "FILE:3: 'seed' is given twice"),
+        ("  steps: 4", "  lam: 2.0", "gamma (1.0) and lam (2.0) must lie in [0, 1]"),
+        ("  steps: 4", "  preset: ice", "unknown preset 'ice'; did you mean 'ice_grt'?"),
+        (
+            "  steps: 4",
+            "  eval_data: [{path: x.csv, weigth: 2}]",
+            "FILE:13: data[0]: unknown key 'weigth'; did you mean 'weight'?",
+        ),
+        ("  steps: 4", "  eval_data: [gone.jsonl]", "FILE:13: no such file: gone.jsonl"),
+    ],
+)
+def test_mistakes(config, tmp_path, before, after, message):
+    edit(config, before, after)
+    found = refused(config).replace("/--rollout-batch-size", "")
+    assert found.replace("argument --steps/--steps", "argument --steps") == message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_without_stages(config):
+    config.write_text("run: somewhere\n")
+    assert refused(config).startswith("FILE: no stage in it; sections are data, sft, sample")
+
+
+def test_main_prints_the_plan_for_the_shell(config, tmp_path, capsys):
+    assert main([str(config)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{tmp_path / 'run'} 2 5 {config.resolve()}", *STAGES]
+    record = json.loads((tmp_path / "run" / "pipeline.json").read_text())
+    assert (record["seed"], record["processes"]) == (5, 2)
+
+
+def test_main_tells_errors_without_a_traceback(config, capsys):
+    edit(config, "reward:\n", "rewards:\n")
+    assert main([str(config)]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out and printed.err.startswith("pipeline: error: ")
+
+
+def test_blanks_in_a_path_are_refused(config, tmp_path, capsys):
+    assert main([str(config), "--run", str(tmp_path / "my run")]) == 2
+    assert "blanks in a path" in capsys.readouterr().err
