@@ -76,7 +76,8 @@ def main(
     tokenizer = load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
     train_set, counts = encode_conversations(train, template, text)
-    held_out_set, _ = encode_conversations(held_out, template, text)
+    held_out_set, more = encode_conversations(held_out, template, text, "held-out example")
+    counts += more
     stage.say(
         f"{len(train_set)} examples, {len(held_out_set)} held out"
         + "".join(f", {c}" for c in (describe(counts), describe(replaced)) if c)

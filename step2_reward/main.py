@@ -80,7 +80,8 @@ def main(
     pairs = load_pairs(stage, source, run.seed)
     train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=run.seed)
     train_set, counts = encode_pairs(train, template, text)
-    held_out_set, _ = encode_pairs(held_out, template, text)
+    held_out_set, more = encode_pairs(held_out, template, text, "held-out pair")
+    counts += more
     sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
     stage.say(", ".join(filter(None, [sizes, describe(counts)])))
 

@@ -49,12 +49,15 @@ def encode_prompts(
 
 
 def encode_conversations(
-    conversations: Sequence[Conversation], template: Template, settings: TextArguments
+    conversations: Sequence[Conversation],
+    template: Template,
+    settings: TextArguments,
+    what: str = "example",
 ) -> tuple[list[EncodedExample], Counter]:
     """Tokenizes conversations for SFT; what is too long is skipped (or its prompt truncated).
 
     A response over `max_response_tokens` loses its end and its end token, so that the model
-    never learns to stop in the middle.
+    never learns to stop in the middle. `what` names one of them where none is left.
 
     Raises:
         UserError: a prompt is too long and `long_prompts` is "error"; nothing is left.
@@ -76,7 +79,7 @@ def encode_conversations(
         kept.append(
             EncodedExample(prompt + response, [*mask, *[True] * len(response)], item.origin)
         )
-    refuse_empty(len(kept), "example", settings, counts)
+    refuse_empty(len(kept), what, settings, counts)
     return kept, counts
 
 

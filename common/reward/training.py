@@ -104,12 +104,12 @@ class PairObjective:
 
 
 def encode_pairs(
-    pairs: Sequence[Pair], template: Template, settings: TextArguments
+    pairs: Sequence[Pair], template: Template, settings: TextArguments, what: str = "pair"
 ) -> tuple[list[Comparison], Counter]:
     """Tokenizes pairs, put together by prompt; what is over the limits is counted.
 
     A response over `max_response_tokens` is cut before its end token, which stays last: the
-    score is read there.
+    score is read there. `what` names one of the pairs where none is left.
 
     Raises:
         UserError: a prompt is too long and `long_prompts` is "error"; nothing is left.
@@ -143,5 +143,5 @@ def encode_pairs(
                     distinct,
                 )
             )
-    refuse_empty(len(kept), "pair", settings, counts)
+    refuse_empty(len(kept), what, settings, counts)
     return kept, +counts
