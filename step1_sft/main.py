@@ -6,6 +6,7 @@ writes the model folder that every later model starts from.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.config.arguments import (
     LoraArguments,
@@ -23,11 +24,13 @@ from common.data.pii import scrub_conversations
 from common.data.records import Conversation
 from common.data.sources import parse_sources
 from common.data.template import Template
+from common.errors import UserError
 from common.models.cards import model_card
 from common.models.loading import load_causal_lm, load_tokenizer, save_model
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.distributed import barrier, is_main, world_size
 from common.training.engine import build_engine
+from common.training.packing import can_pack
 from common.training.stage import Stage, run_stage
 from common.training.supervised import evaluate_supervised, total_steps, train_supervised
 from common.zero.config import resolve_dtype, resolve_zero
@@ -44,6 +47,9 @@ class SFTArguments:
     )
     eval_data: list[str] = option([], "held-out data; by default a share of the training data")
     eval_fraction: float = option(0.02, "share of prompts held out when eval_data is not given")
+    pack_tokens: int = option(
+        0, "put whole examples into rows of this many tokens, unseen by each other; 0: a row each"
+    )
 
 
 ARGUMENTS = (
@@ -87,10 +93,14 @@ def main(
         resolve_dtype(model_settings.dtype),
         resolve_zero(zero_settings.zero, world_size()),
     )
-    objective = SFTObjective(train_set, tokenizer.pad_token_id)
-    held_out_objective = SFTObjective(held_out_set, tokenizer.pad_token_id)
+    model = load_causal_lm(base, model_settings, lora)
+    check_packing(model, sft.pack_tokens)
+    objective, held_out_objective = (
+        SFTObjective(part, tokenizer.pad_token_id, sft.pack_tokens)
+        for part in (train_set, held_out_set)
+    )
     engine = build_engine(
-        load_causal_lm(base, model_settings, lora),
+        model,
         zero=zero,
         dtype=dtype,
         optimizer=optimizer,
@@ -145,6 +155,16 @@ def prepare_data(
         taken = {c.prompt_key for c in held_out}
         sets = [[c for c in items if c.prompt_key not in taken] for items in sets]
     return blend(sets, [s.weight for s in sources], seed=seed), held_out, replaced
+
+
+def check_packing(model: Any, pack_tokens: int) -> None:
+    """Refuses to pack examples for a model that would let them see each other."""
+    if pack_tokens and not can_pack(model):
+        raise UserError(
+            f"pack_tokens is {pack_tokens}, but {type(model).__name__} does not attend by a mask "
+            "over pairs of tokens (sliding windows, recurrent layers, or an attention that is not "
+            "sdpa): use --pack_tokens 0"
+        )
 
 
 def base_model(

@@ -32,6 +32,7 @@ from common.reward.probe import probe_scores
 from common.reward.training import PairObjective, RewardArguments, encode_pairs
 from common.training.distributed import world_size
 from common.training.engine import build_engine
+from common.training.packing import can_pack
 from common.training.stage import Stage, run_stage
 from common.training.supervised import evaluate_supervised, total_steps, train_supervised
 from common.zero.config import resolve_dtype, resolve_zero
@@ -85,23 +86,27 @@ def main(
     sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
     stage.say(", ".join(filter(None, [sizes, describe(counts)])))
 
+    model = load_scalar_model(
+        base,
+        "reward",
+        model_settings,
+        new_head=True,
+        seed=run.seed,
+        tokenizer=tokenizer,
+        lora=lora,
+    )
+    objective, held_out_objective = (
+        PairObjective(part, tokenizer.pad_token_id, reward, share_prompts=can_pack(model.inner))
+        for part in (train_set, held_out_set)
+    )
     engine = build_engine(
-        load_scalar_model(
-            base,
-            "reward",
-            model_settings,
-            new_head=True,
-            seed=run.seed,
-            tokenizer=tokenizer,
-            lora=lora,
-        ),
+        model,
         zero=resolve_zero(zero_settings.zero, world_size()),
         dtype=resolve_dtype(model_settings.dtype),
         optimizer=optimizer,
         total_steps=total_steps(len(train_set), optimizer),
         new_modules=("score",),
     )
-    held_out_objective = PairObjective(held_out_set, tokenizer.pad_token_id, reward)
 
     def evaluate() -> dict[str, float]:
         sums, count = evaluate_supervised(engine, held_out_objective, optimizer.eval_batch_size)
@@ -110,7 +115,7 @@ def main(
     with stage.open_metrics() as metrics:
         train_supervised(
             engine,
-            PairObjective(train_set, tokenizer.pad_token_id, reward),
+            objective,
             optimizer,
             seed=run.seed,
             metrics=metrics,

@@ -1,6 +1,7 @@
 """Running a function on several gloo ranks of this machine, for tests."""
 
 import faulthandler
+import importlib
 import os
 import pickle
 import socket
@@ -92,6 +93,8 @@ def _run_rank(
     )
     torch.set_num_threads(1)
     if start_group:
+        importlib.import_module("torch.distributed.nn.functional")  # see `process_group`
+
         dist.init_process_group("gloo")
     fn, args = pickle.loads(call)
     _result_path(folder, rank).write_bytes(pickle.dumps(fn(*args)))

@@ -44,11 +44,16 @@ class ScalarModel(nn.Module):
         """The stock model without PEFT's wrapper."""
         return self.stock.get_base_model() if hasattr(self.stock, "peft_config") else self.stock
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
         """Head outputs at every position.
 
         Args:
-            input_ids, attention_mask: `[batch, width]`; padding on either side.
+            input_ids: `[batch, width]`.
+            attention_mask: `[batch, width]`, padding on either side; or, for packed rows,
+                `[batch, 1, width, width]`.
+            positions: `[batch, width]`; by default they count the mask's real tokens.
 
         Returns:
             `[batch, width]` float32.
@@ -57,7 +62,7 @@ class ScalarModel(nn.Module):
         hidden = inner.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            position_ids=position_ids(attention_mask),
+            position_ids=position_ids(attention_mask) if positions is None else positions,
             use_cache=False,
         ).last_hidden_state
         return head_of(inner)(hidden).squeeze(-1).float()

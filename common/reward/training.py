@@ -18,6 +18,7 @@ from common.models.scalar import last_token_scores
 from common.reward.losses import logistic_loss, margin_loss
 from common.training.batching import FILLER
 from common.training.distributed import device
+from common.training.packing import pack
 
 
 @dataclass
@@ -52,11 +53,21 @@ class PairObjective:
     """
 
     def __init__(
-        self, comparisons: Sequence[Comparison], pad_id: int, settings: RewardArguments
+        self,
+        comparisons: Sequence[Comparison],
+        pad_id: int,
+        settings: RewardArguments,
+        *,
+        share_prompts: bool,
     ) -> None:
+        """Args:
+        share_prompts: a prompt goes through the model once for all its responses, packed into
+            one row; the model must allow it (`can_pack`).
+        """
         self.comparisons = comparisons
         self.pad_id = pad_id
         self.settings = settings
+        self.share_prompts = share_prompts
         self.lengths = [max(map(len, c.rows)) for c in comparisons]
         self.weights = [float(len(c.pairs)) for c in comparisons]
 
@@ -79,10 +90,7 @@ class PairObjective:
             better, worse and whether the pair counts (a filler's do not), each `[pairs]`.
         """
         chosen = [self.comparisons[max(i, 0)] for i in indices]
-        ids, mask = (
-            x.to(device()) for x in right_pad([r for c in chosen for r in c.rows], self.pad_id)
-        )
-        scores = last_token_scores(model(ids, mask), mask)
+        scores = self._row_scores(model, [c.rows for c in chosen])
         starts = np.cumsum([0, *(len(c.rows) for c in chosen)])
         better, worse, real = zip(
             *(
@@ -97,6 +105,17 @@ class PairObjective:
             scores[torch.tensor(worse, device=scores.device)],
             torch.tensor(real, device=scores.device),
         )
+
+    def _row_scores(self, model: Any, groups: list[list[list[int]]]) -> Tensor:
+        """Raw scores of all rows of all groups, in order; `[rows]`."""
+        if self.share_prompts:
+            packed = pack(groups, self.pad_id, capacity=0)
+            outputs = model(packed.input_ids, packed.attention_mask, packed.position_ids)
+            ends = torch.tensor([end for group in packed.ends for end in group])
+            return outputs.flatten()[ends.to(outputs.device)]
+        rows = [row for group in groups for row in group]
+        ids, mask = (x.to(device()) for x in right_pad(rows, self.pad_id))
+        return last_token_scores(model(ids, mask), mask)
 
     def origin(self, index: int) -> str:
         """File and line of an example's first pair."""

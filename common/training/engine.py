@@ -1,6 +1,7 @@
 """DeepSpeed engines: building them, one optimizer step, and reading whole weights back."""
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -23,6 +24,11 @@ def process_group() -> Iterator[None]:
     Without the tear-down, gloo's threads end the process with "terminate called" and code −6.
     """
     import deepspeed
+
+    # Its functions have the default group as a default argument, read at the first import. A
+    # library that imported it later would keep the group, and gloo's threads, until the
+    # interpreter ends, where a thread that is still tidying up aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
 
     if not torch.cuda.is_available():
         # DeepSpeed would compile a shared-memory collective at start-up (half a minute, needs a

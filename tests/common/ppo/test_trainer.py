@@ -263,17 +263,8 @@ def counts_on_this_rank() -> list[list[float]]:
     return token_counts(experience, orders, 2)
 
 
-def test_token_counts_are_over_both_ranks():
-    # Rank 0 takes rows (2, 0), (3, 1) and (0, 1), (2, 3); rank 1 (1, 3), (0, 2) and (3, 2), (1, 0).
-    expected = [[4 + 3 + 5 + 5, 2 + 1 + 1 + 1], [3 + 1 + 5 + 1, 4 + 2 + 5 + 1]]
-    assert run_ranks(counts_on_this_rank, 2) == [expected, expected]
-
-
-# Two ranks
-
-
 def two_ranks() -> dict[str, object]:
-    """One rank's NaN stops both; sums that the ranks share; the same β on both."""
+    """A step on two ranks, one rank's NaN, and the counts, in one start of two processes."""
     with process_group():
         mine = PROMPTS[rank() :: 2]
         trainer = trainer_of()
@@ -282,11 +273,26 @@ def two_ranks() -> dict[str, object]:
         spoilt.settings.normalize_advantages = False  # which would spread the NaN by itself
         with pytest.raises(UserError) as caught:
             spoilt.iterate(1, mine)
-        return {"values": values, "message": str(caught.value)}
+        return {
+            "values": values,
+            "message": str(caught.value),
+            "counts": counts_on_this_rank(),
+        }
 
 
-def test_two_ranks_stop_together_and_log_the_same():
-    first, second = run_ranks(two_ranks, 2, start_group=False)
+@pytest.fixture(scope="module")
+def both():
+    return run_ranks(two_ranks, 2, start_group=False)
+
+
+def test_token_counts_are_over_both_ranks(both):
+    # Rank 0 takes rows (2, 0), (3, 1) and (0, 1), (2, 3); rank 1 (1, 3), (0, 2) and (3, 2), (1, 0).
+    expected = [[4 + 3 + 5 + 5, 2 + 1 + 1 + 1], [3 + 1 + 5 + 1, 4 + 2 + 5 + 1]]
+    assert [answer["counts"] for answer in both] == [expected, expected]
+
+
+def test_two_ranks_stop_together_and_log_the_same(both):
+    first, second = both
     for name, value in first["values"].items():
         if not name.startswith("time/"):
             assert value == second["values"][name], name

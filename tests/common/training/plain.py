@@ -36,14 +36,15 @@ def sft_examples(count=BATCH):
 
 
 def comparisons(count=BATCH):
-    """One to four pairs a prompt, among two to four responses."""
+    """One to four pairs a prompt, among two to four responses; every third has no prompt."""
     rng = draws(2)
     kinds = [[(0, 1)], [(0, 1), (0, 2)], [(0, 2), (0, 3), (1, 2), (1, 3)], [(1, 0), (2, 0), (2, 1)]]
     found = []
     for i in range(count):
         pairs = kinds[i % len(kinds)]
+        prompt = rng.integers(3, 259, size=3 * (i % 3)).tolist()
         rows = [
-            rng.integers(3, 259, size=int(rng.integers(2, 12))).tolist()
+            prompt + rng.integers(3, 259, size=int(rng.integers(2, 12))).tolist()
             for _ in range(1 + max(map(max, pairs)))
         ]
         record = Pair((Message("user", "q"),), "a", "b", 1.0, f"pairs.jsonl:{i + 1}")

@@ -67,7 +67,11 @@ CUTS = {
     "2 ranks, two micro-batches of 2, ZeRO-3": (2, 2, "3"),
     "2 ranks, two micro-batches of 2, ZeRO-3 offload": (2, 2, "3_offload"),
 }
-LOSSES = ("sft", "sft with fillers", "reward", "reward with fillers", "policy", "value")
+LOSSES = (
+    *("sft", "sft with fillers", "sft, packed"),
+    *("reward", "reward with fillers", "reward, shared prompts"),
+    *("policy", "value"),
+)
 
 
 # The code under test.
@@ -133,6 +137,10 @@ def engine_of(model, zero, optimizer, **changes):
     )
 
 
+def pair_objective(count=BATCH, *, share_prompts):
+    return PairObjective(comparisons(count), 0, REWARD, share_prompts=share_prompts)
+
+
 def supervised(engine, objective, optimizer):
     """Trains and returns gradient norm and mean loss of the only step."""
     numbers = Numbers()
@@ -163,8 +171,10 @@ def measure(folders, item, cuts):
             objectives = {
                 "sft": (lm, SFTObjective(sft_examples(), 0)),
                 "sft with fillers": (lm, SFTObjective(sft_examples(5), 0)),
-                "reward": (scalar, PairObjective(comparisons(), 0, REWARD)),
-                "reward with fillers": (scalar, PairObjective(comparisons(5), 0, REWARD)),
+                "sft, packed": (lm, SFTObjective(sft_examples(5), 0, pack_tokens=24)),
+                "reward": (scalar, pair_objective(share_prompts=False)),
+                "reward with fillers": (scalar, pair_objective(5, share_prompts=False)),
+                "reward, shared prompts": (scalar, pair_objective(share_prompts=True)),
             }
             for loss, (engine, objective) in objectives.items():
                 norm, mean = supervised(engine, objective, plan)
@@ -215,7 +225,7 @@ def weights_after_a_step(folders, zero):
     """The reward model after one clipped step with an Adam whose ε keeps the gradient's size."""
     plan = settings(2, learning_rate=RATE, weight_decay=DECAY, max_grad_norm=LIMIT)
     engine = engine_of(scalar_model(folders), zero, plan, new_modules=("score",), adam_eps=1.0)
-    supervised(engine, PairObjective(comparisons(), 0, REWARD), plan)
+    supervised(engine, pair_objective(share_prompts=True), plan)
     with gathered_parameters(engine.module):
         return {n: p.detach().clone() for n, p in engine.module.named_parameters()}
 
@@ -277,8 +287,10 @@ def plain(folders):
     for loss, model, mean in (
         ("sft", lm, sft_mean(lm)),
         ("sft with fillers", lm, sft_mean(lm, 5)),
+        ("sft, packed", lm, sft_mean(lm, 5)),
         ("reward", scalar, reward_mean(scalar)),
         ("reward with fillers", scalar, reward_mean(scalar, 5)),
+        ("reward, shared prompts", scalar, reward_mean(scalar)),
         ("policy", lm, policy_mean(lm, item)),
         ("value", scalar, value_mean(scalar, item)),
     ):

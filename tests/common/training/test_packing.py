@@ -1,0 +1,95 @@
+"""Packed rows: what each token sees, and that its outputs are those of a row of its own."""
+
+import pytest
+import torch
+from transformers import Gemma2Config, MistralConfig
+
+from common.training.packing import can_pack, first_fit, pack
+from tests.models import tiny_causal_lm
+
+GROUPS = [
+    [[1, 20, 30, 40, 50]],
+    [[1, 60, 61, 70, 2], [1, 60, 61, 80, 81, 82, 2], [1, 60, 61, 70, 71, 2]],
+    [[1, 90]],
+    [[11, 12, 13], [21, 22]],  # nothing in common
+    [[5, 6], [5, 6]],  # equal: each still keeps a token of its own
+]
+
+
+def outputs_of(model, packed):
+    with torch.no_grad():
+        return model(
+            input_ids=packed.input_ids,
+            attention_mask=packed.attention_mask,
+            position_ids=packed.position_ids,
+        ).logits
+
+
+@pytest.mark.parametrize("capacity", [0, 24, 1000])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt"])
+def test_a_packed_sequence_is_read_as_if_it_were_alone(kind, capacity):
+    model = tiny_causal_lm(kind)
+    packed = pack(GROUPS, 0, capacity)
+    outputs = outputs_of(model, packed).flatten(0, 1)
+    for group, ends in zip(GROUPS, packed.ends, strict=True):
+        for sequence, end in zip(group, ends, strict=True):
+            with torch.no_grad():
+                expected = model(torch.tensor([sequence])).logits[0, -1]
+            torch.testing.assert_close(outputs[end], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_of_a_lone_sequence_lie_side_by_side():
+    model = tiny_causal_lm("gpt2")
+    packed = pack([[[1, 20, 30]], [[1, 40, 50, 60]]], 0, 7)
+    assert packed.input_ids.tolist() == [[1, 40, 50, 60, 1, 20, 30]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2]]
+    assert packed.ends == [[6], [3]]
+    outputs = outputs_of(model, packed)[0]
+    with torch.no_grad():
+        alone = model(torch.tensor([[1, 20, 30]])).logits[0]
+    torch.testing.assert_close(outputs[4:], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_shared_goes_through_once():
+    packed = pack([[[1, 7, 8, 2], [1, 7, 9, 5, 2]]], 0, 0)
+    assert packed.input_ids.tolist() == [[1, 7, 8, 2, 9, 5, 2]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 2, 3, 4]]
+    assert packed.ends == [[3, 6]]
+    seen = packed.attention_mask[0, 0].int().tolist()
+    assert seen[3] == [1, 1, 1, 1, 0, 0, 0]
+    assert seen[6] == [1, 1, 0, 0, 1, 1, 1]
+
+
+def test_the_others_in_a_row_change_nothing():
+    """Other sequences, other tokens in them, padding: the outputs stay to the last digits."""
+    model = tiny_causal_lm("llama")
+    mine = [[1, 20, 30, 40]]
+    found = []
+    for other in ([[1, 50, 60]], [[9, 8, 7]], [[200, 201, 202], [200, 203, 204]]):
+        packed = pack([mine, other], 0, 12)
+        found.append(outputs_of(model, packed).flatten(0, 1)[packed.ends[0][0]])
+    for one in found[1:]:
+        torch.testing.assert_close(one, found[0], rtol=1e-5, atol=1e-5)
+
+
+def test_rows_are_filled_largest_first():
+    assert first_fit([3, 6, 4, 2, 5], 10) == [[1, 2], [4, 0, 3]]
+    assert first_fit([5, 5, 5], 5) == [[0], [1], [2]]
+
+
+def test_models_that_would_ignore_the_mask():
+    model = tiny_causal_lm("llama")
+    assert can_pack(model)
+    model.config._attn_implementation = "eager"
+    assert not can_pack(model)
+
+    class Other:
+        config = MistralConfig(sliding_window=16)
+
+    Other.config._attn_implementation = "sdpa"
+    assert not can_pack(Other)
+    Other.config.sliding_window = None
+    assert can_pack(Other)
+    Other.config = Gemma2Config()
+    Other.config._attn_implementation = "sdpa"
+    assert not can_pack(Other)

@@ -1,0 +1,212 @@
+"""Stage 3 refuses bad prompts, and models that don't fit together, before any engine is built."""
+
+import json
+import warnings
+
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+import common.ppo.build as build
+import step3_rlhf.main as stage3
+from common.config.arguments import (
+    LoraArguments,
+    ModelArguments,
+    RunArguments,
+    SamplingArguments,
+    TextArguments,
+    ZeroArguments,
+)
+from common.errors import UserError
+from common.ppo.arguments import PPOArguments
+from common.training.stage import Stage
+from step3_rlhf.main import RLHFArguments
+from tests.models import byte_tokenizer, save_tiny, tiny_causal_lm
+
+GOOD = [{"prompt": f"question {i}"} for i in range(8)]
+
+
+class Trains(Exception):
+    """The stage got as far as building its engines."""
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    def build_engine(*args, **kwargs):
+        raise Trains
+
+    monkeypatch.setattr(build, "build_engine", build_engine)
+
+
+def save_reward(folder, tokenizer=None):
+    """A reward folder as stage 2 leaves it."""
+    tokenizer = tokenizer or byte_tokenizer()
+    save_tiny(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {"sft": str(save_tiny(root / "sft")), "reward": save_reward(root / "reward")}
+
+
+def write(tmp_path, rows, name: str = "prompts.jsonl") -> str:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(tmp_path / name)
+
+
+def run_stage3(tmp_path, models: dict[str, str], data: list[str], **changes) -> None:
+    """`main` with these settings, each given to the dataclass that has it."""
+    settings = {
+        "actor": models["sft"],
+        "reward": models["reward"],
+        "data": data,
+        "max_prompt_tokens": 200,
+        "max_response_tokens": 20,
+        "rollout_batch_size": 8,
+        "mini_batch_size": 8,
+        **changes,
+    }
+    groups = []
+    for kind in (
+        *(RLHFArguments, PPOArguments, ModelArguments, TextArguments),
+        *(SamplingArguments, LoraArguments, ZeroArguments),
+    ):
+        known = kind.__dataclass_fields__
+        groups.append(kind(**{k: settings.pop(k) for k in list(settings) if k in known}))
+    assert not settings
+    run = RunArguments(run=str(tmp_path / "run"), progress=False)
+    stage3.main(Stage("rlhf", run, {}), run, *groups)
+
+
+def refused(tmp_path, models, data, **changes) -> str:
+    with pytest.raises(UserError) as caught:
+        run_stage3(tmp_path, models, data, **changes)
+    return str(caught.value)
+
+
+def test_good_input_goes_on_to_training(tmp_path, models, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(Trains):
+            run_stage3(tmp_path, models, [write(tmp_path, GOOD)])
+    assert "8 prompts\n" in capsys.readouterr().out
+
+
+# Prompts
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"prompt": "q"', "broken JSON at column"),
+        ({"prompt": ""}, "field 'prompt' is empty"),
+        ({"prompt": None}, "field 'prompt' is missing"),
+        ({"prompt": ["q"]}, "field 'prompt[0]' must be an object"),
+        ("7", "a row must be an object"),
+    ],
+)
+def test_a_malformed_prompt_is_refused(tmp_path, models, row, message):
+    file = write(tmp_path, [*GOOD[:3], row, *GOOD[3:]])
+    found = refused(tmp_path, models, [file])
+    assert found.startswith(f"{file}:4: ") and message in found
+    good = write(tmp_path, GOOD, "good.jsonl")
+    assert refused(tmp_path, models, [good], eval_data=[file]) == found
+
+
+def test_no_prompts(tmp_path, models):
+    assert "no data given" in refused(tmp_path, models, [])
+    file = write(tmp_path, [])
+    assert f"{file}: the data set is empty" in refused(tmp_path, models, [file])
+
+
+def test_long_prompts_are_refused_skipped_or_cut_by_choice(tmp_path, models, capsys):
+    file = write(tmp_path, [*GOOD, {"prompt": "word " * 100}])
+    found = refused(tmp_path, models, [file], long_prompts="error")
+    assert found.startswith(f"{file}:9: the prompt has ") and "max_prompt_tokens (200)" in found
+    for choice, words in (
+        ("skip", "8 prompts, 1 long prompts skipped"),
+        ("truncate", "9 prompts, 1 long prompts truncated"),
+    ):
+        with pytest.raises(Trains):
+            run_stage3(tmp_path, models, [file], long_prompts=choice)
+        assert words in capsys.readouterr().out
+
+
+def test_nothing_left_after_filtering(tmp_path, models):
+    found = refused(tmp_path, models, [write(tmp_path, GOOD)], max_prompt_tokens=10)
+    assert found.startswith("no prompt is left (8 long prompts skipped)")
+
+
+# Models
+
+
+def test_an_actor_folder_without_tokenizer(tmp_path, models):
+    tiny_causal_lm("llama").save_pretrained(tmp_path / "bare")
+    bare = {**models, "sft": str(tmp_path / "bare")}
+    found = refused(tmp_path, bare, [write(tmp_path, GOOD)])
+    assert found.startswith(f"{tmp_path / 'bare'}: ") and "tokenizer" in found
+
+
+@pytest.mark.parametrize("name", ["sft", "reward"])
+def test_the_stages_before_must_have_run(tmp_path, models, name):
+    found = refused(tmp_path, {**models, name: ""}, [write(tmp_path, GOOD)])
+    assert found == f"{tmp_path / 'run/models' / name}: no such model folder"
+
+
+def test_a_language_model_is_no_reward_model(tmp_path, models):
+    found = refused(tmp_path, {**models, "reward": models["sft"]}, [write(tmp_path, GOOD)])
+    assert "score.weight" in found and "not in its files" in found
+
+
+def test_a_critic_from_a_reward_model_with_other_tokens(tmp_path, models):
+    other = byte_tokenizer()
+    other.eos_token = "<s>"
+    other.bos_token = "</s>"
+    reward = save_reward(tmp_path / "other", other)
+    file = write(tmp_path, GOOD)
+    found = refused(tmp_path, {**models, "reward": reward}, [file], critic_from="reward")
+    assert "for the actor and" in found and "critic (from the reward model)" in found
+    with pytest.raises(Trains):  # a reward model may have its own tokenizer, if it is no critic
+        run_stage3(tmp_path, {**models, "reward": reward}, [file])
+
+
+def test_a_tokenizer_with_more_tokens_than_its_model(tmp_path, models):
+    folder = save_tiny(tmp_path / "short")
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["alpha", "beta"])
+    tokenizer.save_pretrained(folder)
+    found = refused(tmp_path, {**models, "sft": str(folder)}, [write(tmp_path, GOOD)])
+    assert found == f"{folder}: the tokenizer has 261 tokens, the model only 259"
+
+
+def test_adapters_on_layers_that_are_not_there(tmp_path, models):
+    found = refused(tmp_path, models, [write(tmp_path, GOOD)], lora_rank=2, lora_targets=["c_attn"])
+    assert "no layer of Llama" in found and "'c_attn'" in found
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mini_batch_size": 3}, "rollout_batch_size 8 is not a multiple of mini_batch_size 3"),
+        ({"micro_batch_size": 3}, "batch_size 8 is not a multiple of micro_batch_size 3"),
+        ({"temperature": 0.0}, "temperature is 0.0, but must be above 0"),
+        ({"steps": 0}, "steps is 0, but must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_combined(tmp_path, models, changes, message):
+    assert message in refused(tmp_path, models, [write(tmp_path, GOOD)], **changes)
+
+
+@pytest.mark.parametrize("changes", [{"top_k": 20}, {"top_p": 0.9}])
+def test_a_filter_on_the_samples_draws_a_warning(tmp_path, models, changes):
+    with pytest.warns(UserWarning, match="filtered distribution"), pytest.raises(Trains):
+        run_stage3(tmp_path, models, [write(tmp_path, GOOD)], **changes)
