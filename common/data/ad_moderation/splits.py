@@ -48,7 +48,7 @@ class Sizes:
 
     sft: int = 27000
     sft_general: int = 1200
-    reward_prompts: int = 3500
+    reward_prompts: int = 4200
     rlhf_prompts: int = 3000
     eval_seen: int = 200
     eval_unseen: int = 200

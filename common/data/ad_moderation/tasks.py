@@ -30,6 +30,9 @@ QUESTIONS: dict[TaskName, dict[Pool, tuple[str, ...]]] = {
             "Which rule is broken? Give the policy, the words and the reason.",
             "Say which policy it breaks, quote the words and explain.",
             "Which policy is broken here, by which words, and why?",
+            "Quote the words that break a policy, name it and explain.",
+            "Give the words, the broken policy and the reason.",
+            "What rule is broken here? Quote the words and give the reason.",
         ),
         "unseen": (
             "Quote the words, name the policy they break and say why.",
