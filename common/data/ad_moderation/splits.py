@@ -18,13 +18,19 @@ from common.data.ad_moderation.general import draw_general, draw_general_answer
 from common.data.ad_moderation.tasks import Task, draw_task
 from common.errors import UserError
 
-GENERAL_SHARE = 0.15
-"""Share of general questions among the prompts of the reward and the RLHF stage."""
+GENERAL_SHARES: dict[str, float] = {
+    "sft_general": 1.0,
+    "reward_prompts": 0.25,
+    "rlhf_prompts": 0.18,
+    "eval_general": 1.0,
+}
+"""Share of general questions among a split's prompts, 0 where not given. A reward model that has
+seen too few answers to them makes PPO trade knowledge for a favourite word."""
 
 GENERAL_RANGES: dict[str, float] = {
-    "sft_general": 0.50,
-    "reward_prompts": 0.17,
-    "rlhf_prompts": 0.23,
+    "sft_general": 0.33,
+    "reward_prompts": 0.33,
+    "rlhf_prompts": 0.24,
     "eval_general": 0.10,
 }
 """Share of all general questions that each split may use."""
@@ -48,7 +54,7 @@ class Sizes:
 
     sft: int = 27000
     sft_general: int = 1200
-    reward_prompts: int = 4200
+    reward_prompts: int = 4600
     rlhf_prompts: int = 3000
     eval_seen: int = 200
     eval_unseen: int = 200
@@ -103,13 +109,11 @@ def _tasks(
 def _rows(seed: int, split: str) -> Iterator[dict[str, Any]]:
     """Endless rows of a split; row i does not depend on how many are taken."""
     pool = "unseen" if split == "eval_unseen" else "seen"
-    general_share = 0.0
-    if split in ("reward_prompts", "rlhf_prompts"):
-        general_share = GENERAL_SHARE
-    elif split in ("sft_general", "eval_general"):
-        general_share = 1.0
     tasks = _tasks(
-        seed, split, general_share=general_share, draw_ad_task=lambda rng: draw_task(rng, pool)
+        seed,
+        split,
+        general_share=GENERAL_SHARES.get(split, 0.0),
+        draw_ad_task=lambda rng: draw_task(rng, pool),
     )
     for task in tasks:
         answers = _stream(seed, split, "answers", task.prompt)

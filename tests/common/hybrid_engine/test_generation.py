@@ -1,10 +1,20 @@
 """Rollouts: layout, masks, seeds."""
 
+import numpy as np
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from common.config.arguments import SamplingArguments
-from common.hybrid_engine.generation import left_pad, response_mask, right_pad, sample_responses
+from common.hybrid_engine.generation import (
+    CHECK_EVERY,
+    choose_tokens,
+    left_pad,
+    response_mask,
+    right_pad,
+    sample_responses,
+    uniform_draws,
+)
 from tests.models import tiny_causal_lm
 
 PROMPTS = [[1, 20, 30, 40, 50], [1, 60], [1, 70, 80]]
@@ -40,18 +50,161 @@ def test_padding_sides():
     assert ids.tolist() == [[1, 2], [3, 9]] and mask.tolist() == [[True, True], [True, False]]
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt"])
+def alone(model, prompt, choose, limit=6):
+    """One row without padding or cache: the whole prefix anew for every token.
+
+    Args:
+        choose: (logits of the next token, number of the step) -> token.
+    """
+    response: list[int] = []
+    while len(response) < limit and (not response or response[-1] != 2):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + response])).logits[0, -1]
+        response.append(choose(logits, len(response)))
+    return response
+
+
+def windowed_lm():
+    """A Mistral that sees four tokens back, fewer than the prompts and responses have."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=259,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=4,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    model = MistralForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(8.0)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "mistral, sliding window"])
 def test_greedy_equals_a_loop_over_bare_prefixes(kind):
-    """Each row by itself, without padding or cache: argmax over the whole prefix at every step."""
-    model = tiny_causal_lm(kind)
+    model = windowed_lm() if kind.startswith("mistral") else tiny_causal_lm(kind)
     found = sample(model, greedy=True).response_ids()
     for prompt, response in zip(PROMPTS, found, strict=True):
-        expected: list[int] = []
-        while len(expected) < 6 and (not expected or expected[-1] != 2):
-            with torch.no_grad():
-                logits = model(torch.tensor([prompt + expected])).logits[0, -1]
-            expected.append(int(logits.argmax()))
-        assert response == expected
+        assert response == alone(model, prompt, lambda logits, _: int(logits.argmax()))
+
+
+def often_ending(kind):
+    """A model that gives the end token a good chance, so that rows end at many lengths."""
+    model = tiny_causal_lm(kind)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.7)
+    forward = model.forward
+
+    def forward_with_more_ends(*args, **kwargs):
+        outputs = forward(*args, **kwargs)
+        outputs.logits[..., 2] += 3.0
+        return outputs
+
+    model.forward = forward_with_more_ends
+    return model
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_sampling_equals_a_loop_over_bare_prefixes(kind):
+    """Prompts given several times, and rows that end before, at and after a look at the ends."""
+    model, limit = often_ending(kind), 3 * CHECK_EVERY
+    prompts = [PROMPTS[i] for i in (0, 1, 1, 2, 0, 0, 1, 2, 2, 1)]
+    found = sample_responses(
+        model,
+        prompts,
+        eos_id=2,
+        pad_id=0,
+        max_new_tokens=limit,
+        sampling=SamplingArguments(temperature=0.9),
+        seed=7,
+    )
+    lengths = []
+    for row, (prompt, response) in enumerate(zip(prompts, found.response_ids(), strict=True)):
+        draws = np.random.Generator(np.random.Philox(key=[7, row])).random(limit)
+
+        def choose(logits, step, draws=draws):
+            scaled = [float(x) / 0.9 for x in logits]
+            weights = [np.exp(x - max(scaled)) for x in scaled]
+            reached = 0.0
+            for token, weight in enumerate(weights):
+                reached += weight / sum(weights)
+                if reached > draws[step]:
+                    return token
+            raise AssertionError
+
+        assert response == alone(model, prompt, choose, limit)
+        lengths.append(len(response))
+    assert min(lengths) <= CHECK_EVERY < max(lengths)  # the batch shrank on the way
+    assert found.ended.tolist() == [response[-1] == 2 for response in found.response_ids()]
+    assert found.response_width == max(lengths)
+
+
+def test_a_rows_text_does_not_depend_on_its_neighbours():
+    model = often_ending("llama")
+    settings = {"max_new_tokens": 20, "eos_id": 2, "pad_id": 0, "sampling": SamplingArguments()}
+    few = sample_responses(model, PROMPTS, seed=3, **settings).response_ids()
+    many = sample_responses(
+        model, [*PROMPTS, *[[1, 90 + i] for i in range(30)]], seed=3, **settings
+    )
+    assert many.response_ids()[:3] == few
+    others = sample_responses(model, [PROMPTS[0], [1, 33, 44, 55, 66, 77, 88]], seed=3, **settings)
+    assert others.response_ids()[0] == few[0]
+
+
+def test_uniform_draws():
+    draws = uniform_draws(5, rows=40, steps=50)
+    assert draws.shape == (40, 50) and draws.dtype == torch.float64
+    assert 0.0 <= draws.min() and draws.max() < 1.0
+    assert len(draws.flatten().unique()) == 2000
+    assert abs(float(draws.mean()) - 0.5) < 0.03
+    assert torch.equal(uniform_draws(5, rows=3, steps=7), draws[:3, :7])
+    assert not torch.equal(uniform_draws(6, rows=40, steps=50), draws)
+
+
+LOGITS = [0.3, -1.2, 2.0, 0.3, -30.0, 1.1]
+
+
+def kept_share(tokens, temperature):
+    """Probabilities of softmax(LOGITS / temperature) over these tokens alone."""
+    weights = [np.exp(LOGITS[t] / temperature) if t in tokens else 0.0 for t in range(6)]
+    return [w / sum(weights) for w in weights]
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [
+        ({}, (0, 1, 2, 3, 4, 5)),
+        ({"top_k": 2}, (2, 5)),
+        ({"top_k": 1}, (2,)),
+        ({"top_k": 99}, (0, 1, 2, 3, 4, 5)),
+        ({"top_p": 0.5}, (2,)),  # it alone has 0.54
+        ({"top_p": 0.6}, (2, 5)),  # the token that passes the limit stays
+        ({"top_p": 0.01}, (2,)),
+        ({"top_k": 2, "top_p": 0.99}, (2, 5)),
+        ({"temperature": 0.6}, (0, 1, 2, 3, 4, 5)),
+        ({"temperature": 2.5, "top_k": 4}, (0, 2, 3, 5)),
+    ],
+)
+def test_each_token_is_drawn_for_its_share_of_the_unit_interval(changes, tokens):
+    points = 20_000
+    draws = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    sampling = SamplingArguments(**changes)
+    found = choose_tokens(torch.tensor([LOGITS]).expand(points, -1), sampling, draws)
+    shares = torch.bincount(found, minlength=6).double() / points
+    torch.testing.assert_close(
+        shares,
+        torch.tensor(kept_share(tokens, sampling.temperature), dtype=torch.float64),
+        rtol=0,
+        atol=2 / points,
+    )
 
 
 def test_layout():

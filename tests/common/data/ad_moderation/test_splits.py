@@ -12,7 +12,7 @@ import pytest
 
 from common.data.ad_moderation import vocabulary as words
 from common.data.ad_moderation.rubric import overall, score
-from common.data.ad_moderation.splits import GENERAL_SHARE, Sizes, write_splits
+from common.data.ad_moderation.splits import GENERAL_SHARES, Sizes, write_splits
 from common.data.ad_moderation.tasks import HINT_QUESTIONS, QUESTIONS
 from common.errors import UserError
 
@@ -67,7 +67,7 @@ def test_the_share_of_general_prompts(full_size):
     for name in ("reward_prompts", "rlhf_prompts"):
         rows = full_size[name]
         share = sum(row["facts"]["domain"] == "general" for row in rows) / len(rows)
-        assert share == pytest.approx(GENERAL_SHARE, abs=0.035)
+        assert share == pytest.approx(GENERAL_SHARES[name], abs=0.035)
     assert {row["facts"]["domain"] for row in full_size["sft"]} == {"ads"}
     assert {row["facts"]["domain"] for row in full_size["eval_general"]} == {"general"}
 
