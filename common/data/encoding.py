@@ -39,9 +39,12 @@ def encode_prompts(
         UserError: a prompt is too long and `long_prompts` is "error"; none is left.
     """
     counts: Counter = Counter()
+    bos_id = template.tokenizer.bos_token_id
     kept = []
     for prompt in prompts:
-        ids = fit_prompt(template.encode_prompt(prompt.messages), settings, prompt.origin, counts)
+        ids = fit_prompt(
+            template.encode_prompt(prompt.messages), settings, bos_id, prompt.origin, counts
+        )
         if ids is not None:
             kept.append(EncodedPrompt(ids, prompt))
     refuse_empty(len(kept), "prompt", settings, counts)
@@ -63,11 +66,12 @@ def encode_conversations(
         UserError: a prompt is too long and `long_prompts` is "error"; nothing is left.
     """
     counts: Counter = Counter()
+    bos_id = template.tokenizer.bos_token_id
     kept = []
     for item in conversations:
         encoded = template.encode_conversation(item.messages)
         size = len(template.encode_prompt(item.messages[:-1]))
-        prompt = fit_prompt(encoded.input_ids[:size], settings, item.origin, counts)
+        prompt = fit_prompt(encoded.input_ids[:size], settings, bos_id, item.origin, counts)
         if prompt is None:
             continue
         response = encoded.input_ids[size:]
@@ -84,7 +88,7 @@ def encode_conversations(
 
 
 def fit_prompt(
-    ids: list[int], settings: TextArguments, origin: str, counts: Counter
+    ids: list[int], settings: TextArguments, bos_id: int | None, origin: str, counts: Counter
 ) -> list[int] | None:
     """The prompt within `max_prompt_tokens`, or None where it is to be skipped; counts either."""
     if len(ids) <= settings.max_prompt_tokens:
@@ -96,7 +100,7 @@ def fit_prompt(
         )
     if settings.long_prompts == "truncate":
         counts["long prompts truncated"] += 1
-        return shorten_prompt(ids, settings.max_prompt_tokens)
+        return shorten_prompt(ids, settings.max_prompt_tokens, bos_id)
     counts["long prompts skipped"] += 1
     return None
 

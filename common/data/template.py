@@ -5,7 +5,6 @@ them never moves. The text of users and files is tokenized with special tokens s
 "</s>" that somebody wrote stays five letters.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,8 +138,9 @@ class Template:
         return self.tokenizer(text, add_special_tokens=False).input_ids if text else []
 
 
-def shorten_prompt(ids: list[int], limit: int, head: int = 1) -> list[int]:
-    """Keeps a prompt's first `head` tokens (the beginning token) and its end, `limit` in all."""
+def shorten_prompt(ids: list[int], limit: int, bos_id: int | None) -> list[int]:
+    """Keeps a prompt's beginning token, if it starts with one, and its end: `limit` ids in all."""
     if len(ids) <= limit:
         return ids
-    return list(itertools.chain(ids[:head], ids[len(ids) - (limit - head) :]))
+    head = ids[:1] if bos_id is not None and ids[0] == bos_id else []
+    return head + ids[len(ids) - (limit - len(head)) :]

@@ -134,13 +134,14 @@ def encode_pairs(
         UserError: a prompt is too long and `long_prompts` is "error"; nothing is left.
     """
     counts: Counter = Counter()
+    bos_id = template.tokenizer.bos_token_id
     groups: dict[tuple, list[Pair]] = {}
     for pair in pairs:
         groups.setdefault(tuple(pair.messages), []).append(pair)
     kept = []
     for messages, members in groups.items():
         ids = template.encode_prompt(messages)
-        prompt = fit_prompt(ids, settings, members[0].origin, counts)
+        prompt = fit_prompt(ids, settings, bos_id, members[0].origin, counts)
         if prompt is None:
             continue
         texts = list(dict.fromkeys(t for p in members for t in (p.chosen, p.rejected)))

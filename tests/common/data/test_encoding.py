@@ -76,10 +76,10 @@ def test_a_long_prompt_can_be_an_error_that_says_where_and_what_to_do(template):
 @pytest.mark.parametrize(("choice", "count"), [("skip", "skipped"), ("truncate", "truncated")])
 def test_fitting_one_prompt_counts_what_it_does(choice, count):
     counts = Counter()
-    found = fit_prompt([BOS, 5, 6, 7], limits(3, long=choice), "f:1", counts)
+    found = fit_prompt([BOS, 5, 6, 7], limits(3, long=choice), BOS, "f:1", counts)
     assert found == (None if choice == "skip" else [BOS, 6, 7])
     assert counts == {f"long prompts {count}": 1}
-    assert fit_prompt([BOS, 5, 6], limits(3, long=choice), "f:1", counts) == [BOS, 5, 6]
+    assert fit_prompt([BOS, 5, 6], limits(3, long=choice), BOS, "f:1", counts) == [BOS, 5, 6]
     assert sum(counts.values()) == 1
 
 

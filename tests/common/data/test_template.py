@@ -220,10 +220,15 @@ def test_decoding_a_response_gives_its_text_back(make):
 
 
 def test_shortening_keeps_the_beginning_token_and_the_end():
-    assert shorten_prompt([1, 5, 6, 7, 8], 5) == [1, 5, 6, 7, 8]
-    assert shorten_prompt([1, 5, 6, 7, 8], 4) == [1, 6, 7, 8]
-    assert shorten_prompt([1, 5, 6, 7, 8], 2) == [1, 8]
-    assert shorten_prompt([1, 5, 6, 7, 8], 3, head=2) == [1, 5, 8]
+    assert shorten_prompt([1, 5, 6, 7, 8], 5, bos_id=1) == [1, 5, 6, 7, 8]
+    assert shorten_prompt([1, 5, 6, 7, 8], 4, bos_id=1) == [1, 6, 7, 8]
+    assert shorten_prompt([1, 5, 6, 7, 8], 2, bos_id=1) == [1, 8]
+    assert shorten_prompt([1, 5, 6, 7, 8], 1, bos_id=1) == [1]
+
+
+@pytest.mark.parametrize("bos_id", [None, 1])
+def test_shortening_keeps_nothing_of_the_front_without_a_beginning_token(bos_id):
+    assert shorten_prompt([4, 5, 6, 7, 8], 3, bos_id=bos_id) == [6, 7, 8]
 
 
 def test_what_cannot_be_rendered_is_an_error():
