@@ -20,7 +20,7 @@ from common.errors import UserError
 
 GENERAL_SHARES: dict[str, float] = {
     "sft_general": 1.0,
-    "reward_prompts": 0.25,
+    "reward_prompts": 0.2,
     "rlhf_prompts": 0.18,
     "eval_general": 1.0,
 }
@@ -54,7 +54,7 @@ class Sizes:
 
     sft: int = 27000
     sft_general: int = 1200
-    reward_prompts: int = 4600
+    reward_prompts: int = 5600
     rlhf_prompts: int = 3000
     eval_seen: int = 200
     eval_unseen: int = 200
