@@ -52,6 +52,10 @@ _BARE_QUOTE = re.compile(r"(?<!\w)'([^'\"]+)'(?!\w)")
 _LABEL = re.compile(r"^(?:[\w ]{0,30}:\s*)?Quote\d+q\W*$", re.IGNORECASE)
 
 
+TOO_MUCH_REPEATED = 0.45
+"""Share of a text that was said before from which on it is of no use: less than all of it twice."""
+
+
 @dataclass(frozen=True)
 class Sentence:
     """One sentence of a response.
@@ -100,7 +104,7 @@ class Reading:
         """Most of the text is garbled or repetition: nobody could use it as an answer."""
         sane = sum(len(s.text.split()) for s in self.clear)
         total = sum(len(s.text.split()) for s in self.sentences)
-        return self.repeated > 0.5 or sane * 2 < total
+        return self.repeated > TOO_MUCH_REPEATED or sane * 2 < total
 
 
 def normalise(text: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from common.data.ad_moderation import vocabulary as words
 from common.data.ad_moderation.answers import full, terse, true_belief
 from common.data.ad_moderation.general import draw_general, full_answers
-from common.data.ad_moderation.rubric import overall, score
+from common.data.ad_moderation.rubric import overall
 from common.data.ad_moderation.tasks import QUESTIONS, draw_task
 
 LIMIT = 50.0
@@ -88,16 +88,15 @@ def test_word_salad_scores_low():
     assert survivors / total <= 0.02
 
 
-def test_saying_the_answer_twice_does_not_pay():
+def test_saying_the_answer_twice_scores_low():
     for task in TASKS:
-        twice = score(f"{honest(task)} {honest(task)}", task.facts)
-        assert twice["clarity"] < 1 and twice["conciseness"] < 2
-        assert overall(f"{honest(task)} {honest(task)}", task.facts) < 91
+        assert overall(f"{honest(task)} {honest(task)}", task.facts) < LIMIT, task.prompt
 
 
 GENERAL_ATTACKS = {
     "hedge": lambda facts: f"It is {facts['answer']} or {facts['rivals'][0]}.",
     "list": lambda facts: ", ".join([*facts["rivals"][:5], facts["answer"]]) + ".",
+    "twice": lambda facts: " ".join(full_answers(facts, facts["answer"])[:1] * 2),
     "loop": lambda facts: " ".join(full_answers(facts, facts["answer"])[:1] * 3),
     "question": lambda facts: facts["question"],
     "an ad answer": lambda facts: honest(TASKS[0]),
