@@ -1,6 +1,6 @@
 # Sourced by every launcher: what this machine is, and how a stage is started on it.
 #
-# Sets ROOT, PYTHON, DEVICE (cpu or cuda), and defines `launch_stage` and `free_port`.
+# Sets ROOT, PYTHON, DEVICE (cpu or cuda), and defines `launch_stage`, `note_start`, `free_port`.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="$ROOT/.venv/bin/python"
@@ -26,11 +26,15 @@ free_port() {
   "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# Stages count their time from here: loading Python and the launcher belong to it.
+note_start() { export RLHF_STAGE_STARTED="$(date +%s.%N)"; }
+
 # launch_stage RANKS SCRIPT [ARGUMENTS…]: one stage under the deepspeed launcher, on this machine.
 # SCRIPT is a file, or a module as `-m common.evaluation.main`.
 launch_stage() {
   local ranks="$1"
   shift
+  note_start
   if [[ "$DEVICE" == cpu ]]; then
     local cores
     cores="$(nproc)"

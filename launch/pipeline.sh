@@ -20,6 +20,7 @@ main() {
   options=(--config "$config" --run "$run" --seed "$seed")
 
   for stage in $(tail -n +2 <<<"$plan"); do
+    note_start
     case "$stage" in
       data) "$PYTHON" -m common.data.ad_moderation.prepare "${options[@]}" ;;
       sft) launch_stage "$processes" "$ROOT/step1_sft/main.py" "${options[@]}" ;;

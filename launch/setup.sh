@@ -39,7 +39,19 @@ for done in ".venv/stamp-tests-$(stamp --tests)" ".venv/stamp-run-$(stamp)"; do
 done
 
 python="$(find_python)"
-[[ -x .venv/bin/python ]] || "$python" -m venv .venv
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1 &&
+  ! .venv/bin/python -m ensurepip >/dev/null 2>&1; then
+  # Nothing there, or what an interrupted set-up left (Debian's python3 without python3-venv makes
+  # an environment that lacks pip).
+  rm -rf .venv
+  "$python" -m venv .venv || {
+    rm -rf .venv
+    echo "setup: $python cannot make a virtual environment; install the package python3-venv" >&2
+    exit 2
+  }
+fi
+# The checkout's packages can be imported from anywhere: `.venv/bin/python step1_sft/main.py --help`.
+pwd >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
 pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 
 if ! nvidia-smi -L 2>/dev/null | grep -q GPU && ! .venv/bin/python -c 'import torch' 2>/dev/null; then

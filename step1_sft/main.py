@@ -47,6 +47,9 @@ class SFTArguments:
     )
     eval_data: list[str] = option([], "held-out data; by default a share of the training data")
     eval_fraction: float = option(0.02, "share of prompts held out when eval_data is not given")
+    scrub_pii: bool = option(
+        True, "replace e-mail addresses, phone numbers and user names (not in the embedded domain)"
+    )
     pack_tokens: int = option(
         0, "put whole examples into rows of this many tokens, unseen by each other; 0: a row each"
     )
@@ -77,7 +80,7 @@ def main(
     optimizer: OptimizerArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
-    train, held_out, replaced = prepare_data(sft, text, run.seed)
+    train, held_out, replaced = prepare_data(sft, run.seed)
     base = base_model(stage, sft.model, tiny, train, text, run.seed)
     tokenizer = load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
@@ -137,23 +140,21 @@ def main(
 
 
 def prepare_data(
-    sft: SFTArguments, text: TextArguments, seed: int
+    sft: SFTArguments, seed: int
 ) -> tuple[list[Conversation], list[Conversation], dict[str, int]]:
     """Reads, scrubs, splits by prompt and blends; returns (training, held out, PII counts)."""
     sources = parse_sources(sft.data)
-    sets, replaced = scrub_conversations(
-        [read_conversations([s]) for s in sources], enabled=text.scrub_pii
+    held_out = read_conversations(parse_sources(sft.eval_data)) if sft.eval_data else []
+    # Held-out text is scrubbed too: a prompt must not count as another for its placeholders.
+    (*sets, held_out), replaced = scrub_conversations(
+        [*(read_conversations([s]) for s in sources), held_out], enabled=sft.scrub_pii
     )
-    if sft.eval_data:
-        held_out = read_conversations(parse_sources(sft.eval_data))
-        taken = {c.prompt_key for c in held_out}
-        sets = [[c for c in items if c.prompt_key not in taken] for items in sets]
-    else:
+    if not held_out:
         _, held_out = split_by_prompt(
             [c for items in sets for c in items], fraction=sft.eval_fraction, seed=seed
         )
-        taken = {c.prompt_key for c in held_out}
-        sets = [[c for c in items if c.prompt_key not in taken] for items in sets]
+    taken = {c.prompt_key for c in held_out}
+    sets = [[c for c in items if c.prompt_key not in taken] for items in sets]
     return blend(sets, [s.weight for s in sources], seed=seed), held_out, replaced
 
 

@@ -28,7 +28,7 @@ from common.models.cards import model_card
 from common.models.loading import load_tokenizer, save_model, separate_pad
 from common.models.scalar import load_scalar_model
 from common.reward import diagnostics
-from common.reward.probe import probe_scores
+from common.reward.probe import ProbeRow, probe_scores, read_probe
 from common.reward.training import PairObjective, RewardArguments, encode_pairs
 from common.training.distributed import world_size
 from common.training.engine import build_engine
@@ -78,6 +78,7 @@ def main(
         load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     )
     template = Template(tokenizer, text.template)
+    probe = read_probe(source.probe)  # a mistake in it must not cost a training
     pairs = load_pairs(stage, source, run.seed)
     train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=run.seed)
     train_set, counts = encode_pairs(train, template, text)
@@ -123,11 +124,11 @@ def main(
             title="stage 2, reward model",
             show_progress=run.progress,
         )
-    facts = diagnose(engine, held_out_objective, template, source, optimizer.eval_batch_size)
+    facts = diagnose(engine, held_out_objective, template, probe, optimizer.eval_batch_size)
     set_normalization(engine, facts["scores"])
     folder = stage.models / "reward"
     save_model(engine, tokenizer, folder, model_card("ICE-Reward", "reward", stage.settings))
-    probe = facts["right_minus_wrong"]
+    gap = facts["right_minus_wrong"]
     stage.finish(
         {
             **facts,
@@ -136,7 +137,7 @@ def main(
             "left_out": dict(counts),
         },
         f"held-out pair accuracy {facts['accuracy']:.3f}"
-        + (f", right minus wrong {probe:.2f} deviations" if probe is not None else "")
+        + (f", right minus wrong {gap:.2f} deviations" if gap is not None else "")
         + f", saved in {folder}",
     )
 
@@ -158,20 +159,20 @@ def diagnose(
     engine: Any,
     objective: PairObjective,
     template: Template,
-    source: RewardStageArguments,
+    probe: list[ProbeRow],
     batch_size: int,
 ) -> dict[str, Any]:
     """How far to trust the model, on pairs of held-out prompts. A collective."""
     scores, pairs = diagnostics.pair_scores(engine, objective, batch_size)
     lengths = np.array([[len(p.chosen), len(p.rejected)] for p in pairs])
     spread = diagnostics.distribution(scores.ravel())
-    right, wrong = probe_scores(engine, template, source.probe, batch_size)
-    known = right is not None and wrong is not None
+    gap = None
+    if probe:
+        right, wrong = probe_scores(engine, template, probe, batch_size)
+        gap = diagnostics.right_minus_wrong(right, wrong, spread["std"])
     return {
         "accuracy": diagnostics.accuracy(scores),
-        "right_minus_wrong": (
-            diagnostics.right_minus_wrong(right, wrong, spread["std"]) if known else None
-        ),
+        "right_minus_wrong": gap,
         "accuracy_by_gap": diagnostics.accuracy_by_gap(scores, [p.gap for p in pairs]),
         "length_score_correlation": diagnostics.correlation(lengths.ravel(), scores.ravel()),
         "scores": spread,

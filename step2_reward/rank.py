@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.config.arguments import RunArguments, option
 from common.data.ad_moderation.labelers import rank as simulated_orders
+from common.data.ad_moderation.rubric import DOMAINS
 from common.errors import UserError
 from common.training.distributed import is_main
 from common.training.stage import Stage, read_json_lines, run_stage, write_json_lines
@@ -33,10 +34,10 @@ def main(stage: Stage, run: RunArguments, settings: RankArguments) -> None:
     file = Path(settings.samples) if settings.samples else stage.root / "sample" / "samples.jsonl"
     rows = []
     for number, row in enumerate(read_json_lines(file), start=1):
-        if row.get("facts") is None:
+        if (row.get("facts") or {}).get("domain") not in DOMAINS:
             raise UserError(
-                f"{file}:{number}: 'facts' is missing: simulated labelers know only the embedded "
-                "domain; have people rank these samples"
+                f"{file}:{number}: field 'facts' is missing, or not the embedded domain's, which "
+                "is all that simulated labelers know; have people rank these samples"
             )
         orders = simulated_orders(
             row["responses"],

@@ -14,6 +14,7 @@ from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
 from common.data.sources import parse_sources
 from common.data.template import Template
+from common.errors import UserError
 from common.hybrid_engine.generation import in_batches, sample_responses
 from common.models.loading import load_causal_lm, load_tokenizer
 from common.training.distributed import device, gather_objects, is_main, rank, world_size
@@ -80,9 +81,14 @@ def main(
     for part in gather_objects(found):
         merged |= part  # type: ignore[operator]
     total = sum(gather_objects(drawn))  # type: ignore[arg-type]
-    rows = [
-        sample_row(prompts[i], merged[i], path, sampling, run.seed) for i in range(len(prompts))
-    ]
+    rankable = [i for i in range(len(prompts)) if len(merged[i]) >= 2]
+    counts["prompts without two distinct responses"] = len(prompts) - len(rankable)
+    if not rankable:
+        raise UserError(
+            f"{path}: it has no two distinct responses to any of {len(prompts)} prompts; raise "
+            "temperature or redraws, or train it longer"
+        )
+    rows = [sample_row(prompts[i], merged[i], path, sampling, run.seed) for i in rankable]
     if is_main():
         write_json_lines(stage.folder / "samples.jsonl", rows)
     kept = sum(len(r["responses"]) for r in rows)
@@ -92,9 +98,9 @@ def main(
             "prompts": len(rows),
             "responses": kept,
             "drawn": total,
-            "duplicates": total - kept,
+            "empty_or_repeated": total - sum(map(len, merged.values())),
             "prompts_with_fewer": short,
-            "left_out": dict(counts),
+            "left_out": dict(+counts),
         },
         f"{kept} distinct responses to {len(rows)} prompts"
         + (f" ({short} prompts have fewer than {sample.responses})" if short else ""),

@@ -78,7 +78,8 @@ def main(
     held_out: list[EncodedPrompt] = []
     if rlhf.eval_data:
         sources = parse_sources(rlhf.eval_data)
-        held_out = encode_prompts(read_prompts(sources), template, text)[0][: rlhf.eval_limit]
+        held_out, more = encode_prompts(read_prompts(sources), template, text)
+        held_out, counts = held_out[: rlhf.eval_limit], counts + more
     stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
 
     trainer = build_trainer(

@@ -1,6 +1,6 @@
 """The settings that several stages share, one dataclass per concern.
 
-What only one stage has stands in that stage's `arguments.py`. Field names are option names:
+What only one stage has stands in that stage. Field names are option names:
 `learning_rate` is `--learning_rate 1e-5` and `learning_rate: 1e-5` in YAML.
 """
 
@@ -15,6 +15,19 @@ def option(default: object, text: str) -> object:
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"help": text})
     return field(default=default, metadata={"help": text})
+
+
+def check_range(settings: object, low: float, *names: str, above: bool = False) -> None:
+    """Refuses settings below `low` (or, with `above`, at it).
+
+    Raises:
+        UserError: names the setting and its value.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not (value > low if above else value >= low):
+            relation = "above" if above else "at least"
+            raise UserError(f"{name} is {value}, but must be {relation} {low:g}")
 
 
 @dataclass
@@ -86,6 +99,11 @@ class OptimizerArguments:
     eval_batch_size: int = option(32, "sequences per forward without gradients, on each rank")
     evaluations: int = option(4, "number of evaluations over the whole training")
 
+    def __post_init__(self) -> None:
+        check_range(self, 1, "batch_size", "micro_batch_size", "eval_batch_size", "evaluations")
+        check_range(self, 0, "epochs", "max_grad_norm", above=True)
+        check_range(self, 0, "learning_rate", "weight_decay", "warmup_ratio", "lr_floor")
+
 
 @dataclass
 class TextArguments:
@@ -99,9 +117,9 @@ class TextArguments:
     long_prompts: Literal["skip", "truncate", "error"] = option(
         "skip", "what to do with a longer prompt: leave it out, keep its end, or stop"
     )
-    scrub_pii: bool = option(
-        True, "replace e-mail addresses, phone numbers and user names (not in the embedded domain)"
-    )
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, "max_prompt_tokens", "max_response_tokens")
 
 
 @dataclass
@@ -121,3 +139,4 @@ class SamplingArguments:
             )
         if not 0 < self.top_p <= 1 or self.top_k < 0:
             raise UserError(f"top_p ({self.top_p}) must lie in (0, 1], top_k ({self.top_k}) >= 0")
+        check_range(self, 1, "generation_batch_size")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from common.data.ad_moderation.rubric import score
+from common.data.ad_moderation.rubric import DOMAINS, score
 from common.evaluation.criteria import overall_score
 
 
@@ -11,13 +11,13 @@ def judge(response: str, facts: Mapping[str, Any] | None) -> tuple[dict[str, flo
     """Points on the eight criteria (0–2) and the overall score (0–100).
 
     Args:
-        facts: ground truth of the embedded domain, stored with its prompts; None for the user's
-            own prompts, which no rubric knows.
+        facts: ground truth of the embedded domain, stored with its prompts; None, or whatever
+            else a user's own file has under that name, for prompts that no rubric knows.
 
     Returns:
         None where there is no ground truth.
     """
-    if facts is None:
+    if facts is None or facts.get("domain") not in DOMAINS:
         return None
     points = score(response, facts)
     return points, overall_score(points)

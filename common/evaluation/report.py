@@ -37,9 +37,11 @@ from common.evaluation.summary import (
 from common.evaluation.terminal import terminal_table
 
 _TITLES = {
+    "data": "Files of the embedded domain",
     "sft": "SFT (ICE-Instruct)",
     "sample": "Sampling of responses to rank",
     "rank": "Ranking",
+    "pairs": "Pairs",
     "reward": "Reward model (ICE-Reward)",
     "rlhf": "PPO (ICE-GRT)",
     "evaluation": "Evaluation",

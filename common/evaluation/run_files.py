@@ -10,7 +10,7 @@ import numpy as np
 
 from common.errors import UserError
 
-STAGES = ("sft", "sample", "rank", "reward", "rlhf", "evaluation")
+STAGES = ("data", "sft", "sample", "rank", "pairs", "reward", "rlhf", "evaluation")
 """In the order in which they run; each leaves `RUN/<stage>/result.json`."""
 
 METRIC_STAGES = ("sft", "reward", "rlhf")

@@ -47,9 +47,14 @@ def add_adapters(
         target_modules=wanted,
         modules_to_save=list(new_modules) or None,
     )
-    model.name_or_path = str(base_path)
-    adapted = get_peft_model(model, config)
-    adapted.peft_config["default"].base_model_name_or_path = str(base_path)
+    # A local base is noted as an absolute path: adapters are loaded from other directories, too.
+    base = str(Path(base_path).resolve()) if Path(base_path).is_dir() else str(base_path)
+    model.name_or_path = base
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:  # a layer that is neither linear nor an embedding
+        raise UserError(f"lora_targets: {', '.join(wanted)}: {error}") from None
+    adapted.peft_config["default"].base_model_name_or_path = base
     if not any(p.requires_grad for p in adapted.parameters()):
         raise UserError("LoRA left nothing to train; check lora_targets and lora_rank")
     if getattr(model, "is_gradient_checkpointing", False):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from common.config.arguments import OptimizerArguments, option
+from common.config.arguments import OptimizerArguments, check_range, option
 from common.errors import UserError
 from common.training.batching import BatchShape
 
@@ -44,9 +44,19 @@ class PPOArguments:
     evaluate_every: int = option(10, "rollouts between evaluations on held-out prompts")
 
     def __post_init__(self) -> None:
-        for name in ("steps", "ppo_epochs", "score_batch_size", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        check_range(self, 1, "steps", "ppo_epochs", "score_batch_size", "evaluate_every")
+        check_range(self, 1, "rollout_batch_size", "mini_batch_size", "micro_batch_size")
+        check_range(self, 0, "clip_range", "value_clip_range", "score_clip", above=True)
+        check_range(self, 0, "kl_coefficient", "critic_warmup_steps")
+        if self.critic_warmup_steps >= self.steps:
+            raise UserError(
+                f"critic_warmup_steps is {self.critic_warmup_steps} of {self.steps} steps: the "
+                "actor would never be trained"
+            )
+        if self.kl_target is not None:
+            check_range(self, 0, "kl_target", above=True)
+        if self.early_stop_kl is not None:
+            check_range(self, 0, "early_stop_kl", above=True)
         if self.rollout_batch_size % self.mini_batch_size:
             raise UserError(
                 f"rollout_batch_size {self.rollout_batch_size} is not a multiple of "

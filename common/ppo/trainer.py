@@ -79,7 +79,7 @@ class PPOTrainer:
         experience = self.experience(rollout, prompts)
         scored = _now()
         if step == 1:
-            self.check_start(rollout, experience)
+            self.check_start(rollout, experience, prompts)
         sums = self.update(experience, step)
         trained = _now()
         values = rollout_values(all_reduce_scalars({**rollout_sums(experience, rollout), **sums}))
@@ -138,19 +138,16 @@ class PPOTrainer:
             score_std=self.reward.std,
         )
 
-    def check_start(self, rollout: Rollout, experience: Experience) -> None:
+    def check_start(
+        self, rollout: Rollout, experience: Experience, prompts: Sequence[EncodedPrompt]
+    ) -> None:
         """The invariants of a fresh run (see `common.ppo.invariants`). A collective."""
         limit = tolerance(self.dtype)
         check_ratio(self.actor, rollout, experience, self.sampling.temperature, limit)
         check_reference(experience, limit)
-        if self.reward.same_tokens:
-            check_reward_padding(
-                self.reward.model,
-                rollout.input_ids[:4],
-                rollout.attention_mask[:4],
-                self.template.tokenizer.pad_token_id,
-                limit * max(self.reward.std, 1e-6) * 10,
-            )
+        ids, mask = self.reward.read(rollout, [p.record.messages for p in prompts])
+        allowed = max(limit, 0.01) * max(self.reward.std, 1e-6)  # a hundredth of a deviation
+        check_reward_padding(self.reward.model, ids[:4], mask[:4], self.reward.pad_id, allowed)
 
     def update(self, experience: Experience, step: int) -> dict[str, Tensor | float]:
         """PPO epochs over one rollout; returns sums for this step's metrics."""
@@ -182,12 +179,14 @@ class PPOTrainer:
                         self.actor,
                         [lambda p=p: self._policy_loss(p(), sums) for p in parts],
                         count,
+                        place,
                         lambda total, place=place: self._check(total, "policy", place),
                     )
                 norms["value/grad_norm"] += optimizer_step(
                     self.critic,
                     [lambda p=p: self._value_loss(p(), sums) for p in parts],
                     count,
+                    place,
                     lambda total, place=place: self._check(total, "value", place),
                 )
                 sums["updates"] += 1.0 / world_size()

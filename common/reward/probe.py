@@ -1,38 +1,61 @@
 """Scores of right and wrong answers to the same prompts, for `right_minus_wrong`."""
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from common.data.fields import Problems, text_of
+from common.data.readers import read_rows
 from common.data.records import Message
+from common.data.sources import DataSource
 from common.data.template import Template
+from common.errors import UserError
 from common.reward.scoring import RewardScorer
-from common.training.stage import read_json_lines
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """A prompt with a right and a wrong answer."""
+
+    prompt: str
+    right: str
+    wrong: str
+
+
+def read_probe(file: str) -> list[ProbeRow]:
+    """The rows of a probe file, which has the columns `prompt`, `right` and `wrong`.
+
+    Args:
+        file: in any format that data may have; empty for no probe.
+
+    Raises:
+        UserError: no such file, a field that is missing, empty or no string; with all places.
+    """
+    problems, rows = Problems(), []
+    for place, row in read_rows(DataSource(file), problems.add) if file else ():
+        try:
+            values = (text_of(row.get(name), name, place) for name in ("prompt", "right", "wrong"))
+            rows.append(ProbeRow(*values))
+        except UserError as error:
+            problems.add(error)
+    problems.raise_if_any()
+    return rows
 
 
 def probe_scores(
-    engine: Any, template: Template, file: str, batch_size: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Raw scores `[rows]` of the columns `right` and `wrong` of a probe file.
+    engine: Any, template: Template, rows: list[ProbeRow], batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Raw scores `[rows]` of the right and of the wrong answers.
 
     Every rank scores all rows (they are few).
-
-    Args:
-        file: JSON lines with prompt, right, wrong; empty for no probe.
-
-    Returns:
-        (None, None) without a file.
     """
-    if not file:
-        return None, None
-    rows = read_json_lines(Path(file))
     scorer = RewardScorer(engine, template, template, 0.0, 1.0)
-    prompts = [[Message("user", r["prompt"])] for r in rows]
+    prompts = [[Message("user", r.prompt)] for r in rows]
     engine.eval()
     right, wrong = (
-        scorer.score_texts(prompts, [r[side] for r in rows], batch_size).double().cpu().numpy()
-        for side in ("right", "wrong")
+        scorer.score_texts(prompts, answers, batch_size).double().cpu().numpy()
+        for answers in ([r.right for r in rows], [r.wrong for r in rows])
     )
     engine.train()
     return right, wrong

@@ -30,6 +30,7 @@ class RewardScorer:
         self.policy = policy
         self.mean = mean
         self.std = std
+        self.pad_id = template.tokenizer.pad_token_id
         self.same_tokens = reads_tokens_of(template.tokenizer, policy.tokenizer)
 
     @torch.no_grad()
@@ -41,22 +42,32 @@ class RewardScorer:
         A rollout's ids are scored as they are; only for a reward model with another tokenizer
         are they decoded and tokenized again.
         """
+        return self.score_ids(*self.read(rollout, prompts), batch_size)
+
+    def read(self, rollout: Rollout, prompts: Sequence[Sequence[Message]]) -> tuple[Tensor, Tensor]:
+        """A rollout as the reward model reads it: ids and mask, `[batch, width]`."""
         if self.same_tokens:
-            return self.score_ids(rollout.input_ids, rollout.attention_mask, batch_size)
+            return rollout.input_ids, rollout.attention_mask
         texts = [self.policy.decode_response(r) for r in rollout.response_ids()]
-        return self.score_texts(prompts, texts, batch_size)
+        return self.encode(prompts, texts)
 
     @torch.no_grad()
     def score_texts(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str], batch_size: int
     ) -> Tensor:
         """Raw scores of texts, each taken as a finished response; `[batch]` float32."""
+        return self.score_ids(*self.encode(prompts, responses), batch_size)
+
+    def encode(
+        self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Texts in the reward model's own tokens: ids and mask, `[batch, width]`."""
         rows = [
             self.template.encode_prompt(p) + self.template.encode_response(r)
             for p, r in zip(prompts, responses, strict=True)
         ]
-        ids, mask = (x.to(device()) for x in right_pad(rows, self.template.tokenizer.pad_token_id))
-        return self.score_ids(ids, mask, batch_size)
+        ids, mask = right_pad(rows, self.pad_id)
+        return ids.to(device()), mask.to(device())
 
     @torch.no_grad()
     def score_ids(self, input_ids: Tensor, attention_mask: Tensor, batch_size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -167,6 +168,7 @@ def optimizer_step(
     engine: Any,
     micro_losses: Iterable[Callable[[], Tensor]],
     count: float,
+    place: str,
     check: Callable[[Tensor], None] = lambda total: None,
 ) -> float:
     """One optimizer step whose gradient is Σ over all tokens of all ranks / `count`.
@@ -178,10 +180,14 @@ def optimizer_step(
         micro_losses: exactly `gradient_accumulation_steps` functions, each running one forward
             and returning the *sum* of the loss over its rows (or tokens).
         count: what the mean divides by: rows (or tokens) of the whole step, over all ranks.
+        place: which step this is, for the error.
         check: called with this rank's loss sum before the last backward; may raise.
 
     Returns:
         the gradient norm before clipping, over all ranks.
+
+    Raises:
+        UserError: the gradient is not finite; on all ranks, as the norm is theirs.
     """
     scale = engine.gradient_accumulation_steps() * world_size() / max(count, 1.0)
     total: Tensor | None = None
@@ -196,7 +202,13 @@ def optimizer_step(
             norm = gradient_norm(engine)
         engine.step()
     reported = engine.get_global_grad_norm()
-    return float(norm if reported is None else reported)
+    norm = float(norm if reported is None else reported)
+    if not 0 <= norm < math.inf:
+        raise UserError(
+            f"the gradient's norm is {norm} at {place}, though the loss is finite; the model was "
+            "not saved. Lower the learning rate, or raise warmup_ratio"
+        )
+    return norm
 
 
 def gradient_norm(engine: Any) -> float:

@@ -24,7 +24,7 @@ class MetricsWriter:
             config: resolved settings, for wandb.
 
         Raises:
-            UserError: wandb asked for and not installed.
+            UserError: wandb asked for, and not installed or without a login.
         """
         self._file = None
         self._wandb: Any = None
@@ -37,13 +37,18 @@ class MetricsWriter:
                 import wandb
             except ImportError:
                 raise UserError("--wandb needs the package wandb: pip install wandb") from None
-            self._wandb = wandb.init(
-                project=settings.wandb_project,
-                name=f"{Path(settings.run).name}-{stage}",
-                group=Path(settings.run).name,
-                dir=str(folder),
-                config=config,
-            )
+            try:
+                self._wandb = wandb.init(
+                    project=settings.wandb_project,
+                    name=f"{Path(settings.run).name}-{stage}",
+                    group=Path(settings.run).name,
+                    dir=str(folder),
+                    config=config,
+                )
+            except wandb.errors.Error as error:
+                raise UserError(
+                    f"--wandb: {error}; log in with `wandb login`, or set WANDB_MODE=offline"
+                ) from None
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Adds one line; keys are "group/name"."""

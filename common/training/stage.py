@@ -20,6 +20,9 @@ from common.training.engine import process_group
 from common.training.metrics import MetricsWriter
 from common.training.seeding import seed_global
 
+SECONDS_FOR_RANK_0 = 5.0
+"""How long another rank waits before it prints an error that rank 0 may have printed already."""
+
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "peft", "numpy")
 
 
@@ -33,7 +36,8 @@ class Stage:
         self.folder = self.root / name
         self.models = self.root / "models"
         self.settings = settings
-        self.started = time.monotonic()
+        # The launchers note when they began: imports take seconds, which people wait for too.
+        self.started = float(os.environ.get("RLHF_STAGE_STARTED", time.time()))
 
     def open_metrics(self) -> MetricsWriter:
         """This stage's `metrics.jsonl` (and wandb run)."""
@@ -48,7 +52,7 @@ class Stage:
         """Writes `result.json` (which marks the stage as done) and prints what was achieved."""
         barrier()
         if is_main():
-            seconds = round(time.monotonic() - self.started, 1)
+            seconds = round(time.time() - self.started, 1)
             result = {"seconds": seconds, **facts}
             result |= {"seed": self.run.seed, "versions": package_versions()}
             write_json(self.folder / "result.json", result)
@@ -61,8 +65,8 @@ def run_stage(
     """Parses arguments, brings up the ranks, runs `body(stage, *argument groups)`, ends cleanly.
 
     Without `distributed` the stage is a plain process, for stages that need no ranks. The first of
-    `types` must be `RunArguments`. A `UserError` is printed without a traceback (by rank 0), and
-    the process ends with code 2.
+    `types` must be `RunArguments`. A `UserError` is printed without a traceback, once, and the
+    process ends with code 2.
     """
     quiet_libraries()
     try:
@@ -78,8 +82,12 @@ def run_stage(
                 (stage.folder / "config.yaml").write_text(text, encoding="utf-8")
             body(stage, *groups)
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+        number = os.environ.get("RANK", "0")
+        if number != "0":
+            # Where rank 0 has failed alike, the launcher ends this rank before it speaks.
+            time.sleep(SECONDS_FOR_RANK_0)
+        where = "" if number == "0" else f" (rank {number})"
+        print(f"{name}: error{where}: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
 
 

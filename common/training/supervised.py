@@ -96,7 +96,11 @@ def train_supervised(
 
             rate = engine.get_lr()[0]
             norm = optimizer_step(
-                engine, [lambda b=b, f=micro_loss: f(b) for b in mine], weight, check
+                engine,
+                [lambda b=b, f=micro_loss: f(b) for b in mine],
+                weight,
+                f"step {step}",
+                check,
             )
             totals = all_reduce_scalars(sums)
             values = {f"train/{k}": v / max(weight, 1.0) for k, v in totals.items()}

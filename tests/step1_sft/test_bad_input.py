@@ -141,6 +141,19 @@ def test_held_out_data_that_covers_all_training_prompts(tmp_path, model):
     assert "leaves no example" in refused(tmp_path, model, [file], eval_data=[file])
 
 
+def test_text_that_is_scrubbed_is_scrubbed_on_both_sides(tmp_path):
+    rows = [
+        {"prompt": f"Mail {name}@example.com about {i}", "completion": f"Write to {name}@mail.com."}
+        for i, name in enumerate(("jane", "joe", "kim", "lee"))
+    ]
+    train, held_out = write(tmp_path, rows), write(tmp_path, rows[:1], "eval.jsonl")
+    settings = SFTArguments(data=[train], eval_data=[held_out])
+    kept, held, replaced = stage1.prepare_data(settings, seed=0)
+    assert len(kept) == 3 and len(held) == 1 and sum(replaced.values()) == 10
+    assert not {c.prompt_key for c in kept} & {c.prompt_key for c in held}
+    assert not any("@" in m.content for c in [*kept, *held] for m in c.messages)
+
+
 # Lengths
 
 

@@ -60,12 +60,14 @@ def stage_of(tmp_path, name: str) -> tuple[Stage, RunArguments]:
     return Stage(name, run, {}), run
 
 
-def run_reward(tmp_path, model: str, data: list[str], text=TEXT, lora=None) -> None:
+def run_reward(
+    tmp_path, model: str, data: list[str], text=TEXT, lora=None, probe: str = ""
+) -> None:
     stage, run = stage_of(tmp_path, "reward")
     stage2.main(
         stage,
         run,
-        RewardStageArguments(model=model, data=data, eval_fraction=0.25),
+        RewardStageArguments(model=model, data=data, eval_fraction=0.25, probe=probe),
         RewardArguments(),
         ModelArguments(),
         text,
@@ -240,11 +242,49 @@ def test_prompts_to_sample_from_are_checked(tmp_path, model):
     assert not (tmp_path / "run/sample/samples.jsonl").exists()
 
 
-def test_simulated_labelers_know_the_embedded_domain_only(tmp_path):
+@pytest.mark.parametrize("facts", [None, {}, {"source": "wiki"}])
+def test_simulated_labelers_know_the_embedded_domain_only(tmp_path, facts):
     stage, run = stage_of(tmp_path, "rank")
-    file = write(tmp_path, [{"prompt": "q", "responses": FIVE, "facts": None}], "samples.jsonl")
+    file = write(tmp_path, [{"prompt": "q", "responses": FIVE, "facts": facts}], "samples.jsonl")
     found = message_of(rank.main, stage, run, RankArguments(samples=file))
-    assert found.startswith(f"{file}:1: 'facts' is missing: simulated labelers")
+    assert found.startswith(f"{file}:1: field 'facts' is missing, or not the embedded domain's")
+
+
+# What is said of few distinct responses
+
+EVER_SAME = SamplingArguments(top_k=1)
+
+
+def test_a_prompt_without_two_distinct_responses_is_left_out_or_refused(tmp_path, model):
+    stage, run = stage_of(tmp_path, "sample")
+    file = write(tmp_path, [{"prompt": "q"}, {"prompt": "another"}], "prompts.jsonl")
+    settings = SampleArguments(model=model, data=[file], responses=3, redraws=1)
+    found = message_of(sample.main, stage, run, settings, ModelArguments(), TEXT, EVER_SAME)
+    assert found.startswith(f"{model}: it has no two distinct responses to any of 2 prompts")
+    assert not (tmp_path / "run/sample/samples.jsonl").exists()
+
+
+# The probe
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"prompt": "q"', "broken JSON"),
+        ({"prompt": "q", "right": "yes"}, "field 'wrong' is missing"),
+        ({"prompt": "q", "right": "", "wrong": "no"}, "field 'right' is empty"),
+        ({"prompt": 3, "right": "yes", "wrong": "no"}, "field 'prompt' must be a string"),
+    ],
+)
+def test_a_malformed_probe_is_refused_before_training(tmp_path, model, row, message):
+    good = {"prompt": "q", "right": "yes", "wrong": "no"}
+    probe = write(tmp_path, [good, row], "probe.jsonl")
+    data = [write(tmp_path, GOOD)]
+    found = message_of(run_reward, tmp_path, model, data, probe=probe)
+    assert found.startswith(f"{probe}:2: ") and message in found
+    assert "no such file" in message_of(run_reward, tmp_path, model, data, probe="gone.jsonl")
+    with pytest.raises(Trains):
+        run_reward(tmp_path, model, data, probe=write(tmp_path, [good], "good.jsonl"))
 
 
 def test_samples_that_nobody_drew(tmp_path):

@@ -17,6 +17,7 @@ from common.config.arguments import (
     ZeroArguments,
 )
 from common.errors import UserError
+from common.evaluation.judge import judge
 from common.ppo.arguments import PPOArguments
 from common.training.stage import Stage
 from step3_rlhf.main import RLHFArguments
@@ -190,6 +191,19 @@ def test_adapters_on_layers_that_are_not_there(tmp_path, models):
     assert "no layer of Llama" in found and "'c_attn'" in found
 
 
+def test_adapters_on_layers_that_can_have_none(tmp_path, models):
+    settings = {"lora_rank": 2, "lora_targets": ["input_layernorm"]}
+    found = refused(tmp_path, models, [write(tmp_path, GOOD)], **settings)
+    assert found.startswith("lora_targets: input_layernorm: ")
+
+
+def test_prompts_with_facts_of_their_own_are_judged_by_no_rubric(tmp_path, models):
+    rows = [{"prompt": f"question {i}", "facts": {"source": "wiki"}} for i in range(8)]
+    with pytest.raises(Trains):
+        run_stage3(tmp_path, models, [write(tmp_path, rows)])
+    assert judge("an answer", rows[0]["facts"]) is None
+
+
 # Settings
 
 
@@ -200,6 +214,13 @@ def test_adapters_on_layers_that_are_not_there(tmp_path, models):
         ({"micro_batch_size": 3}, "batch_size 8 is not a multiple of micro_batch_size 3"),
         ({"temperature": 0.0}, "temperature is 0.0, but must be above 0"),
         ({"steps": 0}, "steps is 0, but must be at least 1"),
+        ({"mini_batch_size": 0}, "mini_batch_size is 0, but must be at least 1"),
+        ({"generation_batch_size": 0}, "generation_batch_size is 0, but must be at least 1"),
+        ({"clip_range": -1.0}, "clip_range is -1.0, but must be above 0"),
+        ({"kl_target": 0.0}, "kl_target is 0.0, but must be above 0"),
+        ({"kl_coefficient": -0.1}, "kl_coefficient is -0.1, but must be at least 0"),
+        ({"steps": 3, "critic_warmup_steps": 3}, "the actor would never be trained"),
+        ({"actor_learning_rate": -1.0}, "learning_rate is -1.0, but must be at least 0"),
     ],
 )
 def test_settings_that_cannot_be_combined(tmp_path, models, changes, message):

@@ -24,6 +24,9 @@ from common.data.ad_moderation.judgement import Judgement
 from common.data.ad_moderation.reading import Reading, ad_phrases, read
 from common.evaluation.criteria import CRITERIA, MAX_POINTS, overall_score
 
+DOMAINS = ("ads", "general")
+"""What `facts["domain"]` says of the prompts that this rubric can judge."""
+
 UNFINISHED = 1.0
 """Points of clarity that an answer without an end loses."""
 

@@ -27,10 +27,18 @@ TEMPLATE = SimpleNamespace(tokenizer=SimpleNamespace(eos_token_id=EOS, pad_token
 class Reward:
     """Stands for `RewardScorer`: raw scores from a function of (prompt's text, response ids)."""
 
-    mean, std, same_tokens = 0.0, 1.0, False
+    mean, std, pad_id = 0.0, 1.0, PAD
 
     def __init__(self, score: Callable[[str, tuple[int, ...]], float]) -> None:
         self.score = score
+
+    def model(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """What the check of padding asks for: per-token scores that no padding can change."""
+        return input_ids * 0.5
+
+    def read(self, rollout: Rollout, prompts: Sequence[Sequence[Message]]) -> tuple[Tensor, Tensor]:
+        """Ids and mask `[batch, width]`."""
+        return rollout.input_ids, rollout.attention_mask
 
     def score_rollout(
         self, rollout: Rollout, prompts: Sequence[Sequence[Message]], batch_size: int
