@@ -26,7 +26,7 @@ from common.data.sources import parse_sources
 from common.data.template import Template
 from common.errors import UserError
 from common.models.cards import model_card
-from common.models.loading import load_causal_lm, load_tokenizer, save_model
+from common.models.loading import load_causal_lm, load_tokenizer, save_model, stop_at
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.distributed import barrier, is_main, world_size
 from common.training.engine import build_engine
@@ -97,6 +97,7 @@ def main(
         resolve_zero(zero_settings.zero, world_size()),
     )
     model = load_causal_lm(base, model_settings, lora)
+    stop_at(model, template.end_id)
     check_packing(model, sft.pack_tokens)
     objective, held_out_objective = (
         SFTObjective(part, tokenizer.pad_token_id, sft.pack_tokens)

@@ -119,7 +119,7 @@ def draw(
     rollout = sample_responses(
         model,
         [p.ids for p in prompts],
-        eos_id=template.tokenizer.eos_token_id,
+        eos_id=template.end_id,
         pad_id=template.tokenizer.pad_token_id,
         max_new_tokens=max_new_tokens,
         sampling=sampling,

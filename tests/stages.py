@@ -109,7 +109,14 @@ def rank_samples(run):
 
 
 def environment(**more):
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_NUM_THREADS_OVERRIDE": "1", **more}
+    quiet = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS_OVERRIDE": "1",
+        **quiet,
+        **more,
+    }
 
 
 def launch(ranks, script, *arguments):

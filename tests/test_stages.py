@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 import yaml
+from safetensors.torch import load_file
 
 from common.data.records import Message
 from common.data.template import Template
@@ -99,6 +100,7 @@ def variants(pipeline):
         "reward 3_offload lora": ("step2_reward/main.py", "--zero", "3_offload", *lora),
         "rlhf lora": ("step3_rlhf/main.py", "--zero", "2", *lora, "--critic_from", "reward"),
         "rlhf lora again": ("step3_rlhf/main.py", "--zero", "2", *lora, "--critic_from", "reward"),
+        "rlhf lora two ranks": ("step3_rlhf/main.py", *lora, "--wandb", "true"),
     }
     folders, running = {}, []
     for name, (script, *arguments) in wanted.items():
@@ -108,6 +110,9 @@ def variants(pipeline):
             shutil.copytree(run / "models", folder / "models")
             shutil.copytree(run / "pairs", folder / "pairs")
         options = ("--config", str(root / "all.yaml"), "--run", str(folder), "--seed", str(SEED))
+        if name.endswith("two ranks"):
+            finish(launch(2, script, *options, *arguments))
+            continue
         running.append(start(script, *options, *arguments))
         if len(running) == 2:  # two cores
             finish(running.pop(0))
@@ -334,6 +339,24 @@ def test_ppo_with_adapters_starts_at_the_reference_and_moves(variants):
     assert rows[0]["value/loss"] > 0
     for model in ("actor", "critic"):
         assert (folder / "models" / model / "adapter_model.safetensors").is_file()
+
+
+def test_ppo_with_adapters_on_two_ranks_under_zero_3_trains_both_models(variants):
+    folder = variants["rlhf lora two ranks"]
+    _, rows = read(folder, "rlhf")
+    numbers_of(rows)
+    assert abs(rows[0]["kl/sequence_k1"]) < 1e-3
+    assert rows[1]["policy/grad_norm"] > 0 and rows[0]["value/grad_norm"] > 0
+    assert rows[2]["kl/sequence_k3"] > 0
+    for model in ("actor", "critic"):
+        path = folder / "models" / model / "adapter_model.safetensors"
+        second = [v for k, v in load_file(path).items() if "lora_B" in k]
+        assert second and all(v.abs().max() > 0 for v in second)  # they start at 0
+
+
+def test_wandb_offline_logs_beside_the_metrics(variants):
+    logged = list((variants["rlhf lora two ranks"] / "rlhf/wandb").glob("offline-run-*/*.wandb"))
+    assert len(logged) == 1 and logged[0].stat().st_size > 0  # rank 0's alone
 
 
 def test_an_unknown_setting_ends_with_a_message_and_code_2(tmp_path):

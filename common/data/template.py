@@ -39,7 +39,7 @@ class Template:
             style: "ice" for the paper's template, "chat" for the tokenizer's own.
 
         Raises:
-            UserError: no end token; "chat" without a chat template.
+            UserError: no end token; "chat" without a chat template, or with one that fails.
         """
         if tokenizer.eos_token_id is None:
             raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no end token (eos)")
@@ -50,6 +50,8 @@ class Template:
             )
         self.tokenizer = tokenizer
         self.style = style
+        self.end_id: int = self._turn_end() if style == "chat" else tokenizer.eos_token_id
+        """What ends a response, and generation: the end token, or the chat template's own mark."""
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of everything before the response, beginning token included."""
@@ -57,7 +59,7 @@ class Template:
 
     def encode_response(self, text: str) -> list[int]:
         """Ids of a response, with its end token."""
-        return [*self._plain(self._spaced(text)), self.tokenizer.eos_token_id]
+        return [*self._plain(self._spaced(text)), self.end_id]
 
     def encode_conversation(self, messages: Sequence[Message]) -> EncodedConversation:
         """Ids of a whole conversation; every assistant turn is marked to be learned.
@@ -75,7 +77,7 @@ class Template:
         return EncodedConversation(ids, mask)
 
     def decode_response(self, ids: Sequence[int]) -> str:
-        """Text of a response; the end token and surrounding blanks are left out."""
+        """Text of a response; its end token, other special tokens and blanks around it left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
@@ -105,11 +107,8 @@ class Template:
     def _chat_parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
         """The chat template around placeholders, so that only its own text may hold specials."""
         holders = [f"\ue000{i}\ue001" for i in range(len(messages))]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": m.role, "content": h} for m, h in zip(messages, holders, strict=True)],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        text = self._rendered([m.role for m in messages], holders, add_generation_prompt=True)
+        end = self.tokenizer.convert_ids_to_tokens(self.end_id)
         parts: list[tuple[list[int], bool]] = []
         for message, holder in zip(messages, holders, strict=True):
             before, found, text = text.partition(holder)
@@ -120,12 +119,40 @@ class Template:
                 )
             parts.append((self._fixed(before), False))
             if message.role == "assistant":
-                parts.append(([*self._plain(message.content), self.tokenizer.eos_token_id], True))
-                text = text.removeprefix(self.tokenizer.eos_token)
+                parts.append(([*self._plain(message.content), self.end_id], True))
+                if text.lstrip().startswith(end):  # the template writes it too
+                    text = text.lstrip().removeprefix(end)
             else:
                 parts.append((self._plain(message.content), False))
         parts.append((self._fixed(text), False))
         return parts
+
+    def _turn_end(self) -> int:
+        """The special token that the chat template puts behind an assistant's turn, or eos."""
+        holders = ["\ue0000\ue001", "\ue0001\ue001"]
+        text = self._rendered(["user", "assistant"], holders)
+        after = self._fixed(text.partition(holders[1])[2].strip())
+        known = self.tokenizer.added_tokens_decoder
+        if after and after[0] in known and known[after[0]].special:
+            return after[0]
+        return self.tokenizer.eos_token_id
+
+    def _rendered(
+        self, roles: Sequence[str], contents: Sequence[str], *, add_generation_prompt: bool = False
+    ) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(
+                [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)],
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+        except TemplateError as error:
+            raise UserError(
+                f"the chat template of {self.tokenizer.name_or_path} refuses a conversation of "
+                f"{', '.join(roles)}: {error}; use --template ice"
+            ) from None
 
     def _spaced(self, text: str) -> str:
         """The paper's template has a blank between "ASSISTANT:" and the response."""

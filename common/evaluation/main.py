@@ -144,7 +144,7 @@ def answer(
         lambda batch, number: sample_responses(
             model,
             [p.ids for p in batch],
-            eos_id=template.tokenizer.eos_token_id,
+            eos_id=template.end_id,
             pad_id=template.tokenizer.pad_token_id,
             max_new_tokens=text.max_response_tokens,
             sampling=sampling,

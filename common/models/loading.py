@@ -162,6 +162,14 @@ def save_model(engine_or_model: Any, tokenizer: Any, folder: Path, card: str) ->
     barrier()
 
 
+def stop_at(model: Any, end_id: int) -> None:
+    """Tells a language model's own `generate` to stop at a token, beside those it stops at."""
+    known = model.generation_config.eos_token_id
+    ends = [known] if isinstance(known, int) else list(known or ())
+    if end_id not in ends:
+        model.generation_config.eos_token_id = [*ends, end_id]
+
+
 def resize_embeddings(model: Any, rows: int) -> None:
     """Adds rows of zeros for a pad token: no mask ever lets it be read."""
     old = model.get_input_embeddings().num_embeddings

@@ -107,13 +107,12 @@ class PPOTrainer:
         Args:
             purpose, step: name the stream of random numbers.
         """
-        tokenizer = self.template.tokenizer
         with generation_phase(self.actor) as model:
             return sample_responses(
                 model,
                 [p.ids for p in prompts],
-                eos_id=tokenizer.eos_token_id,
-                pad_id=tokenizer.pad_token_id,
+                eos_id=self.template.end_id,
+                pad_id=self.template.tokenizer.pad_token_id,
                 max_new_tokens=self.max_response_tokens,
                 sampling=self.sampling,
                 seed=derive_seed(self.seed, purpose, step, this_rank()),

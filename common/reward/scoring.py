@@ -31,7 +31,9 @@ class RewardScorer:
         self.mean = mean
         self.std = std
         self.pad_id = template.tokenizer.pad_token_id
-        self.same_tokens = reads_tokens_of(template.tokenizer, policy.tokenizer)
+        self.same_tokens = template.end_id == policy.end_id and reads_tokens_of(
+            template.tokenizer, policy.tokenizer
+        )
 
     @torch.no_grad()
     def score_rollout(

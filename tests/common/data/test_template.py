@@ -47,6 +47,8 @@ STYLES = {
     "chat with its own <s>": lambda: chat("{{ bos_token }}" + CHAT_TEMPLATE),
     "chat with another end token": lambda: chat(eos="</s>"),
 }
+# Of the last one the template's own mark ends a turn, and not the tokenizer's end token.
+END = {STYLES["chat with another end token"]: 260}
 style = pytest.mark.parametrize("make", STYLES.values(), ids=STYLES)
 
 
@@ -104,6 +106,42 @@ def test_a_chat_format_token_by_token():
     assert list(found) == expected
 
 
+def test_a_turn_ends_with_the_templates_mark_and_not_with_the_end_token_too():
+    template = chat(eos="</s>")
+    assert tokens(template, [template.end_id]) == ["<|im_end|>"]
+    turns = messages("a", "b", "c", "d")
+    found = template.encode_conversation(turns).input_ids
+    expected = template.tokenizer.apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in turns], tokenize=False
+    )
+    assert template.tokenizer.decode(found) == "<s>" + expected.removesuffix("\n")
+
+
+def test_a_blank_before_the_end_mark_is_not_doubled():
+    template = chat(
+        "{% for m in messages %}{% if m.role == 'user' %}[{{ m.content }}]"
+        "{% else %} {{ m.content }} </s>{% endif %}{% endfor %}",
+        eos="</s>",
+    )
+    found = template.encode_conversation(messages("a", "b", "c", "d")).input_ids
+    assert "".join(tokens(template, found)) == "<s>[a]Ġb</s>[c]d</s>"
+
+
+def test_a_template_without_a_mark_of_its_own_ends_with_the_end_token():
+    template = chat(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", eos="</s>"
+    )
+    assert template.end_id == template.tokenizer.eos_token_id
+
+
+def test_what_the_template_refuses_is_an_error():
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    template = chat(refusing + CHAT_TEMPLATE)
+    assert template.encode_prompt(messages("a"))
+    with pytest.raises(UserError, match="refuses a conversation of system, user: no system"):
+        template.encode_prompt(messages("a", system="S"))
+
+
 def test_a_chat_prompt_is_what_the_tokenizers_own_method_gives():
     template = STYLES["chat with its own <s>"]()
     turns = messages("Hi there", "Hello.", "And now?", system="Be kind.")
@@ -129,7 +167,7 @@ def test_a_conversation_is_its_prompt_and_its_response(make, system, contents):
     encoded = template.encode_conversation(turns)
     assert encoded.input_ids == prompt + response
     assert encoded.loss_mask[len(prompt) :] == [True] * len(response)
-    assert response[-1] == template.tokenizer.eos_token_id
+    assert response[-1] == END.get(make, template.tokenizer.eos_token_id)
 
 
 @style
@@ -184,9 +222,9 @@ def test_the_mask_covers_the_responses_and_their_end_tokens(make):
         if learned:
             runs[-1].append(token)
         learned_before = learned
-    eos = template.tokenizer.eos_token_id
-    assert [run[-1] for run in runs] == [eos, eos]
-    assert [run.count(eos) for run in runs] == [1, 1]
+    end = END.get(make, template.tokenizer.eos_token_id)
+    assert [run[-1] for run in runs] == [end, end]
+    assert [run.count(end) for run in runs] == [1, 1]
     assert [template.tokenizer.decode(run[:-1]).strip() for run in runs] == ["r one", "r</s> two"]
 
 

@@ -1,6 +1,7 @@
 """Adapters: what is trained, what is saved, what comes back, and what must not go unnoticed."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,6 +198,17 @@ def test_a_critic_of_adapters_comes_back(folders, adapted, kind, tmp_path):
         assert scores(model).std() > 0.01
         assert torch.allclose(scores(loaded), scores(model), atol=1e-3)
         assert head_of(loaded.inner).bias is not None
+
+
+def test_adapters_of_a_base_beside_them_are_loaded_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_tiny(tmp_path / "base")
+    model = moved(load_causal_lm("base", PLAIN, LORA))
+    save_model(model, load_tokenizer("base"), Path("adapters"), "")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = load_causal_lm(str(tmp_path / "adapters"), PLAIN)
+    assert torch.allclose(logits(loaded), logits(model), atol=1e-3)
 
 
 # What must not go unnoticed.

@@ -20,7 +20,7 @@ from common.training.engine import build_engine
 
 PAD, BOS, EOS = 0, 1, 2
 
-TEMPLATE = SimpleNamespace(tokenizer=SimpleNamespace(eos_token_id=EOS, pad_token_id=PAD))
+TEMPLATE = SimpleNamespace(end_id=EOS, tokenizer=SimpleNamespace(pad_token_id=PAD))
 """All that the trainer wants of a template."""
 
 

@@ -26,6 +26,7 @@ from common.training.engine import (
     build_frozen,
     gathered_parameters,
     lr_schedule,
+    optimizer_step,
     parameter_groups,
     process_group,
 )
@@ -187,6 +188,7 @@ def measure(folders, item, cuts):
         if world_size() == 2:
             for zero in STEPPED:
                 found["stepped", zero] = weights_after_a_step(folders, zero)
+            found["gradient stopped"] = [error_of_a_gradient(folders, z) for z in STEPPED]
             found["sft stopped"] = error_of_a_loss_that_is_not_finite(folders)
             found["ppo stopped"] = error_of_a_return_that_is_not_finite(folders, item)
             found["frozen"] = frozen_outputs(folders)
@@ -246,6 +248,22 @@ def error_of_a_loss_that_is_not_finite(folders):
     engine = engine_of(lm_model(folders), "0", plan)
     try:
         supervised(engine, Broken(sft_examples(), 0), plan)
+    except UserError as error:
+        return str(error)
+    return "went on"
+
+
+def error_of_a_gradient(folders, zero):
+    """Rank 1 has a loss of 0 whose gradient is NaN: √x at x = 0 · w."""
+    engine = engine_of(scalar_model(folders), zero, settings(8 // world_size()))
+
+    def loss():
+        ids = torch.tensor([[5, 6, 7]])
+        outputs = engine(ids, torch.ones_like(ids)).sum()
+        return (outputs * 0.0).sqrt() if rank() == 1 else outputs
+
+    try:
+        optimizer_step(engine, [loss], 1.0, "step 9")
     except UserError as error:
         return str(error)
     return "went on"
@@ -353,6 +371,12 @@ def test_a_loss_that_is_not_finite_stops_all_ranks_and_names_step_and_examples(m
     for per_rank in measured[2]:
         message = per_rank["sft stopped"]
         assert "loss is inf at step 2" in message and "sft.jsonl:4" in message
+
+
+def test_a_gradient_that_is_not_finite_stops_all_ranks(measured):
+    for per_rank in measured[2]:
+        for message in per_rank["gradient stopped"]:
+            assert "at step 9, though the loss is finite" in message
 
 
 def test_a_ppo_loss_that_is_not_finite_stops_all_ranks_and_names_step_and_batch(measured):
