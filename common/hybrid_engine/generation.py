@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from common.config.arguments import SamplingArguments
 from common.hybrid_engine.cache import PreallocatedCache
-from common.models.logprobs import position_ids
+from common.models.logprobs import position_ids, token_logprobs
 from common.training.distributed import device
 
 CHECK_EVERY = 8
@@ -28,6 +28,9 @@ class Rollout:
     """R."""
     ended: Tensor
     """`[batch]` bool: whether the response has its end token."""
+    logprobs: Tensor
+    """`[batch, R]` float32: of each token as the sampler saw it, at the sampling temperature and
+    before any filter; 0 where masked. They check the rollout; PPO's come from its own forward."""
 
     @property
     def response_mask(self) -> Tensor:
@@ -123,11 +126,14 @@ def sample_responses(
     seen = torch.nn.functional.pad(mask, (0, max_new_tokens), value=True)
     lengths = mask.sum(dim=1)
     tokens = torch.full((len(prompts), max_new_tokens), pad_id, device=device())
+    logprobs = torch.zeros(tokens.shape, device=device())
+    temperature = 1.0 if greedy else sampling.temperature
     open_rows = torch.ones_like(active, dtype=torch.bool)
     for step in range(max_new_tokens):
         drawn = None if draws is None else draws[active, step]
         chosen = choose_tokens(logits, sampling, drawn)
         tokens[active, step] = chosen
+        logprobs[active, step] = token_logprobs(logits, chosen, temperature)
         open_rows = open_rows & (chosen != eos_id)
         if step + 1 == max_new_tokens:
             break
@@ -152,7 +158,9 @@ def sample_responses(
     kept = kept[:, : int(kept.sum(dim=1).max())]
     attention = torch.cat([mask, kept], dim=1)
     sequences = torch.cat([ids, tokens[:, : kept.shape[1]]], dim=1)
-    return Rollout(torch.where(attention, sequences, pad_id), attention, kept.shape[1], ended)
+    logprobs = logprobs[:, : kept.shape[1]].masked_fill(~kept, 0.0)
+    ids = torch.where(attention, sequences, pad_id)
+    return Rollout(ids, attention, kept.shape[1], ended, logprobs)
 
 
 def uniform_draws(seed: int, rows: int, steps: int) -> Tensor:

@@ -27,11 +27,11 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
     """log softmax(logits / temperature) at `tokens`.
 
     Args:
-        logits: `[batch, n, vocabulary]`.
-        tokens: `[batch, n]` int64.
+        logits: `[…, vocabulary]`.
+        tokens: `[…]` int64, of the same leading dimensions.
 
     Returns:
-        `[batch, n]` float32.
+        `[…]` float32.
     """
     scaled = logits.float() / temperature
     chosen = scaled.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)

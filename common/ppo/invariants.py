@@ -72,6 +72,18 @@ def check_ratio(
     )
 
 
+def check_sampler(rollout: Rollout, experience: Experience, limit: float) -> None:
+    """What generated the rollout, with its cache, is the policy that trains. A collective."""
+    gap = (rollout.logprobs - experience.logprobs).masked_fill(~experience.mask, 0.0)
+    worst = _largest([gap.abs().max()])
+    _stop(
+        worst > limit,
+        f"the sampler gave a token another probability than the training forward does: they differ "
+        f"by {worst:.2g} nats (limit {limit:g}), so its cache, positions or weights are not the "
+        "policy's",
+    )
+
+
 def check_reference(experience: Experience, limit: float) -> None:
     """At step 0 of a fresh run the actor *is* the reference: KL is 0. A collective."""
     gap = (experience.logprobs - experience.ref_logprobs).masked_fill(~experience.mask, 0.0)

@@ -21,6 +21,7 @@ def rollout_sums(experience: Experience, rollout: Rollout) -> dict[str, Tensor |
         "k3": kl_k3(new, ref).masked_fill(~mask, 0).sum(),
         "entropy": experience.entropy.sum(),
         "ended": rollout.ended.sum(),
+        "sampler_gap": (new - rollout.logprobs).abs().masked_fill(~mask, 0).sum(),
         "score": experience.scores.sum(),
         "score_squared": (experience.scores.double() ** 2).sum(),
         "raw_score": experience.raw_scores.sum(),
@@ -55,6 +56,7 @@ def rollout_values(sums: dict[str, float]) -> dict[str, float]:
         "value/loss": sums["value_loss"] / trained,
         "value/clip_fraction": sums["value_clipped"] / trained,
         "value/explained_variance": _explained(sums, tokens),
+        "rollout/logprob_gap": sums["sampler_gap"] / tokens,
         "response/length": sums["tokens"] / rows,
         "response/eos_rate": sums["ended"] / rows,
     }

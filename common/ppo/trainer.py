@@ -22,6 +22,7 @@ from common.ppo.invariants import (
     check_ratio,
     check_reference,
     check_reward_padding,
+    check_sampler,
     tolerance,
 )
 from common.ppo.kl import KLController
@@ -143,6 +144,7 @@ class PPOTrainer:
         """The invariants of a fresh run (see `common.ppo.invariants`). A collective."""
         limit = tolerance(self.dtype)
         check_ratio(self.actor, rollout, experience, self.sampling.temperature, limit)
+        check_sampler(rollout, experience, limit)
         check_reference(experience, limit)
         ids, mask = self.reward.read(rollout, [p.record.messages for p in prompts])
         allowed = max(limit, 0.01) * max(self.reward.std, 1e-6)  # a hundredth of a deviation

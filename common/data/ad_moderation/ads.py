@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from common.data.ad_moderation import vocabulary as words
 from common.data.ad_moderation.vocabulary import Pool
 
-TWO_VIOLATIONS_SHARE = 0.08
+TWO_VIOLATIONS_SHARE = 0.15
 """Share of the violating ads that carry two violations, of different policies."""
 
 CONDITIONAL_SHARE = 0.20

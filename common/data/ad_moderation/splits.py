@@ -20,7 +20,7 @@ from common.errors import UserError
 
 GENERAL_SHARES: dict[str, float] = {
     "sft_general": 1.0,
-    "reward_prompts": 0.2,
+    "reward_prompts": 0.24,
     "rlhf_prompts": 0.18,
     "eval_general": 1.0,
 }
@@ -28,9 +28,9 @@ GENERAL_SHARES: dict[str, float] = {
 seen too few answers to them makes PPO trade knowledge for a favourite word."""
 
 GENERAL_RANGES: dict[str, float] = {
-    "sft_general": 0.33,
-    "reward_prompts": 0.33,
-    "rlhf_prompts": 0.24,
+    "sft_general": 0.30,
+    "reward_prompts": 0.37,
+    "rlhf_prompts": 0.23,
     "eval_general": 0.10,
 }
 """Share of all general questions that each split may use."""

@@ -142,6 +142,13 @@ def test_sampling_equals_a_loop_over_bare_prefixes(kind):
 
         assert response == alone(model, prompt, choose, limit)
         lengths.append(len(response))
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + response])).logits[0] / 0.9
+        expected = torch.log_softmax(logits[len(prompt) - 1 : -1], dim=-1)
+        expected = expected[range(len(response)), response]
+        seen = found.logprobs[row]
+        torch.testing.assert_close(seen[: len(response)], expected, rtol=1e-4, atol=1e-4)
+        assert not seen[len(response) :].any()
     assert min(lengths) <= CHECK_EVERY < max(lengths)  # the batch shrank on the way
     assert found.ended.tolist() == [response[-1] == 2 for response in found.response_ids()]
     assert found.response_width == max(lengths)

@@ -59,7 +59,7 @@ def train(engine, step):
         losses.append(float(loss.detach()))
         return loss
 
-    optimizer_step(engine, [micro, micro], 32)
+    optimizer_step(engine, [micro, micro], 32, "the only step")
     return losses
 
 

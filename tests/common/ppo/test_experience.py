@@ -50,7 +50,8 @@ def rollout_of(rows=ROWS, pad: int = PAD, extra: tuple[int, int] = (0, 0)) -> Ro
         left, right = prompt_width - len(prompt), width - len(response)
         ids.append([pad] * left + prompt + response + [pad] * right)
         mask.append([False] * left + [True] * (len(prompt) + len(response)) + [False] * right)
-    return Rollout(torch.tensor(ids), torch.tensor(mask), width, torch.tensor([r[2] for r in rows]))
+    ended, unused = torch.tensor([r[2] for r in rows]), torch.zeros(len(ids), width)
+    return Rollout(torch.tensor(ids), torch.tensor(mask), width, ended, unused)
 
 
 def experience_of(rollout: Rollout, rows=ROWS, settings: PPOArguments = SETTINGS) -> Experience:
@@ -174,6 +175,7 @@ def test_padding_changes_nothing(pad):
         wide.attention_mask,
         wide.response_width,
         wide.ended,
+        wide.logprobs,
     )
     for rollout in (wide, filled):
         found = experience_of(rollout)

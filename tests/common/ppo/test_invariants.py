@@ -19,6 +19,7 @@ from common.ppo.invariants import (
     check_ratio,
     check_reference,
     check_reward_padding,
+    check_sampler,
     check_vocabulary,
     tolerance,
 )
@@ -72,7 +73,30 @@ def test_a_sound_policy_passes(kind):
     disable_dropout(actor)  # GPT-2 has some, as a module
     rollout, experience = experience_of(actor)
     check_ratio(actor, rollout, experience, 0.8, LIMIT)
+    check_sampler(rollout, experience, LIMIT)
     check_reference(experience, LIMIT)
+
+
+def test_a_sampler_with_other_weights_fails():
+    rollout = rollout_of(small_actor(VOCABULARY))
+    experience = experience_of(small_actor(VOCABULARY, seed=8))[1]
+    short = min(rollout.response_width, experience.mask.shape[1])
+    rollout.logprobs, experience.mask = rollout.logprobs[:, :short], experience.mask[:, :short]
+    experience.logprobs = experience.logprobs[:, :short]
+    with pytest.raises(UserError, match="the sampler gave a token another probability"):
+        check_sampler(rollout, experience, LIMIT)
+
+
+def test_the_sampler_counts_at_every_token_and_at_no_padding():
+    rollout, experience = experience_of(small_actor(VOCABULARY))
+    padding = ~experience.mask
+    assert padding.any()
+    rollout.logprobs = rollout.logprobs.masked_fill(padding, 9.0)
+    check_sampler(rollout, experience, LIMIT)
+    row, last = 0, int(experience.mask[0].sum()) - 1
+    rollout.logprobs[row, last] += 2 * LIMIT
+    with pytest.raises(UserError, match="the sampler"):
+        check_sampler(rollout, experience, LIMIT)
 
 
 def test_dropout_fails_the_ratio():

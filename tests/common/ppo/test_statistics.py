@@ -22,6 +22,9 @@ UPDATES = {  # sums of the updates; policy and value ones over tokens of all epo
 }
 
 
+SAMPLER_GAPS = {0: 0.25, 1: -0.5}
+
+
 def experience(index: int) -> tuple[Experience, Rollout]:
     """Five rows of one rank: per-token fields are random where real, 0 in padding."""
     draw = np.random.default_rng([11, index])
@@ -35,7 +38,8 @@ def experience(index: int) -> tuple[Experience, Rollout]:
     ids = torch.zeros(5, 2 + WIDTH, dtype=torch.long)
     attention = torch.cat([torch.ones(5, 2).bool(), mask], dim=1)
     found = Experience(ids, attention, mask, raw_scores=3 * scores, scores=scores, **numbers)
-    return found, Rollout(ids, attention, WIDTH, torch.tensor(ENDED[index]))
+    seen = found.logprobs + SAMPLER_GAPS[index]  # at padding too, where it must not count
+    return found, Rollout(ids, attention, WIDTH, torch.tensor(ENDED[index]), seen)
 
 
 def on_this_rank() -> dict[str, float]:
@@ -88,6 +92,12 @@ def test_scores_lengths_and_ends(values):
     assert values["policy/entropy"] == pytest.approx(x["entropy"].mean())
 
 
+def test_the_samplers_distance_is_absolute_and_per_token(values):
+    first, second = sum(LENGTHS[0]), sum(LENGTHS[1])
+    expected = (first * 0.25 + second * 0.5) / (first + second)
+    assert values["rollout/logprob_gap"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_kl_per_token_and_per_sequence(values):
     x = everything()
     d = x["logprobs"] - x["ref_logprobs"]
@@ -132,7 +142,7 @@ def test_explained_variance_by_hand(returns, predicted, expected):
     found = found.rows(torch.tensor([0]))  # its response has three tokens
     found.returns = torch.tensor([returns])
     found.values = torch.tensor([predicted])
-    rollout = Rollout(found.input_ids, found.attention_mask, 3, rollout.ended[:1])
+    rollout = Rollout(found.input_ids, found.attention_mask, 3, rollout.ended[:1], found.logprobs)
     sums = rollout_sums(found, rollout)
     sums |= {"updates": 0.0, "update_tokens": 0.0, "early_stops": 0.0}
     sums |= {"value_loss": 0.0, "value_clipped": 0.0}

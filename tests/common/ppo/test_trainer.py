@@ -170,6 +170,7 @@ def test_every_step_logs_what_shows_collapse(found):
         *("policy/grad_norm", "policy/learning_rate", "policy/early_stops"),
         *("value/loss", "value/clip_fraction", "value/explained_variance", "value/grad_norm"),
         *("value/learning_rate", "response/length", "response/eos_rate"),
+        "rollout/logprob_gap",
         *("time/generate", "time/score", "time/train", "time/step", "time/tokens_per_second"),
     }
     for values in found["critic_warmup"]["values"]:

@@ -28,7 +28,8 @@ def rollout_of(template, ended=(True, True, True)):
         before, after = left - len(prompt), right - len(response)
         ids.append([pad] * before + prompt + response + [pad] * after)
         mask.append([False] * before + [True] * (len(prompt) + len(response)) + [False] * after)
-    return Rollout(torch.tensor(ids), torch.tensor(mask), right, torch.tensor(ended))
+    unused = torch.zeros(len(ids), right)
+    return Rollout(torch.tensor(ids), torch.tensor(mask), right, torch.tensor(ended), unused)
 
 
 def score_by_hand(model, ids):
