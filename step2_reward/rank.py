@@ -10,8 +10,9 @@ from common.config.arguments import RunArguments, option
 from common.data.ad_moderation.labelers import rank as simulated_orders
 from common.data.ad_moderation.rubric import DOMAINS
 from common.errors import UserError
+from common.files import read_json_lines, write_json_lines
 from common.training.distributed import is_main
-from common.training.stage import Stage, read_json_lines, run_stage, write_json_lines
+from common.training.stage import Stage, run_stage
 
 
 @dataclass

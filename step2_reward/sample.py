@@ -15,12 +15,13 @@ from common.data.layouts import read_prompts
 from common.data.sources import parse_sources
 from common.data.template import Template
 from common.errors import UserError
+from common.files import write_json_lines
 from common.hybrid_engine.generation import in_batches, sample_responses
 from common.models.loading import load_causal_lm, load_tokenizer
 from common.training.distributed import device, gather_objects, is_main, rank, world_size
 from common.training.metrics import progress_bar
 from common.training.seeding import derive_seed
-from common.training.stage import Stage, run_stage, write_json_lines
+from common.training.stage import Stage, run_stage
 from common.zero.config import resolve_dtype
 
 

@@ -4,7 +4,6 @@ Precedence, lowest first: dataclass defaults, `preset:`, the YAML file, the comm
 file may hold one stage's settings at its top level or several stages' under their section names.
 """
 
-import difflib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from typing import Any, NoReturn, get_origin
 import yaml
 
 from common.config.arguments import RunArguments
-from common.errors import UserError
+from common.errors import UserError, nearest
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -197,14 +196,6 @@ def fill_placeholders(value: Any, run: str) -> Any:
 def resolved_settings(*groups: Any) -> dict[str, Any]:
     """All settings of a stage as one flat, JSON-able dict: what the run directory keeps."""
     return {name: value for group in groups for name, value in asdict(group).items()}
-
-
-def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """'; did you mean …?' for the closest known name, or else the list of known names."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{prefix}{close[0]}'?"
-    return f"; known here: {', '.join(known)}"
 
 
 def _option(argv: Sequence[str], name: str) -> str | None:

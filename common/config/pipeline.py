@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config.parsing import SECTIONS, nearest, parse_arguments, read_yaml
-from common.errors import UserError
+from common.config.parsing import SECTIONS, parse_arguments, read_yaml
+from common.errors import UserError, nearest
 
 RECORD = "pipeline.json"
 MODULES = {
@@ -122,7 +122,7 @@ def check_sections(
                     raise UserError(f"{place}: {error}") from None
                 for source in sources:
                     path = Path(source.path).expanduser()
-                    made_later = source.path.startswith(str(run))
+                    made_later = Path(source.path).is_relative_to(run)
                     if path.suffix in FILE_TYPES and not path.is_file() and not made_later:
                         raise UserError(f"{place}: no such file: {source.path}")
 

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from common.data.readers import Row, kind_of, read_rows
 from common.data.records import Message, Pair, Ranking
 from common.data.sources import DataSource
 from common.errors import UserError
+from common.files import write_json_lines
 
 
 def aggregate(ranks: Sequence[Sequence[float]]) -> list[float]:
@@ -103,15 +103,7 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     A prompt of a single user message is a string, and so are its responses; a longer one is a
     list of messages, and so are they. The file appears under its name only when it is whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for pair in pairs:
-                file.write(json.dumps(_row_of(pair), ensure_ascii=False) + "\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_json_lines(path, map(_row_of, pairs))
 
 
 def read_pairs(path: Path) -> list[Pair]:

@@ -1,6 +1,5 @@
 """Where data comes from: a file or a hub data set, and how it is to be read."""
 
-import difflib
 import json
 import math
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, nearest
 
 COLUMNS = (
     "messages",
@@ -85,7 +84,7 @@ def _parse_source(value: str | dict[str, Any], place: str) -> DataSource:
     known = [f.name for f in fields(DataSource)]
     for key in value:
         if key not in known:
-            raise UserError(f"{place}: unknown key '{key}'{_nearest(str(key), known)}")
+            raise UserError(f"{place}: unknown key '{key}'{nearest(str(key), known)}")
     given = {"name": Path(str(value.get("path", ""))).stem}
     given |= {k: v for k, v in value.items() if v is not None}
     source = DataSource(**{"path": "", **given})
@@ -121,10 +120,5 @@ def _check(source: DataSource, place: str) -> None:
                 hint = f" (ours comes first: did you mean {{{columns[name]}: {name}}}?)"
             raise UserError(
                 f"{place}: `columns` maps '{name}', which no reader looks for"
-                f"{hint or _nearest(str(name), COLUMNS)}"
+                f"{hint or nearest(str(name), COLUMNS)}"
             )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"

@@ -17,6 +17,7 @@ from common.data.sources import parse_sources
 from common.data.template import Template
 from common.errors import UserError
 from common.evaluation.policy import mean_of, respond
+from common.files import write_json_lines
 from common.hybrid_engine.generation import sample_responses
 from common.models.loading import load_causal_lm, load_tokenizer
 from common.models.scalar import load_scalar_model
@@ -24,7 +25,7 @@ from common.reward.scoring import RewardScorer
 from common.training.distributed import device, is_main, rank
 from common.training.metrics import progress_bar
 from common.training.seeding import derive_seed
-from common.training.stage import Stage, run_stage, write_json_lines
+from common.training.stage import Stage, run_stage
 from common.zero.config import resolve_dtype
 
 

@@ -19,6 +19,7 @@ from common.evaluation.plots import make_plots
 from common.evaluation.run_files import (
     METRIC_STAGES,
     MODELS,
+    PREPARING,
     STAGES,
     Metrics,
     Response,
@@ -32,9 +33,9 @@ from common.evaluation.summary import (
     judged,
     splits_of,
     write_summary,
-    write_text,
 )
 from common.evaluation.terminal import terminal_table
+from common.files import write_text
 
 _TITLES = {
     "data": "Files of the embedded domain",
@@ -110,7 +111,7 @@ def report_text(
 
 def _header(name: str, summary: dict[str, Any], configs: Sequence[str]) -> list[str]:
     stages = summary["stages"]
-    missing = [stage for stage in STAGES if stage not in stages]
+    missing = [stage for stage in STAGES if stage not in stages and stage not in PREPARING]
     versions = ", ".join(f"{package} {version}" for package, version in summary["versions"].items())
     lines = [
         f"# Run {cell(name)}",
@@ -244,6 +245,8 @@ def _stages(stages: Mapping[str, dict[str, Any]], metrics: Mapping[str, Metrics]
     for stage in STAGES:
         result = stages.get(stage)
         logged = stage in metrics and metrics[stage].series
+        if result is None and stage in PREPARING:
+            continue
         lines += ["", f"### {_TITLES[stage]}", ""]
         if result is None:
             lines.append(

@@ -13,6 +13,9 @@ from common.errors import UserError
 STAGES = ("data", "sft", "sample", "rank", "pairs", "reward", "rlhf", "evaluation")
 """In the order in which they run; each leaves `RUN/<stage>/result.json`."""
 
+PREPARING = ("data", "pairs")
+"""Stages that prepare files for others: a run without them lacks nothing that is worth saying."""
+
 METRIC_STAGES = ("sft", "reward", "rlhf")
 """The stages that train, and so write `RUN/<stage>/metrics.jsonl`."""
 

@@ -4,9 +4,7 @@ Overall scores are 0–100 (`common.evaluation.criteria`); criteria are percent 
 possible, as in the paper's Table 3. The unit of every interval is the prompt.
 """
 
-import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from common.evaluation.run_files import (
     read_result,
 )
 from common.evaluation.statistics import bootstrap_ci, mean_by_prompt, win_tie_loss
+from common.files import write_json
 
 REWARD_JUDGE_NOTE = (
     "No rubric scored these responses. They are compared by the reward model's score, which is "
@@ -89,15 +88,8 @@ def build_summary(run: Path) -> dict[str, Any]:
 def write_summary(run: Path, summary: dict[str, Any]) -> Path:
     """Writes `RUN/summary.json` (strict JSON, replaced as a whole) and gives its path."""
     path = run / "summary.json"
-    write_text(path, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, summary)
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file as a whole: a reader sees the old text or the new, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def splits_of(block: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """What every stage's `main` does around its own work: arguments, ranks, folder, result, errors."""
 
 import contextlib
-import json
 import os
 import platform
 import sys
@@ -15,6 +14,7 @@ import yaml
 from common.config.arguments import RunArguments
 from common.config.parsing import parse_arguments, resolved_settings
 from common.errors import UserError
+from common.files import write_json, write_text
 from common.training.distributed import barrier, is_main
 from common.training.engine import process_group
 from common.training.metrics import MetricsWriter
@@ -79,7 +79,7 @@ def run_stage(
                 stage.folder.mkdir(parents=True, exist_ok=True)
                 (stage.folder / "result.json").unlink(missing_ok=True)
                 text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-                (stage.folder / "config.yaml").write_text(text, encoding="utf-8")
+                write_text(stage.folder / "config.yaml", text)
             body(stage, *groups)
     except UserError as error:
         number = os.environ.get("RANK", "0")
@@ -118,35 +118,6 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON beside its place and renames it: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.rename(path)
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file that a stage of ours wrote.
-
-    Raises:
-        UserError: the file is missing: the stage that writes it has not run.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; run the stage that writes it first")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
-def write_json_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes JSON lines beside their place and renames the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    partial.rename(path)
 
 
 def _has_gpu() -> bool:

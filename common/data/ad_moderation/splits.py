@@ -5,8 +5,6 @@ disjoint however large each of them is, and a larger size only appends rows.
 """
 
 import hashlib
-import json
-import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -17,6 +15,7 @@ from common.data.ad_moderation.answers import draw_answer, right_and_wrong
 from common.data.ad_moderation.general import draw_general, draw_general_answer
 from common.data.ad_moderation.tasks import Task, draw_task
 from common.errors import UserError
+from common.files import write_json_lines
 
 GENERAL_SHARES: dict[str, float] = {
     "sft_general": 1.0,
@@ -128,18 +127,6 @@ def _rows(seed: int, split: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes JSON lines; the file appears under its name only when it is whole."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def write_splits(directory: Path, *, seed: int, sizes: Sizes | None = None) -> dict[str, int]:
     """Writes every split as `directory/NAME.jsonl` and returns the number of rows of each.
 
@@ -149,7 +136,6 @@ def write_splits(directory: Path, *, seed: int, sizes: Sizes | None = None) -> d
     Raises:
         UserError: a size asks for more distinct prompts than the domain has.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     counts = {}
     for field in fields(Sizes):
         name, size = field.name, getattr(sizes or Sizes(), field.name)
@@ -159,6 +145,6 @@ def write_splits(directory: Path, *, seed: int, sizes: Sizes | None = None) -> d
                 f"the split {name} of the embedded domain has only {len(rows)} distinct prompts, "
                 f"{size} were asked for: ask for fewer"
             )
-        _write(directory / f"{name}.jsonl", rows)
+        write_json_lines(directory / f"{name}.jsonl", rows)
         counts[name] = len(rows)
     return counts

@@ -13,14 +13,13 @@ from common.config.parsing import (
     PRESETS,
     SECTIONS,
     fill_placeholders,
-    nearest,
     parse_arguments,
     preset_names,
     read_yaml,
     resolved_settings,
 )
 from common.config.pipeline import MODULES
-from common.errors import UserError
+from common.errors import UserError, nearest
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,0 +1,54 @@
+"""Files of a run, each replaced as a whole: a reader sees the old one or the new, never half."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 beside the file's place, then renames; makes the folder where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes indented JSON; strict, so NaN is refused."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one object a line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file that a stage of ours wrote.
+
+    Raises:
+        UserError: the file is missing (the stage that writes it has not run), or a line is no
+            JSON object; names the line.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run the stage that writes it first")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: this line is not a JSON object")
+        rows.append(row)
+    return rows
