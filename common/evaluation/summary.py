@@ -54,7 +54,7 @@ def build_summary(run: Path) -> dict[str, Any]:
     has_metrics = any((run / stage / "metrics.jsonl").is_file() for stage in METRIC_STAGES)
     if not found and not responses and not has_metrics:
         raise UserError(
-            f"{run / STAGES[0] / 'result.json'}: not found, nor any other stage's result, metrics "
+            f"{run / 'sft' / 'result.json'}: not found, nor any other stage's result, metrics "
             "or responses. Give the folder of a run in which at least one stage has finished."
         )
     for stage, result in found.items():
