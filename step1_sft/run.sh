@@ -5,4 +5,4 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/../launch/env.sh"
-launch_stage "${RANKS:-$((GPUS > 0 ? GPUS : 1))}" "$here/main.py" "$@"
+launch_stage "${RANKS:-$((GPUS > 0 ? GPUS : 1))}" "$here/main.py" "$@"; exit

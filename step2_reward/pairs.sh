@@ -5,4 +5,4 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/../launch/env.sh"
-"$PYTHON" "$here/pairs.py" "$@"
+exec "$PYTHON" "$here/pairs.py" "$@"
