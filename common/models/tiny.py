@@ -19,7 +19,8 @@ class TinyArguments:
 
     tiny_layers: int = option(3, "decoder layers of the model `tiny`")
     tiny_width: int = option(128, "hidden size of the model `tiny`")
-    tiny_heads: int = option(8, "attention heads of the model `tiny`")
+    # With 8 heads, 16 wide, one run in six never learned to copy a brand name; 4 heads always have.
+    tiny_heads: int = option(4, "attention heads of the model `tiny`")
     tiny_vocabulary: int = option(1536, "tokens of the byte-level BPE of the model `tiny`")
 
 

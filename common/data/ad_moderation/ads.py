@@ -9,7 +9,7 @@ from common.data.ad_moderation.vocabulary import Pool
 TWO_VIOLATIONS_SHARE = 0.15
 """Share of the violating ads that carry two violations, of different policies."""
 
-CONDITIONAL_SHARE = 0.20
+CONDITIONAL_SHARE = 0.24
 """Share of violations that belong to a conditional policy (who or where decides)."""
 
 ALLOWED_SHARE = 0.60

@@ -14,7 +14,7 @@ from common.data.ad_moderation.vocabulary import Pool
 
 TaskName = Literal["policy", "compliance", "rewrite"]
 
-TASK_SHARES: dict[TaskName, float] = {"policy": 0.45, "compliance": 0.30, "rewrite": 0.25}
+TASK_SHARES: dict[TaskName, float] = {"policy": 0.42, "compliance": 0.28, "rewrite": 0.30}
 CLEAN_SHARES: dict[TaskName, float] = {"policy": 0.12, "compliance": 0.32, "rewrite": 0.0}
 """Share of ads without a violation, by task: 15 % over all. A rewrite needs one to remove."""
 
