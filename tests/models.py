@@ -10,6 +10,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedTokenizerFast,
@@ -36,22 +38,28 @@ def byte_tokenizer(pad: str = "<pad>") -> PreTrainedTokenizerFast:
 
 
 def tiny_causal_lm(kind: str, vocabulary: int = 259, seed: int = 0) -> Any:
-    """A two-layer Llama, GPT-2 or OPT of width 16 in eval mode, weights large enough to matter."""
+    """A two-layer model of width 16 in eval mode, weights large enough to matter.
+
+    Args:
+        kind: llama, gpt2, opt, or mistral, which sees only four tokens back.
+    """
     torch.manual_seed(seed)
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    if kind == "llama":
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=vocabulary,
-                hidden_size=WIDTH,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=256,
-                tie_word_embeddings=True,
-                **special,
-            )
-        )
+    if kind in ("llama", "mistral"):
+        shape = {
+            "vocab_size": vocabulary,
+            "hidden_size": WIDTH,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 256,
+            "tie_word_embeddings": True,
+        }
+        if kind == "llama":
+            model = LlamaForCausalLM(LlamaConfig(**shape, **special))
+        else:
+            extra = {"num_key_value_heads": 1, "sliding_window": 4}
+            model = MistralForCausalLM(MistralConfig(**shape, **extra, **special))
     elif kind == "gpt2":
         model = GPT2LMHeadModel(
             GPT2Config(

@@ -25,8 +25,8 @@ def blend(sets: Sequence[Sequence[T]], weights: Sequence[float], *, seed: int) -
     """One epoch of several data sets, shuffled.
 
     Each example of a set with weight w comes up w times in expectation: at weight 2 twice, at 0.5
-    a half of the set drawn by `seed`, at 1.5 each once and a drawn half once more. Give each
-    epoch a seed of its own to draw other halves.
+    a half of the set drawn by `seed`, at 1.5 each once and a drawn half once more. What is drawn is
+    drawn once: at 0.5 the other half of the set is not seen in later epochs either.
 
     Raises:
         UserError: nothing is left.

@@ -18,21 +18,16 @@ from common.errors import UserError
 from common.models.tiny import TinyArguments
 from common.training.stage import Stage
 from step1_sft.main import SFTArguments
+from tests import inputs
+from tests.inputs import Trains, argument_groups, stop_before_training
 from tests.models import save_tiny, tiny_causal_lm
 
 GOOD = [{"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(20)]
 
 
-class Trains(Exception):
-    """The stage got as far as building its engine."""
-
-
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
-    def build_engine(*args, **kwargs):
-        raise Trains
-
-    monkeypatch.setattr(stage1, "build_engine", build_engine)
+    stop_before_training(monkeypatch, stage1)
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +36,19 @@ def model(tmp_path_factory):
 
 
 def write(tmp_path, rows, name: str = "train.jsonl") -> str:
-    """A file of these rows; a row that is a string is written as it is."""
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return str(tmp_path / name)
+    return inputs.write(tmp_path, rows, name)
 
 
 def run_stage1(tmp_path, model: str, data: list[str], **changes) -> None:
     """`main` with these settings, each given to the dataclass that has it."""
     text = {"max_prompt_tokens": 200, "max_response_tokens": 50, "scrub_pii": False}
-    groups = []
-    settings = {"model": model, "data": data, **text, **changes}
-    for kind in (
+    kinds = (
         *(SFTArguments, ModelArguments, TinyArguments, TextArguments),
         *(LoraArguments, ZeroArguments, OptimizerArguments),
-    ):
-        known = kind.__dataclass_fields__
-        groups.append(kind(**{k: settings.pop(k) for k in list(settings) if k in known}))
-    assert not settings
+    )
+    settings = {"model": model, "data": data, **text, **changes}
     run = RunArguments(run=str(tmp_path / "run"), progress=False)
-    stage1.main(Stage("sft", run, {}), run, *groups)
+    stage1.main(Stage("sft", run, {}), run, *argument_groups(kinds, settings))
 
 
 def refused(tmp_path, model: str, data: list[str], **changes) -> str:

@@ -22,6 +22,8 @@ from step2_reward.main import RewardStageArguments
 from step2_reward.pairs import PairsArguments
 from step2_reward.rank import RankArguments
 from step2_reward.sample import SampleArguments
+from tests import inputs
+from tests.inputs import Trains, stop_before_training
 from tests.models import save_tiny, tiny_causal_lm
 
 FIVE = ["best", "good", "fair", "poor", "worst"]
@@ -31,16 +33,9 @@ GOOD = [
 TEXT = TextArguments(max_prompt_tokens=200, max_response_tokens=50)
 
 
-class Trains(Exception):
-    """The stage got as far as building its engine."""
-
-
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
-    def build_engine(*args, **kwargs):
-        raise Trains
-
-    monkeypatch.setattr(stage2, "build_engine", build_engine)
+    stop_before_training(monkeypatch, stage2)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +44,7 @@ def model(tmp_path_factory):
 
 
 def write(tmp_path, rows, name: str = "rankings.jsonl") -> str:
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return str(tmp_path / name)
+    return inputs.write(tmp_path, rows, name)
 
 
 def stage_of(tmp_path, name: str) -> tuple[Stage, RunArguments]:

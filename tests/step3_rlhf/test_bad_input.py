@@ -1,6 +1,5 @@
 """Stage 3 refuses bad prompts, and models that don't fit together, before any engine is built."""
 
-import json
 import warnings
 
 import pytest
@@ -21,21 +20,16 @@ from common.evaluation.judge import judge
 from common.ppo.arguments import PPOArguments
 from common.training.stage import Stage
 from step3_rlhf.main import RLHFArguments
+from tests import inputs
+from tests.inputs import Trains, argument_groups, stop_before_training
 from tests.models import byte_tokenizer, save_tiny, tiny_causal_lm
 
 GOOD = [{"prompt": f"question {i}"} for i in range(8)]
 
 
-class Trains(Exception):
-    """The stage got as far as building its engines."""
-
-
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
-    def build_engine(*args, **kwargs):
-        raise Trains
-
-    monkeypatch.setattr(build, "build_engine", build_engine)
+    stop_before_training(monkeypatch, build)
 
 
 def save_reward(folder, tokenizer=None):
@@ -56,9 +50,7 @@ def models(tmp_path_factory):
 
 
 def write(tmp_path, rows, name: str = "prompts.jsonl") -> str:
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return str(tmp_path / name)
+    return inputs.write(tmp_path, rows, name)
 
 
 def run_stage3(tmp_path, models: dict[str, str], data: list[str], **changes) -> None:
@@ -73,16 +65,12 @@ def run_stage3(tmp_path, models: dict[str, str], data: list[str], **changes) -> 
         "mini_batch_size": 8,
         **changes,
     }
-    groups = []
-    for kind in (
+    kinds = (
         *(RLHFArguments, PPOArguments, ModelArguments, TextArguments),
         *(SamplingArguments, LoraArguments, ZeroArguments),
-    ):
-        known = kind.__dataclass_fields__
-        groups.append(kind(**{k: settings.pop(k) for k in list(settings) if k in known}))
-    assert not settings
+    )
     run = RunArguments(run=str(tmp_path / "run"), progress=False)
-    stage3.main(Stage("rlhf", run, {}), run, *groups)
+    stage3.main(Stage("rlhf", run, {}), run, *argument_groups(kinds, settings))
 
 
 def refused(tmp_path, models, data, **changes) -> str:

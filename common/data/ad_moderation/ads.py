@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from common.data.ad_moderation import vocabulary as words
 from common.data.ad_moderation.vocabulary import Pool
 
-TWO_VIOLATIONS_SHARE = 0.15
+TWO_VIOLATIONS_SHARE = 0.12
 """Share of the violating ads that carry two violations, of different policies."""
 
-CONDITIONAL_SHARE = 0.24
+CONDITIONAL_SHARE = 0.20
 """Share of violations that belong to a conditional policy (who or where decides)."""
 
 ALLOWED_SHARE = 0.60

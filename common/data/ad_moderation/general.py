@@ -21,23 +21,22 @@ GENERAL_STYLES: dict[str, float] = {
 """Mixture of the general SFT targets: mostly right."""
 
 WORLD_SHARES: dict[str, float] = {
-    "opposite": 0.40,
-    "capital": 0.22,
-    "colour": 0.16,
-    "plural": 0.22,
+    "opposite": 0.36,
+    "capital": 0.18,
+    "colour": 0.20,
+    "plural": 0.26,
 }
 
 _OPPOSITES = dict(
     pair.split("/")
     for pair in "hot/cold big/small up/down day/night open/closed wet/dry fast/slow hard/soft "
-    "full/empty light/dark old/young good/bad rich/poor early/late high/low long/short".split()
+    "full/empty old/young".split()
 )
 _OPPOSITES |= {second: first for first, second in _OPPOSITES.items()}
 _CAPITALS = dict(
     pair.split("/")
     for pair in "France/Paris Italy/Rome Spain/Madrid Japan/Tokyo Egypt/Cairo Greece/Athens "
-    "Norway/Oslo Peru/Lima Cuba/Havana Kenya/Nairobi Austria/Vienna Poland/Warsaw "
-    "Ireland/Dublin Portugal/Lisbon China/Beijing Russia/Moscow".split()
+    "Norway/Oslo Peru/Lima Cuba/Havana Kenya/Nairobi".split()
 )
 _COLOURS = dict(
     pair.split("/")

@@ -19,8 +19,8 @@ from common.files import write_json_lines
 
 GENERAL_SHARES: dict[str, float] = {
     "sft_general": 1.0,
-    "reward_prompts": 0.24,
-    "rlhf_prompts": 0.18,
+    "reward_prompts": 0.19,
+    "rlhf_prompts": 0.17,
     "eval_general": 1.0,
 }
 """Share of general questions among a split's prompts, 0 where not given. A reward model that has
@@ -52,7 +52,7 @@ class Sizes:
     """Rows of each split."""
 
     sft: int = 27000
-    sft_general: int = 1200
+    sft_general: int = 900
     reward_prompts: int = 5600
     rlhf_prompts: int = 3000
     eval_seen: int = 200

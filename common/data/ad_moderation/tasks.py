@@ -14,9 +14,9 @@ from common.data.ad_moderation.vocabulary import Pool
 
 TaskName = Literal["policy", "compliance", "rewrite"]
 
-TASK_SHARES: dict[TaskName, float] = {"policy": 0.42, "compliance": 0.28, "rewrite": 0.30}
+TASK_SHARES: dict[TaskName, float] = {"policy": 0.42, "compliance": 0.30, "rewrite": 0.28}
 CLEAN_SHARES: dict[TaskName, float] = {"policy": 0.12, "compliance": 0.32, "rewrite": 0.0}
-"""Share of ads without a violation, by task: 15 % over all. A rewrite needs one to remove."""
+"""Share of ads without a violation, by task: 14 % over all. A rewrite needs one to remove."""
 
 HINT_SHARE = 0.5
 """Share of the rewrite prompts with one violation that say what is wrong, in some wording."""
@@ -48,6 +48,9 @@ QUESTIONS: dict[TaskName, dict[Pool, tuple[str, ...]]] = {
             "Is it compliant? Name any policy it breaks and why.",
             "Should we accept it? Say which policy and why.",
             "Is this ad fine? Give the policy and the reason.",
+            "Could we accept it? Say why and name the policy.",
+            "May this ad run? Give the reason and the policy.",
+            "Can they run this ad? Name the policy and say why.",
         ),
         "unseen": (
             "Can we accept it? Name the policy and say why.",
