@@ -74,8 +74,8 @@ def test_general_answers_are_right_or_wrong_as_they_should_be():
 
 
 KNOWN = {
-    "opposite": "cold/hot small/big empty/full late/early low/high",
-    "capital": "Peru/Lima Kenya/Nairobi Poland/Warsaw Portugal/Lisbon Egypt/Cairo",
+    "opposite": "cold/hot small/big empty/full slow/fast young/old",
+    "capital": "Peru/Lima Kenya/Nairobi Norway/Oslo Greece/Athens Egypt/Cairo",
     "colour": "coal/black lemon/yellow grass/green blood/red milk/white",
     "plural": "foot/feet mouse/mice child/children cat/cats star/stars",
 }
