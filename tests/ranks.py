@@ -5,6 +5,7 @@ import importlib
 import os
 import pickle
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -102,6 +103,9 @@ def _run_rank(
     # before this one's error is seen.
     if dist.is_initialized():
         dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # see `common.training.stage.leave`
 
 
 def _result_path(folder: str, rank: int) -> Path:

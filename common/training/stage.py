@@ -1,5 +1,6 @@
 """What every stage's `main` does around its own work: arguments, ranks, folder, result, errors."""
 
+import atexit
 import contextlib
 import os
 import platform
@@ -88,7 +89,22 @@ def run_stage(
             time.sleep(SECONDS_FOR_RANK_0)
         where = "" if number == "0" else f" (rank {number})"
         print(f"{name}: error{where}: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        leave(2) if distributed else sys.exit(2)
+    if distributed:
+        leave(0)
+
+
+def leave(code: int) -> None:
+    """Ends the process without tearing the interpreter down.
+
+    DeepSpeed's module-level caches keep process groups, and with them gloo's threads, alive to the
+    very end. One that lets go of a tensor while the interpreter is being torn down aborts the
+    process ("terminate called without an active exception", code -6) after all its work is done.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def quiet_libraries() -> None:
