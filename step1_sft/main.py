@@ -27,6 +27,7 @@ from common.data.template import Template
 from common.errors import UserError
 from common.models.cards import model_card
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, stop_at
+from common.models.policy import PolicyModel
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.distributed import barrier, is_main, world_size
 from common.training.engine import build_engine
@@ -104,7 +105,7 @@ def main(
         for part in (train_set, held_out_set)
     )
     engine = build_engine(
-        model,
+        PolicyModel(model),
         zero=zero,
         dtype=dtype,
         optimizer=optimizer,

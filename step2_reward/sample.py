@@ -16,10 +16,11 @@ from common.data.sources import parse_sources
 from common.data.template import Template
 from common.errors import UserError
 from common.files import write_json_lines
-from common.hybrid_engine.generation import in_batches, sample_responses
+from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm, load_tokenizer
 from common.training.distributed import device, gather_objects, is_main, rank, world_size
 from common.training.metrics import progress_bar
+from common.training.padding import in_batches
 from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
 from common.zero.config import resolve_dtype
@@ -35,7 +36,18 @@ class SampleArguments:
     redraws: int = option(3, "how often missing distinct responses are drawn again")
 
 
-ARGUMENTS = (RunArguments, SampleArguments, ModelArguments, TextArguments, SamplingArguments)
+WAVE = 16
+"""Batches of responses that are asked for at a time: as rows end, waiting ones take their places,
+and only at the end of a wave do places stay empty."""
+
+ARGUMENTS = (
+    RunArguments,
+    SampleArguments,
+    ModelArguments,
+    TextArguments,
+    SamplingArguments,
+    RolloutArguments,
+)
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
 
@@ -46,6 +58,7 @@ def main(
     model_settings: ModelArguments,
     text: TextArguments,
     sampling: SamplingArguments,
+    rollout: RolloutArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     path = sample.model or str(stage.models / "sft")
@@ -54,25 +67,37 @@ def main(
     prompts, counts = encode_prompts(read_prompts(parse_sources(sample.data)), template, text)
     stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
     model = load_causal_lm(path, model_settings).to(device(), resolve_dtype(model_settings.dtype))
-    model.eval()
+    rollouts = HybridRollout(
+        model.eval(),
+        sampling,
+        rollout,
+        eos_id=template.end_id,
+        pad_id=tokenizer.pad_token_id,
+        max_new_tokens=text.max_response_tokens,
+    )
 
     mine = list(range(rank(), len(prompts), world_size()))
     found: dict[int, list[dict[str, Any]]] = {i: [] for i in mine}
     drawn = 0
     with progress_bar(len(mine) * sample.responses, "stage 2, sampling", shown=run.progress) as bar:
         for attempt in range(1 + sample.redraws):
-            wanted = [i for i in mine for _ in range(sample.responses - len(found[i]))]
-            wanted.sort(key=lambda i: len(prompts[i].ids))
-            for number, part in enumerate(in_batches(len(wanted), sampling.generation_batch_size)):
-                rows = wanted[part]
-                responses = draw(
-                    model,
-                    [prompts[i] for i in rows],
-                    template,
-                    text.max_response_tokens,
-                    sampling,
-                    derive_seed(run.seed, "sample", attempt, number, rank()),
+            wanted = [
+                (i, i * sample.responses + n)
+                for i in sorted(mine, key=lambda i: len(prompts[i].ids))
+                for n in range(len(found[i]), sample.responses)
+            ]
+            for part in in_batches(len(wanted), WAVE * sampling.generation_batch_size):
+                rows = [i for i, _ in wanted[part]]
+                rolled = rollouts.respond(
+                    [prompts[i].ids for i in rows],
+                    derive_seed(run.seed, "sample", attempt),
+                    streams=[stream for _, stream in wanted[part]],
+                    check=attempt == 0 and part.start == 0,
                 )
+                responses = [
+                    {"text": template.decode_response(ids), "ended": ended}
+                    for ids, ended in zip(rolled.response_ids(), rolled.ended.tolist(), strict=True)
+                ]
                 drawn += len(rows)
                 bar.update(
                     sum(add_distinct(found[i], r) for i, r in zip(rows, responses, strict=True))
@@ -106,30 +131,6 @@ def main(
         f"{kept} distinct responses to {len(rows)} prompts"
         + (f" ({short} prompts have fewer than {sample.responses})" if short else ""),
     )
-
-
-def draw(
-    model: Any,
-    prompts: list[EncodedPrompt],
-    template: Template,
-    max_new_tokens: int,
-    sampling: SamplingArguments,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """One response a prompt: its text, and whether it ended by itself."""
-    rollout = sample_responses(
-        model,
-        [p.ids for p in prompts],
-        eos_id=template.end_id,
-        pad_id=template.tokenizer.pad_token_id,
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        seed=seed,
-    )
-    return [
-        {"text": template.decode_response(ids), "ended": ended}
-        for ids, ended in zip(rollout.response_ids(), rollout.ended.tolist(), strict=True)
-    ]
 
 
 def add_distinct(kept: list[dict[str, Any]], response: dict[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from common.data.layouts import read_prompts
 from common.data.sources import parse_sources
 from common.data.template import Template
 from common.evaluation.policy import mean_of, respond
+from common.hybrid_engine.engine import RolloutArguments
 from common.models.cards import model_card
 from common.models.loading import load_tokenizer, save_model
 from common.ppo.arguments import PPOArguments
@@ -53,6 +54,7 @@ ARGUMENTS = (
     ModelArguments,
     TextArguments,
     SamplingArguments,
+    RolloutArguments,
     LoraArguments,
     ZeroArguments,
 )
@@ -67,6 +69,7 @@ def main(
     model_settings: ModelArguments,
     text: TextArguments,
     sampling: SamplingArguments,
+    rollout: RolloutArguments,
     lora: LoraArguments,
     zero: ZeroArguments,
 ) -> None:
@@ -90,6 +93,7 @@ def main(
         text,
         ppo,
         sampling,
+        rollout,
         model_settings,
         lora,
         zero,
@@ -139,8 +143,7 @@ def evaluate(trainer: PPOTrainer, prompts: list[EncodedPrompt], batch_size: int)
     rows = respond(
         prompts,
         trainer.template,
-        lambda batch, number: trainer.generate(batch, "evaluation", number),
-        batch_size,
+        lambda batch, places: trainer.generate(batch, "evaluation", 0, places),
         lambda rollout, batch: trainer.reward.score_rollout(
             rollout, [p.record.messages for p in batch], batch_size
         ).tolist(),

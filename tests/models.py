@@ -15,6 +15,8 @@ from transformers import (
     OPTConfig,
     OPTForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 WIDTH = 16
@@ -41,11 +43,12 @@ def tiny_causal_lm(kind: str, vocabulary: int = 259, seed: int = 0) -> Any:
     """A two-layer model of width 16 in eval mode, weights large enough to matter.
 
     Args:
-        kind: llama, gpt2, opt, or mistral, which sees only four tokens back.
+        kind: llama, llama-gqa (two query heads a key head), gpt2, opt, qwen2 (one layer sees four
+            tokens back, one all), or mistral (sees only four tokens back).
     """
     torch.manual_seed(seed)
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    if kind in ("llama", "mistral"):
+    if kind in ("llama", "llama-gqa", "mistral", "qwen2"):
         shape = {
             "vocab_size": vocabulary,
             "hidden_size": WIDTH,
@@ -57,6 +60,12 @@ def tiny_causal_lm(kind: str, vocabulary: int = 259, seed: int = 0) -> Any:
         }
         if kind == "llama":
             model = LlamaForCausalLM(LlamaConfig(**shape, **special))
+        elif kind == "llama-gqa":
+            model = LlamaForCausalLM(LlamaConfig(num_key_value_heads=1, **shape, **special))
+        elif kind == "qwen2":
+            window = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+            extra = {"num_key_value_heads": 1, **window}
+            model = Qwen2ForCausalLM(Qwen2Config(**shape, **extra, **special))
         else:
             extra = {"num_key_value_heads": 1, "sliding_window": 4}
             model = MistralForCausalLM(MistralConfig(**shape, **extra, **special))

@@ -129,7 +129,11 @@ class SamplingArguments:
     temperature: float = option(1.0, "logits are divided by it; PPO's log-probabilities too")
     top_k: int = option(0, "keep only the k likeliest tokens; 0 keeps all")
     top_p: float = option(1.0, "keep the likeliest tokens of this total probability")
-    generation_batch_size: int = option(64, "prompts generated for at a time, on each rank")
+    repetition_penalty: float = option(
+        1.0, "above 1: tokens that the prompt or response has already get less likely"
+    )
+    min_response_tokens: int = option(0, "the end token is barred before so many tokens")
+    generation_batch_size: int = option(64, "responses generated at a time, on each rank")
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -139,4 +143,6 @@ class SamplingArguments:
             )
         if not 0 < self.top_p <= 1 or self.top_k < 0:
             raise UserError(f"top_p ({self.top_p}) must lie in (0, 1], top_k ({self.top_k}) >= 0")
+        check_range(self, 0, "repetition_penalty", above=True)
+        check_range(self, 0, "min_response_tokens")
         check_range(self, 1, "generation_batch_size")

@@ -18,11 +18,11 @@ from common.data.template import Template
 from common.errors import UserError
 from common.evaluation.policy import mean_of, respond
 from common.files import write_json_lines
-from common.hybrid_engine.generation import sample_responses
+from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm, load_tokenizer
 from common.models.scalar import load_scalar_model
 from common.reward.scoring import RewardScorer
-from common.training.distributed import device, is_main, rank
+from common.training.distributed import device, is_main
 from common.training.metrics import progress_bar
 from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
@@ -43,7 +43,14 @@ class EvaluationArguments:
     limit: int = option(0, "prompts per split; 0 takes all")
 
 
-ARGUMENTS = (RunArguments, EvaluationArguments, ModelArguments, TextArguments, SamplingArguments)
+ARGUMENTS = (
+    RunArguments,
+    EvaluationArguments,
+    ModelArguments,
+    TextArguments,
+    SamplingArguments,
+    RolloutArguments,
+)
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
 
@@ -54,6 +61,7 @@ def main(
     model_settings: ModelArguments,
     text: TextArguments,
     sampling: SamplingArguments,
+    rollout: RolloutArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     paths = {
@@ -76,6 +84,14 @@ def main(
             tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
             template = Template(tokenizer, text.template)
             model = load_causal_lm(path, model_settings).to(device(), dtype).eval()
+            rollouts = HybridRollout(
+                model,
+                sampling,
+                rollout,
+                eos_id=template.end_id,
+                pad_id=tokenizer.pad_token_id,
+                max_new_tokens=text.max_response_tokens,
+            )
             scorer = reward_scorer(stage, settings, model_settings, text, template)
             for split, records in splits.items():
                 prompts, counts = encode_prompts(records, template, text)
@@ -86,14 +102,13 @@ def main(
                 for number in range(passes):
                     greedy = number == settings.samples
                     answers = answer(
-                        model,
+                        rollouts,
                         prompts,
                         template,
-                        text,
-                        sampling,
                         scorer,
                         seed=derive_seed(run.seed, "final evaluation", split, number),
                         greedy=greedy,
+                        check=number == 0,
                     )
                     rows += [
                         {
@@ -127,34 +142,24 @@ def main(
 
 
 def answer(
-    model: Any,
+    rollouts: HybridRollout,
     prompts: list[EncodedPrompt],
     template: Template,
-    text: TextArguments,
-    sampling: SamplingArguments,
     scorer: RewardScorer,
     *,
     seed: int,
     greedy: bool,
+    check: bool,
 ) -> list[dict[str, Any]]:
     """One judged response a prompt. A collective."""
-    size = sampling.generation_batch_size
     return respond(
         prompts,
         template,
-        lambda batch, number: sample_responses(
-            model,
-            [p.ids for p in batch],
-            eos_id=template.end_id,
-            pad_id=template.tokenizer.pad_token_id,
-            max_new_tokens=text.max_response_tokens,
-            sampling=sampling,
-            seed=derive_seed(seed, number, rank()),
-            greedy=greedy,
+        lambda batch, places: rollouts.respond(
+            [p.ids for p in batch], seed, streams=places, greedy=greedy, check=check
         ),
-        size,
         lambda rollout, batch: scorer.score_rollout(
-            rollout, [p.record.messages for p in batch], size
+            rollout, [p.record.messages for p in batch], rollouts.sampling.generation_batch_size
         ).tolist(),
     )
 

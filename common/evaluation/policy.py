@@ -6,18 +6,17 @@ from typing import Any
 from common.data.encoding import EncodedPrompt
 from common.data.template import Template
 from common.evaluation.judge import judge
-from common.hybrid_engine.generation import Rollout, in_batches
+from common.hybrid_engine.rollout import Rollout
 from common.training.distributed import gather_objects, rank, world_size
 
-Generate = Callable[[Sequence[EncodedPrompt], int], Rollout]
-"""(prompts of one batch, number of the batch) -> responses."""
+Generate = Callable[[Sequence[EncodedPrompt], Sequence[int]], Rollout]
+"""(this rank's prompts, their places among all prompts) -> responses."""
 
 
 def respond(
     prompts: Sequence[EncodedPrompt],
     template: Template,
     generate: Generate,
-    batch_size: int,
     score: Callable[[Rollout, Sequence[EncodedPrompt]], list[float]] | None = None,
 ) -> list[dict[str, Any]]:
     """One judged response for each prompt, on every rank and in the prompts' order. A collective.
@@ -26,8 +25,7 @@ def respond(
     prompt, so that all ranks generate equally often.
 
     Args:
-        batch_size: prompts per `generate` on each rank.
-        score: raw scores of the reward model for one batch.
+        score: raw scores of the reward model.
 
     Returns:
         rows with prompt, response, ended, tokens, criteria, overall, reward (None where unknown).
@@ -36,20 +34,14 @@ def respond(
     mine = order[rank() :: world_size()]
     most = -(-len(order) // world_size())
     padded = mine + [mine[-1] if mine else order[-1]] * (most - len(mine))
+    batch = [prompts[i] for i in padded]
+    rollout = generate(batch, padded)
+    rewards = score(rollout, batch) if score is not None else [None] * len(batch)
     rows: dict[int, dict[str, Any]] = {}
-    for number, part in enumerate(in_batches(most, batch_size)):
-        batch = [prompts[i] for i in padded[part]]
-        rollout = generate(batch, number)
-        rewards = score(rollout, batch) if score is not None else [None] * len(batch)
-        for i, prompt, ids, ended, reward in zip(
-            padded[part],
-            batch,
-            rollout.response_ids(),
-            rollout.ended.tolist(),
-            rewards,
-            strict=True,
-        ):
-            rows[i] = _row(template.decode_response(ids), prompt, len(ids), ended, reward)
+    for i, prompt, ids, ended, reward in zip(
+        padded, batch, rollout.response_ids(), rollout.ended.tolist(), rewards, strict=True
+    ):
+        rows[i] = _row(template.decode_response(ids), prompt, len(ids), ended, reward)
     everything: dict[int, dict[str, Any]] = {}
     for part in gather_objects(rows):
         everything |= part  # type: ignore[operator]

@@ -1,31 +1,32 @@
-"""A key–value cache that is written in place and can be cut down to the rows still at work."""
+"""A key–value cache in which every row has a length of its own, and rows come and go."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
-class PreallocatedLayer(DynamicLayer):
-    """One layer's keys and values in buffers of a fixed length, of which a view is handed out.
+class RowLayer(DynamicLayer):
+    """One layer's keys and values, `[slots, heads, capacity, head width]`, allocated once.
 
-    Transformers' own dynamic layer copies everything it holds at every token; its static layer
-    makes attention run over the whole buffer.
+    Token n of a row stands in column n: rows are not aligned, and none has padding. What lies
+    behind a row's last token is left over from others, and finite.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, cache: "RowCache") -> None:
         """Args:
-        capacity: tokens that a row can hold.
+        cache: of all layers; it knows which rows are held and where each writes.
         """
         super().__init__()
-        self.capacity = capacity
-        self._buffers: tuple[Tensor, Tensor]
+        self.cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocates the buffers, `[rows, heads, capacity, head width]`."""
-        self._buffers = _allocate(key_states, self.capacity), _allocate(value_states, self.capacity)
-        self.keys, self.values = (buffer[:, :, :0] for buffer in self._buffers)
+        """Allocates the buffers for states like these, `[rows, heads, tokens, head width]`."""
+        size = (self.cache.slots, key_states.shape[1], self.cache.capacity)
+        # Zeros, not anything: what a mask hides is still multiplied by 0, and may not be NaN.
+        self.keys = key_states.new_zeros(*size, key_states.shape[-1])
+        self.values = value_states.new_zeros(*size, value_states.shape[-1])
         self.is_initialized = True
 
     def update(
@@ -35,45 +36,79 @@ class PreallocatedLayer(DynamicLayer):
         *args: object,  # noqa: ANN002
         **kwargs: object,  # noqa: ANN003
     ) -> tuple[Tensor, Tensor]:
-        """Appends `[rows, heads, new, head width]`, and returns all that is held."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.keys.shape[2]
-        end = start + key_states.shape[2]
-        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:, :, start:end] = states
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
-        return self.keys, self.values
+        """Writes one token a row, and returns the columns that the rows use."""
+        rows, columns = self.cache.rows, self.cache.columns
+        count, width = len(columns), self.cache.width
+        self.keys[rows, :, columns] = key_states[:, :, 0]
+        self.values[rows, :, columns] = value_states[:, :, 0]
+        return self.keys[:count, :, :width], self.values[:count, :, :width]
 
-    def select(self, rows: Tensor) -> None:
-        """Keeps these rows, in this order; a row may come up several times."""
-        length = self.keys.shape[2]
-        kept = []
-        for held in (self.keys, self.values):
-            chosen = held.index_select(0, rows)
-            buffer = _allocate(chosen, self.capacity)
-            buffer[:, :, :length] = chosen
-            kept.append(buffer)
-        self._buffers = kept[0], kept[1]
-        self.keys, self.values = (buffer[:, :, :length] for buffer in kept)
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of what attention sees."""
+        return self.cache.width, 0
+
+    def get_seq_length(self) -> int:
+        """Tokens before the ones that are being added."""
+        return self.cache.width - 1
 
 
-class PreallocatedCache(Cache):
-    """A cache of `PreallocatedLayer`s, which come into being as the model asks for them."""
+class RowCache(Cache):
+    """The layers' buffers, and the bookkeeping that they share."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, slots: int, capacity: int) -> None:
         """Args:
+        slots: rows that can be held at a time.
         capacity: tokens that a row can hold, prompt and response together.
         """
-        new_layer: Callable[[], PreallocatedLayer] = partial(PreallocatedLayer, capacity)
-        super().__init__(layer_class_to_replicate=new_layer)
+        super().__init__(layers=[])
+        self.slots = slots
+        self.capacity = capacity
+        self.rows: Tensor
+        self.columns: Tensor
+        self.width = 0
 
-    def select(self, rows: Tensor) -> None:
-        """Keeps these rows of every layer, in this order; `[kept]` int64."""
+    def write_at(self, columns: Tensor, width: int) -> None:
+        """Says where the next token of each held row goes.
+
+        Args:
+            columns: `[rows]` int64.
+            width: columns that attention sees; above all of `columns`.
+        """
+        self.columns = columns
+        self.rows = torch.arange(len(columns), device=columns.device)
+        self.width = width
+
+    def add(self, prompts: DynamicCache, pads: Sequence[int], place: Tensor, held: int) -> None:
+        """Takes in rows behind those that are held.
+
+        Args:
+            prompts: keys and values of left-padded prompts.
+            pads: columns of padding of each prompt.
+            place: `[new]` int64: each new row's prompt.
+            held: rows that are held already.
+        """
+        for number, source in enumerate(prompts.layers):
+            if number == len(self.layers):
+                layer = RowLayer(self)
+                layer.lazy_initialization(source.keys, source.values)
+                self.layers.append(layer)
+            target = self.layers[number]
+            for buffer, states in ((target.keys, source.keys), (target.values, source.values)):
+                moved = _without_padding(states, pads)
+                buffer[held : held + len(place), :, : states.shape[2]] = moved[place]
+
+    def move(self, sources: Tensor, targets: Tensor, width: int) -> None:
+        """Copies rows onto others, in the first `width` columns; both `[moved]` int64."""
         for layer in self.layers:
-            layer.select(rows)
+            for buffer in (layer.keys, layer.values):
+                buffer[targets, :, :width] = buffer[sources, :, :width]
 
 
-def _allocate(like: Tensor, capacity: int) -> Tensor:
-    rows, heads, _, width = like.shape
-    return like.new_empty(rows, heads, capacity, width)
+def _without_padding(states: Tensor, pads: Sequence[int]) -> Tensor:
+    """Shifts each row to the left by its padding, which comes to stand behind it."""
+    if not any(pads):
+        return states
+    length = states.shape[2]
+    columns = torch.arange(length, device=states.device)
+    columns = (columns + torch.tensor(pads, device=states.device).unsqueeze(1)) % length
+    return states.gather(2, columns[:, None, :, None].expand_as(states))

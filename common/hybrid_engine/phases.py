@@ -1,11 +1,16 @@
 """The switch between training and generation for a model that lives in a DeepSpeed engine."""
 
 import contextlib
+import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
+from common.models.lora import merged_for_now
+from common.models.policy import language_model
+from common.training.distributed import any_rank
 from common.training.engine import gathered_parameters
 
 HOOK_TABLES = (
@@ -16,45 +21,78 @@ HOOK_TABLES = (
     "_forward_hooks_always_called",
 )
 
+FREE_SHARE = 0.8
+"""Share of the free memory that gathered weights may take; the cache needs some, too."""
+
 
 @contextlib.contextmanager
-def generation_phase(engine: Any) -> Iterator[nn.Module]:
-    """The plain model inside `engine`, whole on every rank and in eval mode. A collective.
+def generation_phase(engine: Any, *, whole: bool = True) -> Iterator[nn.Module]:
+    """The plain language model inside `engine` in eval mode. A collective.
 
     Under ZeRO-3 the weights are gathered once for the whole phase, and DeepSpeed's per-module
     hooks are taken off for it: with the weights there, they only cost time (more than the gather
-    does). Everything is put back whatever happens inside.
+    does). Adapters are merged. Everything is put back whatever happens inside.
 
     Args:
-        engine: a DeepSpeed engine, or a plain model (then only the mode is switched).
+        engine: a DeepSpeed engine, or a plain model (then only the mode is switched, and adapters
+            are merged).
+        whole: gather all weights. Otherwise sharded ones stay so, the hooks gather each layer for
+            each forward, and adapters stay beside their weights: every forward is a collective.
     """
-    model = getattr(engine, "module", engine)
+    model = language_model(engine)
     was_training = model.training
-    with gathered_parameters(model):
-        hooks = _take_hooks(model) if _is_sharded(model) else []
+    sharded = is_sharded(model)
+    with contextlib.ExitStack() as stack:
+        if whole or not sharded:
+            stack.enter_context(gathered_parameters(model))
+            stack.enter_context(merged_for_now(model))
+            if sharded:
+                stack.enter_context(_without_hooks(model))
         model.eval()
-        try:
-            yield model
-        finally:
-            for tables in hooks:
-                for table, entries in tables:
-                    table.update(entries)
-            model.train(was_training)
+        stack.callback(model.train, was_training)
+        yield model
 
 
-def _is_sharded(model: nn.Module) -> bool:
+def gathers_whole(model: nn.Module, gather: Literal["auto", "all", "layers"]) -> bool:
+    """Whether a phase gathers all weights at once; `auto` does where they fit. A collective.
+
+    Args:
+        model: perhaps sharded by ZeRO-3.
+    """
+    if gather != "auto":
+        return gather == "all"
+    if not is_sharded(model):
+        return True
+    needed = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters())
+    return not any_rank(needed > FREE_SHARE * free_memory())
+
+
+def free_memory() -> int:
+    """Bytes that this rank may take: of its card, or its share of the machine's memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    import psutil
+
+    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether ZeRO-3 spreads the model's weights over ranks."""
     return any(hasattr(p, "ds_id") for p in model.parameters())
 
 
-def _take_hooks(model: nn.Module) -> list[list[tuple[Any, Any]]]:
-    """Empties every module's forward-hook tables and returns what was in them."""
+@contextlib.contextmanager
+def _without_hooks(model: nn.Module) -> Iterator[None]:
+    """Empties every module's forward-hook tables, and fills them again in their order."""
     taken = []
-    for module in model.modules():
-        tables = []
-        for name in HOOK_TABLES:
-            table = getattr(module, name)
-            if table:
-                tables.append((table, table.copy()))
-                table.clear()
-        taken.append(tables)
-    return taken
+    try:
+        for module in model.modules():
+            for name in HOOK_TABLES:
+                table = getattr(module, name)
+                if table:
+                    taken.append((table, table.copy()))
+                    table.clear()
+        yield
+    finally:
+        for table, entries in taken:
+            table.update(entries)

@@ -14,6 +14,7 @@ from torch import nn
 from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
 from common.models.lora import adapter_base, add_adapters, merged_adapters, whole_modules
+from common.models.policy import language_model
 from common.training.distributed import barrier, is_main
 from common.training.engine import gathered_parameters
 
@@ -151,7 +152,7 @@ def save_model(engine_or_model: Any, tokenizer: Any, folder: Path, card: str) ->
             partial = folder.with_name(f".{folder.name}.partial")
             remove_folder(partial)
             partial.mkdir(parents=True)
-            if hasattr(model, "peft_config"):  # embeddings are the base's: not even looked at
+            if hasattr(language_model(model), "peft_config"):  # embeddings: not even looked at
                 model.save_pretrained(partial, save_embedding_layers=False)
             else:
                 model.save_pretrained(partial)

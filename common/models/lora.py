@@ -1,11 +1,14 @@
 """Low-rank adapters through PEFT."""
 
+import contextlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from common.config.arguments import LoraArguments
@@ -122,3 +125,40 @@ def merged_adapters(model: Any, path: str, new: Sequence[str] = ()) -> Any:
             f"{missing[0]}; were they made for a {type(model).__name__}?"
         )
     return adapted.merge_and_unload()
+
+
+@contextlib.contextmanager
+def merged_for_now(model: nn.Module) -> Iterator[None]:
+    """Adds the adapters to the weights beneath them, and puts those back as they were, bit for bit.
+
+    PEFT's own way back subtracts again, which rounds. Here the layers get other tensors for the
+    while. Layers whose weight another module uses too (tied embeddings) stay as they are: their
+    adapters go on working beside them.
+
+    Args:
+        model: with or without adapters, its weights whole.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    swapped: list[tuple[Any, nn.Parameter, Any]] = []
+    try:
+        for layer in model.modules():
+            if not isinstance(layer, LoraLayer) or layer.merged or layer.disable_adapters:
+                continue
+            weight = layer.get_base_layer().weight
+            names = [n for n in layer.active_adapters if n in layer.lora_A]
+            if not names or owners[id(weight)] > 1:
+                continue
+            with torch.no_grad():
+                merged = weight.data.clone()
+                for name in names:
+                    merged += layer.get_delta_weight(name).to(merged.dtype)
+            swapped.append((layer, weight, weight.data))
+            weight.data = merged
+            layer.merged_adapters.extend(names)
+        yield
+    finally:
+        for layer, weight, original in swapped:
+            weight.data = original
+            layer.merged_adapters.clear()

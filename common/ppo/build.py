@@ -11,7 +11,9 @@ from common.config.arguments import (
 )
 from common.data.template import Template
 from common.errors import UserError
+from common.hybrid_engine.engine import HybridRollout, RolloutArguments, resolve_backend
 from common.models.loading import disable_dropout, load_causal_lm, load_tokenizer
+from common.models.policy import PolicyModel
 from common.models.scalar import load_scalar_model
 from common.ppo.arguments import PPOArguments
 from common.ppo.invariants import check_embeddings, check_vocabulary
@@ -30,6 +32,7 @@ def build_trainer(
     text: TextArguments,
     ppo: PPOArguments,
     sampling: SamplingArguments,
+    rollout: RolloutArguments,
     model_settings: ModelArguments,
     lora: LoraArguments,
     zero_settings: ZeroArguments,
@@ -72,16 +75,21 @@ def build_trainer(
     for model in (actor, critic):
         disable_dropout(model)  # adapters' too: the ratio compares two equal forwards
 
+    backend = resolve_backend(rollout.rollout, actor)
     trained = ppo.steps - ppo.critic_warmup_steps
+    actor_engine = build_engine(
+        PolicyModel(actor),
+        zero=zero,
+        dtype=dtype,
+        optimizer=ppo.optimizer(ppo.actor_learning_rate),
+        total_steps=max(trained, 1) * ppo.updates_per_rollout,
+        adam_eps=1e-5,
+        hybrid_tokens=text.max_prompt_tokens + text.max_response_tokens
+        if backend == "deepspeed"
+        else 0,
+    )
     return PPOTrainer(
-        actor=build_engine(
-            actor,
-            zero=zero,
-            dtype=dtype,
-            optimizer=ppo.optimizer(ppo.actor_learning_rate),
-            total_steps=max(trained, 1) * ppo.updates_per_rollout,
-            adam_eps=1e-5,
-        ),
+        actor=actor_engine,
         critic=build_engine(
             critic,
             zero=zero,
@@ -91,7 +99,9 @@ def build_trainer(
             new_modules=("score", "classifier"),
             adam_eps=1e-5,
         ),
-        reference=build_frozen(load_causal_lm(sft_path, model_settings), zero=zero, dtype=dtype),
+        reference=build_frozen(
+            PolicyModel(load_causal_lm(sft_path, model_settings)), zero=zero, dtype=dtype
+        ),
         reward=RewardScorer(
             build_frozen(reward_model, zero=zero, dtype=dtype),
             Template(reward_tokenizer, text.template),
@@ -99,10 +109,17 @@ def build_trainer(
             mean,
             std,
         ),
+        rollouts=HybridRollout(
+            actor_engine,
+            sampling,
+            rollout,
+            eos_id=template.end_id,
+            pad_id=template.tokenizer.pad_token_id,
+            max_new_tokens=text.max_response_tokens,
+            seed=seed,
+        ),
         template=template,
         settings=ppo,
-        sampling=sampling,
-        max_response_tokens=text.max_response_tokens,
         seed=seed,
         dtype=dtype,
     )
@@ -112,10 +129,12 @@ def check_sampling(sampling: SamplingArguments) -> None:
     """Warns when a filter makes the sampled distribution another than the one PPO trains."""
     import warnings
 
-    if sampling.top_k > 0 or sampling.top_p < 1.0:
+    plain = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "min_response_tokens": 0}
+    changed = [n for n, value in plain.items() if getattr(sampling, n) != value]
+    if changed:
         warnings.warn(
-            f"top_k={sampling.top_k}, top_p={sampling.top_p}: responses come from a filtered "
-            "distribution, but PPO's log-probabilities are of the whole one; its ratios are then "
-            "biased. Use top_k 0 and top_p 1 for PPO",
+            f"{', '.join(f'{n}={getattr(sampling, n)}' for n in changed)}: responses come from a "
+            "changed distribution, but PPO's log-probabilities are of the model's own; its ratios "
+            f"are then biased. Use {', '.join(f'{n} {plain[n]:g}' for n in changed)} for PPO",
             stacklevel=2,
         )

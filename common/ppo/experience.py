@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from common.hybrid_engine.generation import Rollout, in_batches
-from common.models.logprobs import score_responses
+from common.hybrid_engine.rollout import Rollout
+from common.models.policy import score_responses
 from common.ppo.advantages import generalized_advantages, normalize_advantages
 from common.ppo.arguments import PPOArguments
 from common.ppo.kl import kl_k1
 from common.ppo.rewards import normalized_scores, token_rewards
+from common.training.padding import in_batches
 
 
 @dataclass
@@ -78,7 +79,7 @@ def response_values(
 @torch.no_grad()
 def make_experience(
     rollout: Rollout,
-    raw_scores: Tensor,
+    reward: Tensor | Callable[[Tensor, Tensor], Tensor],
     actor: nn.Module,
     reference: nn.Module,
     critic: nn.Module,
@@ -95,13 +96,16 @@ def make_experience(
     equally many rows.
 
     Args:
-        raw_scores: `[batch]`, of the reward model.
+        reward: raw scores of the reward model, `[batch]`; or the model itself, as a function of
+            ids and mask, `[rows, width]` each, which then reads the batches that the others read.
         kl_coefficient: β of this rollout.
         temperature: at which the rollout was sampled.
     """
     mask = rollout.response_mask
-    shape, like = mask.shape, raw_scores.float()
-    logprobs, ref_logprobs, spread, values = (like.new_zeros(shape) for _ in range(4))
+    logprobs, ref_logprobs, spread, values = (
+        torch.zeros(mask.shape, device=mask.device) for _ in range(4)
+    )
+    raw_scores = torch.zeros(len(mask), device=mask.device) if callable(reward) else reward
     for rows, ids, attention, width in chunks(rollout, settings.score_batch_size):
         old = score_responses(actor, ids, attention, width, temperature, with_entropy=True)
         logprobs[rows, :width] = old.logprobs
@@ -110,6 +114,8 @@ def make_experience(
             reference, ids, attention, width, temperature
         ).logprobs
         values[rows, :width] = response_values(critic, ids, attention, width)
+        if callable(reward):
+            raw_scores[rows] = reward(ids, attention)
     logprobs, ref_logprobs, spread, values = (
         x.masked_fill(~mask, 0.0) for x in (logprobs, ref_logprobs, spread, values)
     )
@@ -159,7 +165,7 @@ def chunks(rollout: Rollout, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor
 
 def mini_batches(
     experience: Experience, mini_batch: int, micro_batch: int, order: Tensor
-) -> Iterator[list[Callable[[], Experience]]]:
+) -> Iterator[list[Experience]]:
     """Cuts a rollout into mini-batches of micro-batches, in the order given.
 
     Inside a mini-batch, rows of like length share a micro-batch; the gradient does not change.
@@ -172,7 +178,4 @@ def mini_batches(
     for start in range(0, len(order), mini_batch):
         rows = order[start : start + mini_batch]
         rows = rows[lengths[rows].argsort(stable=True)]
-        yield [
-            lambda part=rows[i : i + micro_batch]: experience.rows(part)
-            for i in range(0, len(rows), micro_batch)
-        ]
+        yield [experience.rows(rows[i : i + micro_batch]) for i in range(0, len(rows), micro_batch)]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.hybrid_engine.generation import Rollout
-from common.models.logprobs import score_responses
+from common.hybrid_engine.rollout import Rollout
+from common.models.policy import score_responses
 from common.models.scalar import last_token_scores
 from common.ppo.experience import Experience, chunks
 from common.training.distributed import gather_objects
@@ -69,18 +69,6 @@ def check_ratio(
         worst > limit,
         f"before any update the policy's log-probabilities differ by {worst:.2g} nats from those "
         f"of the rollout (limit {limit:g}): dropout is on, or padding leaks into the forward",
-    )
-
-
-def check_sampler(rollout: Rollout, experience: Experience, limit: float) -> None:
-    """What generated the rollout, with its cache, is the policy that trains. A collective."""
-    gap = (rollout.logprobs - experience.logprobs).masked_fill(~experience.mask, 0.0)
-    worst = _largest([gap.abs().max()])
-    _stop(
-        worst > limit,
-        f"the sampler gave a token another probability than the training forward does: they differ "
-        f"by {worst:.2g} nats (limit {limit:g}), so its cache, positions or weights are not the "
-        "policy's",
     )
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from common.hybrid_engine.generation import Rollout
+from common.hybrid_engine.rollout import Rollout
 from common.ppo.experience import Experience
 from common.ppo.kl import kl_k1, kl_k2, kl_k3
 

@@ -9,20 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.config.arguments import SamplingArguments
 from common.data.encoding import EncodedPrompt
 from common.data.template import Template
 from common.errors import UserError
-from common.hybrid_engine.generation import Rollout, sample_responses
-from common.hybrid_engine.phases import generation_phase
-from common.models.logprobs import score_responses
+from common.hybrid_engine.engine import HybridRollout
+from common.hybrid_engine.rollout import Rollout
+from common.models.policy import score_responses
 from common.ppo.arguments import PPOArguments
 from common.ppo.experience import Experience, make_experience, mini_batches, response_values
 from common.ppo.invariants import (
     check_ratio,
     check_reference,
     check_reward_padding,
-    check_sampler,
     tolerance,
 )
 from common.ppo.kl import KLController
@@ -52,10 +50,10 @@ class PPOTrainer:
     """DeepSpeed engine around a `ScalarModel`."""
     reference: nn.Module
     reward: RewardScorer
+    rollouts: HybridRollout
+    """Generates from the actor."""
     template: Template
     settings: PPOArguments
-    sampling: SamplingArguments
-    max_response_tokens: int
     seed: int
     dtype: torch.dtype = torch.float32
     kl: KLController = field(init=False)
@@ -63,6 +61,11 @@ class PPOTrainer:
     def __post_init__(self) -> None:
         s = self.settings
         self.kl = KLController(s.kl_coefficient, s.kl_target, s.kl_horizon)
+
+    @property
+    def temperature(self) -> float:
+        """At which responses are sampled, and all log-probabilities taken."""
+        return self.rollouts.sampling.temperature
 
     def iterate(self, step: int, prompts: Sequence[EncodedPrompt]) -> dict[str, float]:
         """Rollout, experience and updates for this rank's prompts. A collective.
@@ -79,6 +82,8 @@ class PPOTrainer:
         generated = _now()
         experience = self.experience(rollout, prompts)
         scored = _now()
+        if self.rollouts.is_due(step):
+            self.rollouts.check(rollout, experience.logprobs)
         if step == 1:
             self.check_start(rollout, experience, prompts)
         sums = self.update(experience, step)
@@ -100,40 +105,38 @@ class PPOTrainer:
         prompts: Sequence[EncodedPrompt],
         purpose: str,
         step: int,
-        *,
-        greedy: bool = False,
+        places: Sequence[int] | None = None,
     ) -> Rollout:
         """One response a prompt from the actor as it is now. A collective under ZeRO-3.
 
         Args:
-            purpose, step: name the stream of random numbers.
+            purpose, step: name the random numbers.
+            places: of the prompts in the whole batch, over all ranks, of which each has its own
+                stream of them; by default every `world_size`-th from this rank's on.
         """
-        with generation_phase(self.actor) as model:
-            return sample_responses(
-                model,
-                [p.ids for p in prompts],
-                eos_id=self.template.end_id,
-                pad_id=self.template.tokenizer.pad_token_id,
-                max_new_tokens=self.max_response_tokens,
-                sampling=self.sampling,
-                seed=derive_seed(self.seed, purpose, step, this_rank()),
-                greedy=greedy,
-            )
+        if places is None:
+            places = [this_rank() + world_size() * i for i in range(len(prompts))]
+        return self.rollouts.respond(
+            [p.ids for p in prompts], derive_seed(self.seed, purpose, step), streams=places
+        )
 
     def experience(self, rollout: Rollout, prompts: Sequence[EncodedPrompt]) -> Experience:
         """Scores a rollout with all four models."""
-        raw = self.reward.score_rollout(
-            rollout, [p.record.messages for p in prompts], self.settings.score_batch_size
-        )
+        if self.reward.same_tokens:
+            reward: Any = self.reward.score_batch
+        else:
+            reward = self.reward.score_rollout(
+                rollout, [p.record.messages for p in prompts], self.settings.score_batch_size
+            )
         return make_experience(
             rollout,
-            raw,
+            reward,
             self.actor,
             self.reference,
             self.critic,
             self.settings,
             kl_coefficient=self.kl.coefficient,
-            temperature=self.sampling.temperature,
+            temperature=self.temperature,
             score_mean=self.reward.mean,
             score_std=self.reward.std,
         )
@@ -143,8 +146,7 @@ class PPOTrainer:
     ) -> None:
         """The invariants of a fresh run (see `common.ppo.invariants`). A collective."""
         limit = tolerance(self.dtype)
-        check_ratio(self.actor, rollout, experience, self.sampling.temperature, limit)
-        check_sampler(rollout, experience, limit)
+        check_ratio(self.actor, rollout, experience, self.temperature, limit)
         check_reference(experience, limit)
         ids, mask = self.reward.read(rollout, [p.record.messages for p in prompts])
         allowed = max(limit, 0.01) * max(self.reward.std, 1e-6)  # a hundredth of a deviation
@@ -178,14 +180,14 @@ class PPOTrainer:
                 if train_actor:
                     norms["policy/grad_norm"] += optimizer_step(
                         self.actor,
-                        [lambda p=p: self._policy_loss(p(), sums) for p in parts],
+                        [lambda p=p: self._policy_loss(p, sums) for p in parts],
                         count,
                         place,
                         lambda total, place=place: self._check(total, "policy", place),
                     )
                 norms["value/grad_norm"] += optimizer_step(
                     self.critic,
-                    [lambda p=p: self._value_loss(p(), sums) for p in parts],
+                    [lambda p=p: self._value_loss(p, sums) for p in parts],
                     count,
                     place,
                     lambda total, place=place: self._check(total, "value", place),
@@ -205,7 +207,7 @@ class PPOTrainer:
             batch.input_ids,
             batch.attention_mask,
             batch.mask.shape[1],
-            self.sampling.temperature,
+            self.temperature,
         )
         result = policy_loss(
             new.logprobs, batch.logprobs, batch.advantages, batch.mask, self.settings.clip_range

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from common.data.records import Message
 from common.data.template import Template
-from common.hybrid_engine.generation import Rollout, in_batches, right_pad
+from common.hybrid_engine.rollout import Rollout
 from common.models.scalar import last_token_scores
 from common.training.distributed import device
+from common.training.padding import in_batches, right_pad
 
 
 class RewardScorer:
@@ -85,8 +86,13 @@ class RewardScorer:
             mask = attention_mask[rows]
             used = mask.any(dim=0)
             ids, mask = input_ids[rows][:, used], mask[:, used]
-            scores[rows] = last_token_scores(self.model(ids, mask), mask)
+            scores[rows] = self.score_batch(ids, mask)
         return scores
+
+    @torch.no_grad()
+    def score_batch(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Raw scores of one forward, `[batch]` float32; arguments as of `score_ids`."""
+        return last_token_scores(self.model(input_ids, attention_mask), attention_mask)
 
 
 def reads_tokens_of(reader: Any, writer: Any) -> bool:

@@ -13,12 +13,12 @@ from common.config.arguments import TextArguments, option
 from common.data.encoding import fit_prompt, refuse_empty
 from common.data.records import Pair
 from common.data.template import Template
-from common.hybrid_engine.generation import right_pad
 from common.models.scalar import last_token_scores
 from common.reward.losses import logistic_loss, margin_loss
 from common.training.batching import FILLER
 from common.training.distributed import device
 from common.training.packing import pack
+from common.training.padding import right_pad
 
 
 @dataclass

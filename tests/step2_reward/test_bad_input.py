@@ -15,6 +15,7 @@ from common.config.arguments import (
     ZeroArguments,
 )
 from common.errors import UserError
+from common.hybrid_engine.engine import RolloutArguments
 from common.reward.training import RewardArguments
 from common.training.stage import Stage
 from step2_reward import pairs, rank, sample
@@ -222,7 +223,8 @@ def test_adapters_on_layers_that_are_not_there(tmp_path, model):
 def run_sample(tmp_path, model: str, data: list[str], text=TEXT) -> None:
     stage, run = stage_of(tmp_path, "sample")
     settings = SampleArguments(model=model, data=data)
-    sample.main(stage, run, settings, ModelArguments(), text, SamplingArguments())
+    defaults = ModelArguments(), text, SamplingArguments(), RolloutArguments()
+    sample.main(stage, run, settings, *defaults)
 
 
 def test_prompts_to_sample_from_are_checked(tmp_path, model):
@@ -252,7 +254,8 @@ def test_a_prompt_without_two_distinct_responses_is_left_out_or_refused(tmp_path
     stage, run = stage_of(tmp_path, "sample")
     file = write(tmp_path, [{"prompt": "q"}, {"prompt": "another"}], "prompts.jsonl")
     settings = SampleArguments(model=model, data=[file], responses=3, redraws=1)
-    found = message_of(sample.main, stage, run, settings, ModelArguments(), TEXT, EVER_SAME)
+    others = ModelArguments(), TEXT, EVER_SAME, RolloutArguments()
+    found = message_of(sample.main, stage, run, settings, *others)
     assert found.startswith(f"{model}: it has no two distinct responses to any of 2 prompts")
     assert not (tmp_path / "run/sample/samples.jsonl").exists()
 

@@ -8,18 +8,11 @@ from transformers import AutoModelForSequenceClassification
 import common.ppo.build as build
 import step3_rlhf.main as stage3
 from common.config.arguments import (
-    LoraArguments,
-    ModelArguments,
     RunArguments,
-    SamplingArguments,
-    TextArguments,
-    ZeroArguments,
 )
 from common.errors import UserError
 from common.evaluation.judge import judge
-from common.ppo.arguments import PPOArguments
 from common.training.stage import Stage
-from step3_rlhf.main import RLHFArguments
 from tests import inputs
 from tests.inputs import Trains, argument_groups, stop_before_training
 from tests.models import byte_tokenizer, save_tiny, tiny_causal_lm
@@ -65,12 +58,8 @@ def run_stage3(tmp_path, models: dict[str, str], data: list[str], **changes) -> 
         "mini_batch_size": 8,
         **changes,
     }
-    kinds = (
-        *(RLHFArguments, PPOArguments, ModelArguments, TextArguments),
-        *(SamplingArguments, LoraArguments, ZeroArguments),
-    )
     run = RunArguments(run=str(tmp_path / "run"), progress=False)
-    stage3.main(Stage("rlhf", run, {}), run, *argument_groups(kinds, settings))
+    stage3.main(Stage("rlhf", run, {}), run, *argument_groups(stage3.ARGUMENTS[1:], settings))
 
 
 def refused(tmp_path, models, data, **changes) -> str:
@@ -215,7 +204,7 @@ def test_settings_that_cannot_be_combined(tmp_path, models, changes, message):
     assert message in refused(tmp_path, models, [write(tmp_path, GOOD)], **changes)
 
 
-@pytest.mark.parametrize("changes", [{"top_k": 20}, {"top_p": 0.9}])
+@pytest.mark.parametrize("changes", [{"top_k": 20}, {"top_p": 0.9}, {"repetition_penalty": 1.2}])
 def test_a_filter_on_the_samples_draws_a_warning(tmp_path, models, changes):
-    with pytest.warns(UserWarning, match="filtered distribution"), pytest.raises(Trains):
+    with pytest.warns(UserWarning, match="changed distribution"), pytest.raises(Trains):
         run_stage3(tmp_path, models, [write(tmp_path, GOOD)], **changes)

@@ -5,15 +5,9 @@ import pytest
 import torch
 
 from common.config.arguments import SamplingArguments
-from common.hybrid_engine.generation import (
-    CHECK_EVERY,
-    choose_tokens,
-    left_pad,
-    response_mask,
-    right_pad,
-    sample_responses,
-    uniform_draws,
-)
+from common.errors import UserError
+from common.hybrid_engine.generation import CHECK_EVERY, sample_responses
+from tests.common.hybrid_engine.test_draws import draw_by_definition
 from tests.models import tiny_causal_lm
 
 PROMPTS = [[1, 20, 30, 40, 50], [1, 60], [1, 70, 80]]
@@ -30,25 +24,6 @@ def sample(model, **changes):
     return sample_responses(model, PROMPTS, **{**settings, **changes})
 
 
-def test_mask_ends_with_the_first_end_token():
-    tokens = torch.tensor([[5, 2, 0, 0], [5, 6, 7, 8], [2, 2, 2, 2], [0, 5, 2, 9]])
-    mask, ended = response_mask(tokens, eos_id=2)
-    assert mask.tolist() == [
-        [True, True, False, False],
-        [True, True, True, True],
-        [True, False, False, False],
-        [True, True, True, False],
-    ]  # the sampled pad token before the end in the last row counts
-    assert ended.tolist() == [True, False, True, True]
-
-
-def test_padding_sides():
-    ids, mask = left_pad([[1, 2], [3]], 0)
-    assert ids.tolist() == [[1, 2], [0, 3]] and mask.tolist() == [[True, True], [False, True]]
-    ids, mask = right_pad([[1, 2], [3]], 9)
-    assert ids.tolist() == [[1, 2], [3, 9]] and mask.tolist() == [[True, True], [True, False]]
-
-
 def alone(model, prompt, choose, limit=6):
     """One row without padding or cache: the whole prefix anew for every token.
 
@@ -63,7 +38,10 @@ def alone(model, prompt, choose, limit=6):
     return response
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "mistral"])
+KINDS = ["llama", "llama-gqa", "gpt2", "opt", "mistral", "qwen2"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_greedy_equals_a_loop_over_bare_prefixes(kind):
     model = tiny_causal_lm(kind)
     found = sample(model, greedy=True).response_ids()
@@ -88,7 +66,7 @@ def often_ending(kind):
     return model
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_sampling_equals_a_loop_over_bare_prefixes(kind):
     """Prompts given several times, and rows that end before, at and after a look at the ends."""
     model, limit = often_ending(kind), 3 * CHECK_EVERY
@@ -104,7 +82,7 @@ def test_sampling_equals_a_loop_over_bare_prefixes(kind):
     )
     lengths = []
     for row, (prompt, response) in enumerate(zip(prompts, found.response_ids(), strict=True)):
-        draws = np.random.Generator(np.random.Philox(key=[7, row])).random(limit)
+        draws = [draw_by_definition(7, row, step) for step in range(limit)]
 
         def choose(logits, step, draws=draws):
             scaled = [float(x) / 0.9 for x in logits]
@@ -140,54 +118,6 @@ def test_a_rows_text_does_not_depend_on_its_neighbours():
     assert many.response_ids()[:3] == few
     others = sample_responses(model, [PROMPTS[0], [1, 33, 44, 55, 66, 77, 88]], seed=3, **settings)
     assert others.response_ids()[0] == few[0]
-
-
-def test_uniform_draws():
-    draws = uniform_draws(5, rows=40, steps=50)
-    assert draws.shape == (40, 50) and draws.dtype == torch.float64
-    assert 0.0 <= draws.min() and draws.max() < 1.0
-    assert len(draws.flatten().unique()) == 2000
-    assert abs(float(draws.mean()) - 0.5) < 0.03
-    assert torch.equal(uniform_draws(5, rows=3, steps=7), draws[:3, :7])
-    assert not torch.equal(uniform_draws(6, rows=40, steps=50), draws)
-
-
-LOGITS = [0.3, -1.2, 2.0, 0.3, -30.0, 1.1]
-
-
-def kept_share(tokens, temperature):
-    """Probabilities of softmax(LOGITS / temperature) over these tokens alone."""
-    weights = [np.exp(LOGITS[t] / temperature) if t in tokens else 0.0 for t in range(6)]
-    return [w / sum(weights) for w in weights]
-
-
-@pytest.mark.parametrize(
-    ("changes", "tokens"),
-    [
-        ({}, (0, 1, 2, 3, 4, 5)),
-        ({"top_k": 2}, (2, 5)),
-        ({"top_k": 1}, (2,)),
-        ({"top_k": 99}, (0, 1, 2, 3, 4, 5)),
-        ({"top_p": 0.5}, (2,)),  # it alone has 0.54
-        ({"top_p": 0.6}, (2, 5)),  # the token that passes the limit stays
-        ({"top_p": 0.01}, (2,)),
-        ({"top_k": 2, "top_p": 0.99}, (2, 5)),
-        ({"temperature": 0.6}, (0, 1, 2, 3, 4, 5)),
-        ({"temperature": 2.5, "top_k": 4}, (0, 2, 3, 5)),
-    ],
-)
-def test_each_token_is_drawn_for_its_share_of_the_unit_interval(changes, tokens):
-    points = 20_000
-    draws = (torch.arange(points, dtype=torch.float64) + 0.5) / points
-    sampling = SamplingArguments(**changes)
-    found = choose_tokens(torch.tensor([LOGITS]).expand(points, -1), sampling, draws)
-    shares = torch.bincount(found, minlength=6).double() / points
-    torch.testing.assert_close(
-        shares,
-        torch.tensor(kept_share(tokens, sampling.temperature), dtype=torch.float64),
-        rtol=0,
-        atol=2 / points,
-    )
 
 
 def test_layout():
@@ -228,3 +158,178 @@ def test_temperature_and_top_k():
     assert sample(model, sampling=SamplingArguments(top_k=1)).response_ids() == greedy
     assert sample(model, sampling=SamplingArguments(temperature=1e-4)).response_ids() == greedy
     assert sample(model).response_ids() != greedy
+
+
+MANY = [[1, *range(30 + i, 30 + i + 1 + i % 5)] for i in range(12) for _ in range(1 + i % 3)]
+
+
+@pytest.mark.parametrize("places", [1, 2, 5, 8, 100])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_texts_do_not_depend_on_how_many_rows_are_worked_on_at_a_time(kind, places):
+    model, limit = often_ending(kind), 3 * CHECK_EVERY + 1
+    settings = {"eos_id": 2, "pad_id": 0, "max_new_tokens": limit, "seed": 4}
+    found = sample_responses(
+        model, MANY, sampling=SamplingArguments(generation_batch_size=places), **settings
+    )
+    expected = [
+        sample_responses(
+            model, [prompt], sampling=SamplingArguments(), streams=[row], **settings
+        ).response_ids()[0]
+        for row, prompt in enumerate(MANY)
+    ]
+    assert found.response_ids() == expected
+    lengths = [len(e) for e in expected]
+    assert min(lengths) < CHECK_EVERY and max(lengths) == limit and not all(found.ended)
+    assert found.input_ids.shape == (len(MANY), 6 + limit)
+
+
+def forwards_of(model):
+    """Counts the model's forwards, as (rows, tokens a row)."""
+    shapes = []
+    forward = model.forward
+
+    def counted(*args, **kwargs):
+        shapes.append(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    model.forward = counted
+    return shapes
+
+
+def test_a_prompt_is_encoded_once_for_all_its_samples_and_ended_rows_leave():
+    model = often_ending("llama")
+    shapes = forwards_of(model)
+    sample_responses(
+        model,
+        [[1, 20, 30]] * 5 + [[1, 60, 61]] * 5,
+        eos_id=2,
+        pad_id=0,
+        max_new_tokens=4 * CHECK_EVERY,
+        sampling=SamplingArguments(),
+        seed=7,
+    )
+    assert shapes[0] == (2, 3)
+    rows = [rows for rows, width in shapes[1:] if width == 1]
+    assert len(rows) == len(shapes) - 1
+    assert rows[0] == 10 and rows[-1] < 5 and sorted(rows, reverse=True) == rows
+
+
+def test_waiting_prompts_take_the_places_of_ended_rows():
+    model = often_ending("llama")
+    shapes = forwards_of(model)
+    sample_responses(
+        model,
+        [[1, 20 + i, 30] for i in range(64)],
+        eos_id=2,
+        pad_id=0,
+        max_new_tokens=3 * CHECK_EVERY,
+        sampling=SamplingArguments(generation_batch_size=16),
+        seed=7,
+    )
+    steps = [rows for rows, width in shapes if width == 1]
+    assert max(rows for rows, _ in shapes) == 16
+    assert sum(width > 1 for _, width in shapes) > 4  # more often than four full batches
+    assert sum(rows == 16 for rows in steps) > 0.5 * len(steps)
+
+
+def test_streams_name_the_draws():
+    model = often_ending("llama")
+    few = sample(model, streams=[8, 3, 5])
+    assert few.response_ids() != sample(model).response_ids()
+    again = sample_responses(
+        model,
+        PROMPTS[1:],
+        eos_id=2,
+        pad_id=0,
+        max_new_tokens=6,
+        sampling=SamplingArguments(),
+        seed=5,
+        streams=[3, 5],
+    )
+    assert again.response_ids() == few.response_ids()[1:]
+
+
+def test_repetition_penalty_equals_a_loop_over_bare_prefixes():
+    model, penalty = tiny_causal_lm("gpt2"), 1.8
+    sampling = SamplingArguments(repetition_penalty=penalty, generation_batch_size=2)
+    found = sample(model, greedy=True, sampling=sampling, max_new_tokens=12).response_ids()
+    for prompt, response in zip(PROMPTS, found, strict=True):
+
+        def choose(logits, step, prompt=prompt, response=response):
+            seen = {*prompt, *response[:step]}
+            return max(
+                range(len(logits)),
+                key=lambda t: (
+                    float(logits[t])
+                    if t not in seen
+                    else float(logits[t]) * (penalty if logits[t] < 0 else 1 / penalty)
+                ),
+            )
+
+        assert response == alone(model, prompt, choose, 12)
+    assert found != sample(model, greedy=True, max_new_tokens=12).response_ids()
+
+
+def test_no_row_ends_before_the_least_length():
+    model = often_ending("llama")
+
+    def lengths(least):
+        rollout = sample_responses(
+            model,
+            MANY,
+            eos_id=2,
+            pad_id=0,
+            max_new_tokens=12,
+            sampling=SamplingArguments(min_response_tokens=least),
+            seed=8,
+        )
+        return list(map(len, rollout.response_ids())), rollout.ended
+
+    assert min(lengths(0)[0]) < 9
+    held, ended = lengths(9)
+    assert min(held) == 10 and ended.any()  # nine tokens, and the end token
+
+
+def test_first_tokens_follow_the_softmax():
+    """χ² of 50,000 first tokens against the softmax of a bare forward."""
+    model = tiny_causal_lm("llama", vocabulary=40)
+    with torch.no_grad():
+        expected = model(torch.tensor([[1, 20, 30]])).logits[0, -1].double().softmax(-1)
+    rows = 50_000
+    found = sample_responses(
+        model,
+        [[1, 20, 30]] * rows,
+        eos_id=2,
+        pad_id=0,
+        max_new_tokens=1,
+        sampling=SamplingArguments(generation_batch_size=rows),
+        seed=11,
+    )
+    counts = torch.bincount(found.input_ids[:, -1], minlength=40).double()
+    assert float(expected.min()) * rows > 5
+    statistic = float(((counts - rows * expected) ** 2 / (rows * expected)).sum())
+    assert statistic < 72.1  # 39 degrees of freedom, p = 0.001
+
+
+def test_nan_weights_stop_with_the_place():
+    model = tiny_causal_lm("llama")
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="no finite probability to token 1 .* prompt 1 of 3"):
+        sample(model)
+
+
+def test_the_last_position_of_a_model_may_be_used():
+    """GPT-2 has an embedding for each position: rows at their limit must not go beyond it."""
+    model = tiny_causal_lm("gpt2")  # 256 positions
+    prompts = [[1] * 250, [1, 60]]
+    rollout = sample_responses(
+        model,
+        prompts,
+        eos_id=-1,
+        pad_id=0,
+        max_new_tokens=6,
+        sampling=SamplingArguments(),
+        seed=0,
+    )
+    assert rollout.input_ids.shape == (2, 256) and rollout.response_mask.all()

@@ -12,7 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassificat
 from common.config.arguments import SamplingArguments
 from common.data.encoding import EncodedPrompt
 from common.data.records import Message, Prompt
-from common.hybrid_engine.generation import Rollout
+from common.hybrid_engine.engine import HybridRollout, RolloutArguments
+from common.hybrid_engine.rollout import Rollout
+from common.models.policy import PolicyModel
 from common.models.scalar import ScalarModel, initialize_head
 from common.ppo.arguments import PPOArguments
 from common.ppo.trainer import PPOTrainer
@@ -28,6 +30,7 @@ class Reward:
     """Stands for `RewardScorer`: raw scores from a function of (prompt's text, response ids)."""
 
     mean, std, pad_id = 0.0, 1.0, PAD
+    same_tokens = False
 
     def __init__(self, score: Callable[[str, tuple[int, ...]], float]) -> None:
         self.score = score
@@ -104,13 +107,14 @@ def small_trainer(
     """A trainer with real DeepSpeed engines; must run inside `process_group()`."""
     common = {"zero": zero, "dtype": torch.float32, "adam_eps": 1e-5}
     trained = settings.steps - settings.critic_warmup_steps
+    actor = build_engine(
+        PolicyModel(small_actor(vocabulary)),
+        optimizer=settings.optimizer(settings.actor_learning_rate),
+        total_steps=max(trained, 1) * settings.updates_per_rollout,
+        **common,
+    )
     return kind(
-        actor=build_engine(
-            small_actor(vocabulary),
-            optimizer=settings.optimizer(settings.actor_learning_rate),
-            total_steps=max(trained, 1) * settings.updates_per_rollout,
-            **common,
-        ),
+        actor=actor,
         critic=build_engine(
             small_critic(vocabulary),
             optimizer=settings.optimizer(settings.critic_learning_rate),
@@ -118,11 +122,17 @@ def small_trainer(
             new_modules=("score",),
             **common,
         ),
-        reference=small_actor(vocabulary),
+        reference=PolicyModel(small_actor(vocabulary)),
         reward=reward,
         template=TEMPLATE,
         settings=settings,
-        sampling=SamplingArguments(),
-        max_response_tokens=max_response_tokens,
+        rollouts=HybridRollout(
+            actor,
+            SamplingArguments(generation_batch_size=settings.rollout_batch_size),
+            RolloutArguments(),
+            eos_id=EOS,
+            pad_id=PAD,
+            max_new_tokens=max_response_tokens,
+        ),
         seed=seed,
     )

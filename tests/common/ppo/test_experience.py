@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from common.hybrid_engine.generation import Rollout
+from common.hybrid_engine.rollout import Rollout
 from common.ppo.arguments import PPOArguments
 from common.ppo.experience import (
     Experience,
@@ -293,7 +293,7 @@ def test_mini_batches_are_a_partition(mini, micro):
     whole = fake_experience(rows)
     order = torch.randperm(12, generator=torch.manual_seed(1))
     batches = [
-        [part().raw_scores.long().tolist() for part in parts]
+        [part.raw_scores.long().tolist() for part in parts]
         for parts in mini_batches(whole, mini, micro, order)
     ]
     assert [len(parts) for parts in batches] == [mini // micro] * (12 // mini)
@@ -304,3 +304,28 @@ def test_mini_batches_are_a_partition(mini, micro):
     for parts in batches:
         lengths = [len(rows[i][0]) + len(rows[i][1]) for part in parts for i in part]
         assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("score_batch", [1, 4, 100])
+def test_a_reward_model_may_read_the_batches_of_the_others(score_batch):
+    """Its scores come to the rows they are of, whatever order and width the batches have."""
+    rollout = rollout_of()
+
+    def reward(ids, mask):
+        return (ids * mask).sum(dim=1) * 0.01
+
+    settings = PPOArguments(**{**vars(SETTINGS), "score_batch_size": score_batch})
+    found = make_experience(
+        rollout,
+        reward,
+        small_actor(VOCABULARY, seed=3),
+        small_actor(VOCABULARY, seed=5),
+        small_critic(VOCABULARY, seed=4, zero_head=False),
+        settings,
+        kl_coefficient=BETA,
+        temperature=TEMPERATURE,
+        score_mean=MEAN,
+        score_std=STD,
+    )
+    expected = [0.01 * sum(prompt + response) for prompt, response, _, _ in ROWS]
+    assert found.raw_scores.tolist() == pytest.approx(expected)

@@ -111,7 +111,7 @@ def train(longest: int, normalize: bool) -> dict[str, list[float]]:
     assert torch.allclose(reference.sum(dim=1), torch.ones(2).double(), atol=1e-5)
     optimum = reference * (table.double() / BETA).exp()
     optimum /= optimum.sum(dim=1, keepdim=True)
-    policy = trainer.actor.module
+    policy = trainer.actor.module.model
     start = distance(probabilities(policy, longest), optimum)
     half = case["rollout"] // 2
     prompts = [encoded(str(x), ids) for x, ids in enumerate(PROMPTS)] * half

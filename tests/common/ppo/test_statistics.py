@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.hybrid_engine.generation import Rollout
+from common.hybrid_engine.rollout import Rollout
 from common.ppo.experience import Experience
 from common.ppo.statistics import rollout_sums, rollout_values
 from common.training.distributed import all_reduce_scalars, rank, world_size

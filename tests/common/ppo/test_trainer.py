@@ -119,7 +119,7 @@ def start_checks() -> dict[str, str]:
     for step in (1, 2):
         trainer = trainer_of()
         with torch.no_grad():
-            trainer.reference.lm_head.weight[4] += 0.1
+            trainer.reference.model.lm_head.weight[4] += 0.1
         try:
             trainer.iterate(step, PROMPTS)
             found[str(step)] = "went on"
@@ -239,8 +239,8 @@ def test_a_fresh_run_checks_its_start(found):
 
 
 def bare_trainer(seed: int = 0) -> PPOTrainer:
-    unused = dict.fromkeys(("actor", "critic", "reference", "reward", "template", "sampling"))
-    return PPOTrainer(**unused, settings=SETTINGS, max_response_tokens=LONGEST, seed=seed)
+    unused = dict.fromkeys(("actor", "critic", "reference", "reward", "template", "rollouts"))
+    return PPOTrainer(**unused, settings=SETTINGS, seed=seed)
 
 
 def test_each_epoch_has_a_fresh_permutation():

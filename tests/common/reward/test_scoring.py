@@ -6,7 +6,7 @@ import torch
 from common.config.arguments import ModelArguments
 from common.data.records import Message
 from common.data.template import Template
-from common.hybrid_engine.generation import Rollout
+from common.hybrid_engine.rollout import Rollout
 from common.models.loading import load_tokenizer, separate_pad
 from common.models.scalar import load_scalar_model
 from common.reward.scoring import RewardScorer

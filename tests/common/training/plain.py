@@ -90,7 +90,7 @@ def experience():
 
 def logprobs_of(model, ids, temperature=1.0):
     """log p of every token but the first, from one forward without padding."""
-    logits = model(input_ids=torch.tensor([ids])).logits[0] / temperature
+    logits = model.model(input_ids=torch.tensor([ids])).logits[0] / temperature
     return [torch.log_softmax(logits[t - 1], dim=-1)[ids[t]] for t in range(1, len(ids))]
 
 

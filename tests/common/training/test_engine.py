@@ -13,7 +13,9 @@ from torch import nn
 
 from common.config.arguments import ModelArguments, OptimizerArguments, SamplingArguments
 from common.errors import UserError
+from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm
+from common.models.policy import PolicyModel
 from common.models.scalar import load_scalar_model
 from common.ppo.arguments import PPOArguments
 from common.ppo.experience import Experience
@@ -125,7 +127,7 @@ def settings(micro, **changes):
 
 
 def lm_model(folders):
-    return load_causal_lm(folders["llama"], ModelArguments())
+    return PolicyModel(load_causal_lm(folders["llama"], ModelArguments()))
 
 
 def scalar_model(folders):
@@ -217,8 +219,14 @@ def ppo_trainer(lm, scalar, micro):
             value_clip_range=VALUE_CLIP,
             critic_warmup_steps=0,
         ),
-        sampling=SamplingArguments(temperature=TEMPERATURE),
-        max_response_tokens=9,
+        rollouts=HybridRollout(
+            lm,
+            SamplingArguments(temperature=TEMPERATURE),
+            RolloutArguments(),
+            eos_id=2,
+            pad_id=0,
+            max_new_tokens=9,
+        ),
         seed=0,
     )
 
@@ -281,13 +289,21 @@ def error_of_a_return_that_is_not_finite(folders, item):
     return "went on"
 
 
+FROZEN_INPUTS = (
+    torch.tensor([[1, 50, 60, 70]]),
+    torch.ones(1, 4, dtype=torch.bool),
+    torch.tensor([[False, True, True, True]]),
+)
+"""Ids, mask, and the tokens asked for."""
+
+
 def frozen_outputs(folders):
-    """Logits of a sharded reference, whether it trains, and how much of it this rank holds."""
+    """Scores of a sharded reference, whether it trains, and how much of it this rank holds."""
     frozen = build_frozen(lm_model(folders), zero="3", dtype=torch.float32)
     held = sum(p.ds_tensor.numel() for p in frozen.parameters())
     with torch.no_grad():
-        logits = frozen(input_ids=torch.tensor([[1, 50, 60, 70]])).logits
-    return logits, any(p.requires_grad for p in frozen.parameters()), held
+        scores = frozen(*FROZEN_INPUTS).logprobs
+    return scores, any(p.requires_grad for p in frozen.parameters()), held
 
 
 @pytest.fixture(scope="module")
@@ -389,11 +405,11 @@ def test_a_ppo_loss_that_is_not_finite_stops_all_ranks_and_names_step_and_batch(
 def test_a_frozen_model_is_sharded_and_gives_the_same_outputs(measured, folders):
     model = lm_model(folders)
     with torch.no_grad():
-        expected = model(input_ids=torch.tensor([[1, 50, 60, 70]])).logits
+        expected = model.model(FROZEN_INPUTS[0]).logits.log_softmax(-1)[0, [0, 1, 2], [50, 60, 70]]
     whole = sum(p.numel() for p in model.parameters())
     for per_rank in measured[2]:
-        logits, trains, held = per_rank["frozen"]
-        assert torch.allclose(logits, expected, atol=1e-4)
+        scores, trains, held = per_rank["frozen"]
+        assert torch.allclose(scores, expected, atol=1e-4)
         assert not trains
         assert held == pytest.approx(whole / 2, rel=0.01)
 

@@ -1,0 +1,230 @@
+"""Rollouts behind DeepSpeed's own interface, by one of three backends.
+
+`native` is this project's decoding loop; `generate` is transformers' own, the reference; and
+`deepspeed` is DeepSpeed's hybrid engine with its inference kernels, which need a CUDA card.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from deepspeed.runtime.rollout import (
+    RolloutBatch,
+    RolloutEngine,
+    RolloutRequest,
+    SamplingConfig,
+)
+from torch import Tensor, nn
+
+from common.config.arguments import SamplingArguments, check_range, option
+from common.errors import UserError
+from common.hybrid_engine.check import check_rollout, default_limit, first_rows
+from common.hybrid_engine.generation import sample_responses
+from common.hybrid_engine.phases import gathers_whole, generation_phase
+from common.hybrid_engine.reference import generate_responses
+from common.hybrid_engine.rollout import Rollout
+from common.models.attention import takes_masks_over_pairs
+from common.models.policy import language_model
+from common.training.distributed import device
+from common.training.seeding import derive_seed
+
+Backend = Literal["native", "deepspeed", "generate"]
+
+
+@dataclass
+class RolloutArguments:
+    """What generates responses, and how it is watched."""
+
+    rollout: Literal["auto", "native", "deepspeed", "generate"] = option(
+        "auto",
+        "native: this project's loop; deepspeed: DeepSpeed's kernels (CUDA); generate: "
+        "transformers'; auto: native where it fits the model, else generate",
+    )
+    gather: Literal["auto", "all", "layers"] = option(
+        "auto",
+        "under ZeRO-3, gather all weights for a rollout, or layer by layer at every token; auto: "
+        "all where they fit into free memory",
+    )
+    rollout_check_every: int = option(
+        10, "rollouts between comparisons of the sampler with the training forward; 0: first only"
+    )
+    rollout_check_limit: float | None = option(
+        None, "largest gap of a token's two log-probabilities, nats; by default 0.001, bf16 0.5"
+    )
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, "rollout_check_every")
+        if self.rollout_check_limit is not None:
+            check_range(self, 0, "rollout_check_limit", above=True)
+
+
+@dataclass
+class ScoredRolloutBatch(RolloutBatch):
+    """DeepSpeed's batch, and what it has no field for."""
+
+    logprobs: Tensor | None = None
+    """`[B', T_r]` float32: see `Rollout.logprobs`."""
+    ended: Tensor | None = None
+    """`[B']` bool: whether the response has its end token."""
+
+
+class HybridRollout(RolloutEngine):
+    """Generates from a model that is being trained, or from a plain one."""
+
+    def __init__(
+        self,
+        engine: Any,
+        sampling: SamplingArguments,
+        settings: RolloutArguments,
+        *,
+        eos_id: int,
+        pad_id: int,
+        max_new_tokens: int,
+        seed: int = 0,
+    ) -> None:
+        """Args:
+        engine: a DeepSpeed engine around a causal language model, or such a model.
+        seed: of `generate`, DeepSpeed's entry, which brings none.
+
+        Raises:
+            UserError: a backend that does not work for this model or machine.
+        """
+        self.engine = engine
+        self.sampling = sampling
+        self.settings = settings
+        self.eos_id = eos_id
+        self.pad_id = pad_id
+        self.max_new_tokens = max_new_tokens
+        self.seed = seed
+        self.model: nn.Module = language_model(engine)
+        self.backend = self.name = resolve_backend(settings.rollout, self.model)
+        self._whole: bool | None = None
+        self._step = self._calls = 0
+
+    def respond(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seed: int,
+        *,
+        streams: Sequence[int] | None = None,
+        greedy: bool = False,
+        check: bool = False,
+        sampling: SamplingArguments | None = None,
+        max_new_tokens: int | None = None,
+    ) -> Rollout:
+        """One response a prompt from the model as it is now. A collective under ZeRO-3.
+
+        Args:
+            prompts: token ids; equally many on every rank are not needed.
+            seed: of this call's draws, the same on every rank.
+            streams: each row's stream of draws (see `sample_responses`); rows of all ranks have
+                different ones. By default its place in `prompts`.
+            check: compare a few rows with a plain forward of the model.
+            sampling, max_new_tokens: instead of the engine's own.
+        """
+        sampling = sampling or self.sampling
+        limit = max_new_tokens or self.max_new_tokens
+        common = {"eos_id": self.eos_id, "pad_id": self.pad_id, "max_new_tokens": limit}
+        common |= {"sampling": sampling, "seed": seed, "greedy": greedy}
+        if self.backend == "deepspeed":
+            self.engine.eval()
+            rollout = generate_responses(self.engine, prompts, **common)
+            self.engine.train()
+            return rollout
+        if self._whole is None:
+            self._whole = gathers_whole(self.model, self.settings.gather)
+        with generation_phase(self.engine, whole=self._whole) as model:
+            if self.backend == "native":
+                rollout = sample_responses(
+                    model, prompts, streams=streams, together=not self._whole, **common
+                )
+            else:
+                rollout = generate_responses(model, prompts, together=not self._whole, **common)
+            if check:
+                temperature = 1.0 if greedy else sampling.temperature
+                self.check(rollout, first_rows(model, rollout, 4, temperature))
+        return rollout
+
+    def check(self, rollout: Rollout, logprobs: Tensor) -> None:
+        """Stops the run when the backend is not true to the policy. A collective.
+
+        Args:
+            logprobs: `[rows, R]` of the training forward, for the rollout's first rows.
+        """
+        dtype = next(self.model.parameters()).dtype
+        limit = self.settings.rollout_check_limit or default_limit(dtype)
+        check_rollout(rollout, logprobs, self.backend, limit)
+
+    def is_due(self, rollout: int) -> bool:
+        """Whether rollout number `rollout`, counted from 1, is to be checked."""
+        every = self.settings.rollout_check_every
+        return rollout == 1 or (every > 0 and rollout % every == 0)
+
+    def generate(self, request: RolloutRequest, sampling: SamplingConfig) -> ScoredRolloutBatch:
+        """DeepSpeed's entry: `n_samples_per_prompt` rows for each prompt, one behind the other.
+
+        A temperature of 0 or less takes the likeliest tokens.
+        """
+        mask = request.prompt_attention_mask.bool()
+        copies = sampling.n_samples_per_prompt
+        prompts = [
+            ids[kept].tolist()
+            for ids, kept in zip(request.prompt_ids, mask, strict=True)
+            for _ in range(copies)
+        ]
+        greedy = sampling.temperature <= 0
+        rows = sampling.continuous_batch_size or self.sampling.generation_batch_size
+        self._calls += 1
+        rollout = self.respond(
+            prompts,
+            derive_seed(self.seed, "rollout", self._step, self._calls),
+            greedy=greedy,
+            sampling=replace(
+                self.sampling,
+                temperature=1.0 if greedy else sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=max(sampling.top_k, 0),
+                generation_batch_size=rows,
+            ),
+            max_new_tokens=sampling.max_new_tokens,
+        )
+        width = rollout.response_width
+        prompt_ids = request.prompt_ids.repeat_interleave(copies, dim=0).to(device())
+        prompt_mask = request.prompt_attention_mask.repeat_interleave(copies, dim=0).to(device())
+        response_mask = rollout.response_mask.to(prompt_mask.dtype)
+        return ScoredRolloutBatch(
+            input_ids=torch.cat([prompt_ids, rollout.input_ids[:, -width:]], dim=1),
+            attention_mask=torch.cat([prompt_mask, response_mask], dim=1),
+            response_start_idx=torch.full((len(prompts),), prompt_ids.shape[1], device=device()),
+            logprobs=rollout.logprobs,
+            ended=rollout.ended,
+        )
+
+    def sync_weights(self, step: int) -> None:
+        """Nothing to push: the weights are the trained ones. Draws of later calls are new."""
+        self._step, self._calls = step, 0
+
+
+def resolve_backend(name: str, model: nn.Module) -> Backend:
+    """What `auto` stands for, and whether the chosen backend works here.
+
+    Raises:
+        UserError: it does not.
+    """
+    fits = takes_masks_over_pairs(model)
+    if name == "auto":
+        return "native" if fits else "generate"
+    if name == "native" and not fits:
+        config = model.config  # type: ignore[union-attr]
+        raise UserError(
+            f"rollout: native needs attention layers that obey a mask (sdpa attention, full or "
+            f"with a sliding window); {config.model_type} with {config._attn_implementation} "
+            "attention has others. Use --rollout generate"
+        )
+    if name == "deepspeed" and not torch.cuda.is_available():
+        raise UserError(
+            "rollout: DeepSpeed's inference kernels need a CUDA card, and there is none here. Use "
+            "--rollout native"
+        )
+    return name  # type: ignore[return-value]

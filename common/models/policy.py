@@ -1,0 +1,188 @@
+"""A language model that answers with its tokens' log-probabilities, not with logits.
+
+The logits of a whole batch, `[batch, width, vocabulary]`, are the largest tensor of a training
+step, and most of them are of no use: prompts and padding are not learned from. Here only the
+tokens asked for are projected onto the vocabulary, a piece at a time.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from common.models.logprobs import entropy, position_ids, token_logprobs
+
+MOST_LOGITS = 2**24
+"""Logits that exist at a time (64 MB in fp32). Where more are needed, each piece's are worked out
+again in the backward pass."""
+
+ADJUSTMENTS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Config fields of models that change their logits behind the head: Gemma 2, Cohere, Granite."""
+
+
+class TokenScores(NamedTuple):
+    """Of the tokens asked for, row by row."""
+
+    logprobs: Tensor
+    """`[tokens]` float32, nats, at the sampling temperature."""
+    entropy: Tensor
+    """`[tokens]` float32, nats: of the distribution each token was drawn from; 0 unless asked."""
+
+
+class ScoringHead(nn.Linear):
+    """A language model's head that can also score tokens, all in one call.
+
+    One call, because under ZeRO-3 each call of a module gathers its weights on all ranks: pieces
+    are cut inside, where ranks may differ in their number.
+    """
+
+    def forward(
+        self,
+        hidden: Tensor,
+        targets: Tensor | None = None,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+    ) -> Any:
+        """Logits, as before; or, with targets, `TokenScores` of them.
+
+        Args:
+            hidden: `[tokens, width]`.
+            targets: `[tokens]` int64: the tokens that follow.
+        """
+        if targets is None:
+            return super().forward(hidden)
+        size = max(1, MOST_LOGITS // self.weight.shape[0])
+        if len(targets) <= size:
+            return TokenScores(*self._scores(hidden, targets, temperature, with_entropy))
+        pieces = [
+            checkpoint(self._scores, part, wanted, temperature, with_entropy, use_reentrant=False)
+            for part, wanted in zip(hidden.split(size), targets.split(size), strict=True)
+        ]
+        return TokenScores(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
+
+    def _scores(
+        self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        return logit_scores(super().forward(hidden), targets, temperature, with_entropy)
+
+
+class PolicyModel(nn.Module):
+    """A causal language model, perhaps with adapters, for training and scoring."""
+
+    def __init__(self, model: Any) -> None:
+        """Args:
+        model: a Hugging Face causal language model, or PEFT's wrapper around one.
+        """
+        super().__init__()
+        self.model = model
+        head = self.inner.get_output_embeddings()
+        adjusted = any(getattr(self.config, name, None) for name in ADJUSTMENTS)
+        self.scores_in_head = isinstance(head, nn.Linear) and not adjusted
+        if self.scores_in_head and type(head) is nn.Linear:
+            head.__class__ = ScoringHead
+        self.scores_in_head &= isinstance(head, ScoringHead)
+
+    @property
+    def inner(self) -> Any:
+        """The language model without PEFT's wrapper."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    @property
+    def config(self) -> Any:
+        """The language model's config."""
+        return self.inner.config
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        wanted: Tensor,
+        positions: Tensor | None = None,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+    ) -> TokenScores:
+        """Log-probabilities of some tokens, each given those before it.
+
+        Args:
+            input_ids: `[batch, width]`.
+            attention_mask: `[batch, width]`, padding on either side; or, for packed rows,
+                `[batch, 1, width, width]`.
+            wanted: `[batch, width]` bool: the tokens asked for; none in the first column.
+            positions: `[batch, width]`; by default they count the mask's real tokens.
+        """
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids(attention_mask) if positions is None else positions,
+            "use_cache": False,
+        }
+        places = wanted[:, 1:]
+        targets = input_ids[:, 1:][places]
+        if self.scores_in_head:
+            hidden = self.inner.base_model(**inputs).last_hidden_state[:, :-1][places]
+            head = self.inner.get_output_embeddings()
+            return head(hidden, targets, temperature, with_entropy)
+        logits = self.inner(**inputs).logits[:, :-1][places]
+        return TokenScores(*logit_scores(logits, targets, temperature, with_entropy))
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Writes the language model's folder, or its adapters'."""
+        self.model.save_pretrained(*args, **kwargs)
+
+
+def language_model(module: Any) -> Any:
+    """The Hugging Face model in an engine, a `PolicyModel`, or as it is."""
+    module = getattr(module, "module", module)
+    return module.model if isinstance(module, PolicyModel) else module
+
+
+def logit_scores(
+    logits: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies, `[tokens]` float32 each (see `TokenScores`).
+
+    Args:
+        logits: `[tokens, vocabulary]`.
+    """
+    logprobs = token_logprobs(logits, targets, temperature)
+    if not with_entropy:
+        return logprobs, torch.zeros_like(logprobs)
+    with torch.no_grad():
+        return logprobs, entropy(logits, temperature)
+
+
+def score_responses(
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    response_width: int,
+    temperature: float = 1.0,
+    *,
+    with_entropy: bool = False,
+) -> TokenScores:
+    """Runs the model over prompt + response and reads each response token's log-probability.
+
+    log π_t is read at the token *before* response token t: with inputs of width P + R, columns
+    P−1 … P+R−2 of the outputs.
+
+    Args:
+        model: a `PolicyModel`, an engine around one, or a plain language model.
+        input_ids, attention_mask: `[batch, P + R]`, prompts left-padded, responses right-padded.
+        response_width: R.
+
+    Returns:
+        log-probabilities and entropies, `[batch, R]`; 0 where the mask has padding.
+    """
+    if not isinstance(getattr(model, "module", model), PolicyModel):
+        model = PolicyModel(model)
+    wanted = attention_mask.bool().clone()
+    wanted[:, : wanted.shape[1] - response_width] = False
+    found = model(
+        input_ids, attention_mask, wanted, temperature=temperature, with_entropy=with_entropy
+    )
+    places = wanted[:, -response_width:]
+    shape = places.shape
+    return TokenScores(
+        *(x.new_zeros(shape).masked_scatter(places, x) for x in (found.logprobs, found.entropy))
+    )

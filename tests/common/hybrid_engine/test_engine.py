@@ -1,0 +1,304 @@
+"""The backends behind DeepSpeed's interface: same text, self-check, one rank and two."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from deepspeed.runtime.rollout import RolloutEngine, RolloutRequest, SamplingConfig
+
+from common.config.arguments import (
+    LoraArguments,
+    ModelArguments,
+    OptimizerArguments,
+    SamplingArguments,
+)
+from common.errors import UserError
+from common.hybrid_engine import decoding
+from common.hybrid_engine.engine import HybridRollout, RolloutArguments, resolve_backend
+from common.models.loading import load_causal_lm
+from common.training import engine as engine_module
+from common.training.engine import build_engine, process_group
+from tests.models import save_tiny, tiny_causal_lm
+from tests.ranks import run_ranks
+
+PROMPTS = [[1, 20, 30, 40, 50], [1, 60], [1, 70, 80], [1, 60], [1, 90, 91, 92, 93, 94, 95], [1, 33]]
+KINDS = ["llama", "llama-gqa", "gpt2", "opt", "qwen2", "mistral"]
+NEW = 11
+
+
+def rollouts(model, sampling=None, **settings):
+    return HybridRollout(
+        model,
+        sampling or SamplingArguments(generation_batch_size=4),
+        RolloutArguments(**settings),
+        eos_id=2,
+        pad_id=0,
+        max_new_tokens=NEW,
+    )
+
+
+def same_up_to_ties(model, first, second):
+    """Whether greedy texts agree until two tokens' logits tie within rounding."""
+    for prompt, a, b in zip(PROMPTS, first, second, strict=True):
+        if a == b:
+            continue
+        step = next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + a[:step]])).logits[0, -1]
+        if abs(float(logits[a[step]] - logits[b[step]])) > 1e-4:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_native_equals_transformers_generate(kind):
+    model = tiny_causal_lm(kind)
+    native = rollouts(model, rollout="native").respond(PROMPTS, 0, greedy=True, check=True)
+    plain = rollouts(model, rollout="generate").respond(PROMPTS, 0, greedy=True, check=True)
+    assert same_up_to_ties(model, native.response_ids(), plain.response_ids())
+    assert max(map(len, native.response_ids())) == NEW
+    assert torch.equal(native.attention_mask, plain.attention_mask)
+    torch.testing.assert_close(native.logprobs, plain.logprobs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["native", "generate"])
+def test_a_models_own_defaults_are_not_used(backend):
+    """Chat models bring top_k and temperature along; PPO must not inherit them."""
+    model = tiny_causal_lm("llama")
+    expected = rollouts(model, rollout=backend).respond(PROMPTS, 3).response_ids()
+    model.generation_config.do_sample = True
+    model.generation_config.top_k = 1
+    model.generation_config.temperature = 0.01
+    model.generation_config.repetition_penalty = 5.0
+    model.generation_config.eos_token_id = 50
+    assert rollouts(model, rollout=backend).respond(PROMPTS, 3).response_ids() == expected
+
+
+@pytest.mark.parametrize("backend", ["native", "generate"])
+def test_the_callers_random_numbers_are_left_alone(backend):
+    model = tiny_causal_lm("llama")
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = rollouts(model, rollout=backend).respond(PROMPTS, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(
+        rollouts(model, rollout=backend).respond(PROMPTS, 3).input_ids, first.input_ids
+    )
+
+
+def shifted(model, *, prompt: bool):
+    """Positions one too large for new tokens, and perhaps for prompts, as a broken cache has it.
+
+    Only in generation: a forward without a cache is what the check believes.
+    """
+    forward = model.forward
+
+    def broken(*args, **kwargs):
+        if kwargs.get("use_cache") and (prompt or kwargs["input_ids"].shape[1] == 1):
+            kwargs["position_ids"] = kwargs["position_ids"] + 1
+        return forward(*args, **kwargs)
+
+    model.forward = broken
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt"), [("llama", False), ("gpt2", False), ("gpt2", True), ("opt", True)]
+)
+def test_shifted_positions_are_caught(kind, prompt):
+    model = shifted(tiny_causal_lm(kind), prompt=prompt)
+    message = "the backend 'native' gave token . .id .*row .* differ by .*--rollout generate"
+    with pytest.raises(UserError, match=message):
+        rollouts(model, rollout="native").respond(PROMPTS, 0, check=True)
+    rollouts(model, rollout="native").respond(PROMPTS, 0)  # who doesn't look doesn't see
+
+
+def test_stale_weights_are_caught():
+    engine = rollouts(tiny_causal_lm("llama"), rollout="native")
+    rollout = engine.respond(PROMPTS, 0)
+    logprobs = engine.respond(PROMPTS, 0).logprobs
+    engine.check(rollout, logprobs)
+    row, token = 2, 5
+    logprobs[row, token] -= 0.01
+    token_id = rollout.response_ids()[row][token]
+    with pytest.raises(UserError, match=f"token 5 .id {token_id}. of row 2 .*0.01 nats"):
+        engine.check(rollout, logprobs)
+    allowed = rollouts(tiny_causal_lm("llama"), rollout_check_limit=0.02)
+    allowed.check(rollout, logprobs)
+    logprobs[row, token] = float("nan")
+    with pytest.raises(UserError, match="differ by inf"):
+        allowed.check(rollout, logprobs)
+
+
+def test_which_rollouts_are_checked():
+    def due(every):
+        engine = rollouts(tiny_causal_lm("llama"), rollout_check_every=every)
+        return [step for step in range(1, 31) if engine.is_due(step)]
+
+    assert due(10) == [1, 10, 20, 30]
+    assert due(0) == [1]
+
+
+def test_backends_that_do_not_fit_are_refused():
+    model = tiny_causal_lm("llama")
+    assert resolve_backend("auto", model) == "native"
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="need a CUDA card.*--rollout native"):
+            resolve_backend("deepspeed", model)
+    model.config._attn_implementation = "eager"
+    assert resolve_backend("auto", model) == "generate"
+    with pytest.raises(UserError, match="eager attention.*--rollout generate"):
+        resolve_backend("native", model)
+
+
+@pytest.mark.parametrize("backend", ["native", "generate"])
+def test_deepspeeds_interface(backend):
+    model = tiny_causal_lm("llama")
+    engine = rollouts(model, rollout=backend)
+    assert isinstance(engine, RolloutEngine) and engine.name == backend
+    request = RolloutRequest(
+        torch.tensor([[0, 0, 0, 1, 20, 30], [0, 1, 60, 61, 62, 63]]),
+        torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1]]),
+    )
+    greedy = SamplingConfig(max_new_tokens=7, temperature=0.0, n_samples_per_prompt=2)
+    batch = engine.generate(request, greedy)
+    assert batch.batch_size == 4 and batch.response_start_idx.tolist() == [6] * 4
+    assert torch.equal(batch.input_ids[:, :6], request.prompt_ids.repeat_interleave(2, dim=0))
+    assert torch.equal(
+        batch.attention_mask[:, :6], request.prompt_attention_mask.repeat_interleave(2, dim=0)
+    )
+    expected = engine.respond([[1, 20, 30], [1, 60, 61, 62, 63]], 0, greedy=True).response_ids()
+    for row in range(4):
+        count = int(batch.attention_mask[row, 6:].sum())
+        assert batch.input_ids[row, 6 : 6 + count].tolist() == expected[row // 2][:7][:count]
+        assert count == min(7, len(expected[row // 2]))
+
+    sampled = SamplingConfig(max_new_tokens=7, temperature=0.9, n_samples_per_prompt=3)
+    engine.sync_weights(1)
+    first, second = engine.generate(request, sampled), engine.generate(request, sampled)
+    assert not torch.equal(first.input_ids, second.input_ids)
+    assert len({tuple(row.tolist()) for row in first.input_ids[:3]}) == 3
+    assert first.logprobs.shape == (6, first.seq_len - 6) and first.ended.shape == (6,)
+    engine.sync_weights(1)
+    assert torch.equal(engine.generate(request, sampled).input_ids, first.input_ids)
+    engine.sync_weights(2)
+    assert not torch.equal(engine.generate(request, sampled).input_ids, first.input_ids)
+
+
+def adapted(folder, lora):
+    """The model, with adapters that do something if there are any."""
+    model = load_causal_lm(folder, ModelArguments(), LoraArguments(lora_rank=4 if lora else 0))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return model
+
+
+def on_ranks(folders):
+    """Texts and weights of every kind, ZeRO stage and way of gathering, on this rank."""
+    original = engine_module.deepspeed_config
+
+    def shard_everything(*args, **kwargs):
+        config = original(*args, **kwargs)
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return config
+
+    engine_module.deepspeed_config = shard_everything
+    found = {}
+    with process_group():
+        rank, world = dist.get_rank(), dist.get_world_size()
+        # The second rank has one prompt only: it is done before the first.
+        mine = list(range(rank, len(PROMPTS), world)) if rank == 0 else [1]
+        if world == 1:
+            mine = list(range(len(PROMPTS)))
+        for kind, folder in folders.items():
+            for zero, lora, gather in (
+                ("0", False, "all"),
+                ("0", True, "all"),
+                ("2", True, "all"),
+                ("3", False, "all"),
+                ("3", True, "all"),
+                ("3", False, "layers"),
+                ("3", True, "layers"),
+            ):
+                engine = build_engine(
+                    adapted(folder, lora),
+                    zero=zero,
+                    dtype=torch.float32,
+                    optimizer=OptimizerArguments(batch_size=2, micro_batch_size=1),
+                    total_steps=2,
+                )
+                engine.train()
+                before = [p.detach().clone() for p in engine.module.parameters()]
+                for backend in ("native", "generate"):
+                    if (backend, gather) == ("generate", "layers") and lora:
+                        continue
+                    made = rollouts(engine, rollout=backend, gather=gather)
+                    texts = [
+                        made.respond(
+                            [PROMPTS[i] for i in mine], 4, streams=mine, greedy=greedy, check=greedy
+                        ).response_ids()
+                        for greedy in (True, False)
+                    ]
+                    found[kind, zero, lora, gather, backend] = dict(
+                        zip(mine, zip(*texts, strict=True), strict=True)
+                    )
+                after = list(engine.module.parameters())
+                assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+                assert engine.module.training
+    return found
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {kind: str(save_tiny(root / kind, kind)) for kind in ("llama-gqa", "gpt2", "mistral")}
+
+
+@pytest.fixture(scope="module")
+def expected(folders):
+    """From plain models, adapters beside their weights."""
+    found = {}
+    for kind, folder in folders.items():
+        for lora in (False, True):
+            model = adapted(folder, lora).eval()
+            for greedy in (True, False):
+                rolled = rollouts(model, rollout="native").respond(PROMPTS, 4, greedy=greedy)
+                found[kind, lora, greedy] = rolled.response_ids()
+    return found
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_texts_are_those_of_the_plain_model_on_any_rank(ranks, folders, expected):
+    """Any ZeRO stage, with and without adapters, weights gathered at once or by layer."""
+    for per_rank in run_ranks(on_ranks, ranks, folders, start_group=False):
+        assert len(per_rank) == len(folders) * 13
+        for (kind, _, lora, _, backend), rows in per_rank.items():
+            for row, (greedy, sampled) in rows.items():
+                assert greedy == expected[kind, lora, True][row]
+                if backend == "native":
+                    assert sampled == expected[kind, lora, False][row]
+
+
+def test_adapters_change_the_text(expected):
+    for kind, lora, greedy in expected:
+        assert expected[kind, not lora, greedy] != expected[kind, lora, greedy]
+
+
+def test_the_loop_looks_at_ends_seldom():
+    """The host asks once every `CHECK_EVERY` tokens, however many rows there are."""
+    asked = []
+    original = decoding.DecodingLoop.drop_ended
+
+    def counted(self):
+        asked.append(1)
+        return original(self)
+
+    decoding.DecodingLoop.drop_ended = counted
+    try:
+        rollouts(tiny_causal_lm("llama"), SamplingArguments(), rollout="native").respond(PROMPTS, 0)
+    finally:
+        decoding.DecodingLoop.drop_ended = original
+    assert len(asked) <= 2 + NEW // 8

@@ -1,0 +1,192 @@
+"""Log-probabilities of tokens: positions, padding, temperature, pieces, against loops."""
+
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from common.config.arguments import LoraArguments, ModelArguments, OptimizerArguments
+from common.models import policy
+from common.models.loading import load_causal_lm
+from common.models.logprobs import position_ids
+from common.models.policy import PolicyModel, ScoringHead, score_responses
+from common.training import engine as engine_module
+from common.training.engine import build_engine, process_group
+from tests.models import save_tiny, tiny_causal_lm
+from tests.ranks import run_ranks
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt"])
+def test_each_token_is_scored_from_what_stands_before_it(kind):
+    """Against one forward per token over the bare prefix: no cache, padding or slicing."""
+    model = tiny_causal_lm(kind)
+    prompt, response = [1, 9, 30, 77], [50, 60, 2]
+    ids = torch.tensor([prompt + response])
+    with torch.no_grad():
+        scores = score_responses(model, ids, torch.ones_like(ids).bool(), 3, 0.8, with_entropy=True)
+        for t, token in enumerate(response):
+            logits = model(torch.tensor([prompt + response[:t]])).logits[0, -1].double() / 0.8
+            expected = float(logits[token]) - math.log(sum(math.exp(x) for x in logits.tolist()))
+            assert float(scores.logprobs[0, t]) == pytest.approx(expected, abs=1e-4)
+    assert scores.logprobs.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt"])
+@pytest.mark.parametrize("pad_id", [0, 2], ids=["pad", "pad=eos"])
+def test_padding_changes_no_logprob(kind, pad_id):
+    """Rotary models forgive wrong positions under left padding; GPT-2 does not."""
+    model = tiny_causal_lm(kind)
+    prompt, response = [1, 9, 30, 77, 8], [50, 60, 70, 2]
+    bare = torch.tensor([prompt + response])
+    with torch.no_grad():
+        expected = score_responses(model, bare, torch.ones_like(bare).bool(), 4).logprobs[0]
+        assert expected.std() > 0.1  # else the model could not tell right from wrong
+        for left in range(0, 21):
+            right = left % 3
+            row = [pad_id] * left + prompt + response + [pad_id] * right
+            mask = [False] * left + [True] * 9 + [False] * right
+            found = score_responses(model, torch.tensor([row]), torch.tensor([mask]), 4 + right)
+            assert torch.allclose(found.logprobs[0, :4], expected, atol=1e-5), left
+
+
+def test_wrong_positions_would_show():
+    """The guard of the test above: without position_ids GPT-2's left-padded numbers differ."""
+    model = tiny_causal_lm("gpt2")
+    row = torch.tensor([[0] * 7 + [1, 9, 30, 77, 8]])
+    mask = (row != 0).long()
+    with torch.no_grad():
+        naive = model(row, attention_mask=mask, position_ids=torch.arange(12)[None]).logits[0, -1]
+        right = model(row, attention_mask=mask, position_ids=position_ids(mask)).logits[0, -1]
+    assert (naive - right).abs().max() > 1e-2
+
+
+IDS = torch.tensor([[1, 9, 30, 77, 8, 50], [1, 9, 31, 60, 0, 0]])
+MASK = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+WANTED = torch.tensor(
+    [[False, True, False, True, True, False], [False, False, True, True, False, False]]
+)
+
+
+def by_loops(model, temperature):
+    """The wanted tokens' log-probabilities and entropies, one bare prefix each."""
+    found = []
+    for row, column in WANTED.nonzero().tolist():
+        logits = model(IDS[row : row + 1, :column]).logits[0, -1].double() / temperature
+        weights = [math.exp(float(x)) for x in logits]
+        p = [w / sum(weights) for w in weights]
+        found.append((math.log(p[int(IDS[row, column])]), -sum(q * math.log(q) for q in p)))
+    return torch.tensor(found)
+
+
+@pytest.mark.parametrize("most", [2**24, 259, 2 * 259])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "qwen2"])
+def test_wanted_tokens_in_one_piece_or_many(kind, most, monkeypatch):
+    monkeypatch.setattr(policy, "MOST_LOGITS", most)
+    model = PolicyModel(tiny_causal_lm(kind))
+    assert model.scores_in_head
+    with torch.no_grad():
+        expected = by_loops(model.model, 0.7)
+        found = model(IDS, MASK, WANTED, temperature=0.7, with_entropy=True)
+    torch.testing.assert_close(found.logprobs, expected[:, 0].float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.entropy, expected[:, 1].float(), rtol=1e-4, atol=1e-4)
+    assert model(IDS, MASK, WANTED).entropy.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_pieces_have_the_gradient_of_the_whole(kind, monkeypatch):
+    weights = torch.tensor([0.3, -1.0, 2.0, 0.5, 1.5])
+    gradients = []
+    for most in (2**24, 2 * 259):
+        monkeypatch.setattr(policy, "MOST_LOGITS", most)
+        model = PolicyModel(tiny_causal_lm(kind))
+        (model(IDS, MASK, WANTED).logprobs * weights).sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    plain = tiny_causal_lm(kind)
+    logits = plain(IDS, attention_mask=MASK, position_ids=position_ids(MASK)).logits
+    chosen = logits.log_softmax(-1)[:, :-1].gather(2, IDS[:, 1:, None]).squeeze(2)
+    (chosen[WANTED[:, 1:]] * weights).sum().backward()
+    expected = [p.grad for p in plain.parameters() if p.grad is not None]
+    for found in gradients:
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_whole_batchs_logits_never_exist(monkeypatch):
+    monkeypatch.setattr(policy, "MOST_LOGITS", 3 * 259)
+    sizes = []
+    original = policy.logit_scores
+
+    def noted(logits, *args):
+        sizes.append(len(logits))
+        return original(logits, *args)
+
+    monkeypatch.setattr(policy, "logit_scores", noted)
+    model = PolicyModel(tiny_causal_lm("llama"))
+    model(IDS, MASK, WANTED).logprobs.sum().backward()
+    assert sizes == [3, 2, 2, 3]  # five wanted tokens; the backward pass works them out again
+
+
+def test_models_that_change_their_logits_go_the_long_way():
+    model = tiny_causal_lm("llama")
+    model.config.final_logit_softcapping = 5.0
+    wrapped = PolicyModel(model)
+    assert not wrapped.scores_in_head
+    with torch.no_grad():
+        found = wrapped(IDS, MASK, WANTED)
+        torch.testing.assert_close(
+            found.logprobs, by_loops(model, 1.0)[:, 0].float(), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_a_scoring_head_still_gives_logits():
+    model = tiny_causal_lm("llama")
+    expected = model(IDS).logits
+    PolicyModel(model)
+    assert type(model.lm_head) is ScoringHead and torch.equal(model(IDS).logits, expected)
+
+
+def gradients_on_ranks(folder, lora):
+    """Under ZeRO-3, with ranks that need different numbers of pieces."""
+    from deepspeed.utils import safe_get_full_grad
+
+    original = engine_module.deepspeed_config
+
+    def shard_everything(*args, **kwargs):
+        config = original(*args, **kwargs)
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return config
+
+    engine_module.deepspeed_config = shard_everything
+    policy.MOST_LOGITS = 2 * 259
+    with process_group():
+        rank = dist.get_rank()
+        torch.manual_seed(7)
+        engine = build_engine(
+            PolicyModel(load_causal_lm(folder, ModelArguments(), lora)),
+            zero="3",
+            dtype=torch.float32,
+            optimizer=OptimizerArguments(batch_size=2, micro_batch_size=1),
+            total_steps=2,
+        )
+        engine.train()
+        row = slice(rank, rank + 1)
+        scores = engine(IDS[row], MASK[row], WANTED[row])
+        engine.backward(scores.logprobs.sum() * 2)  # DeepSpeed divides by the ranks
+        return {n: safe_get_full_grad(p) for n, p in engine.module.named_parameters()}
+
+
+@pytest.mark.parametrize("rank", [0, 2], ids=["whole", "lora"])
+def test_sharded_gradients_are_those_of_one_process(tmp_path, rank):
+    folder, lora = str(save_tiny(tmp_path / "m")), LoraArguments(lora_rank=rank)
+    found = run_ranks(gradients_on_ranks, 2, folder, lora, start_group=False)
+    torch.manual_seed(7)
+    model = PolicyModel(load_causal_lm(folder, ModelArguments(), lora))
+    model(IDS, MASK, WANTED).logprobs.sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            for per_rank in found:
+                torch.testing.assert_close(
+                    per_rank[name], parameter.grad, rtol=1e-4, atol=1e-5, msg=name
+                )
