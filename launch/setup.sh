@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Sets up the virtual environment .venv in this checkout: nothing global, nothing twice.
 #
-#   bash launch/setup.sh           what running needs
-#   bash launch/setup.sh --tests   and the test tools
+#   bash launch/setup.sh               what running needs
+#   bash launch/setup.sh --tests       and the test tools
+#   bash launch/setup.sh --benchmark   and what benchmarks compare with
 #
 # PYTHON=/path/to/python3.11 chooses the interpreter.
 set -euo pipefail
@@ -25,17 +26,21 @@ find_python() {
 }
 
 requirements() {
-  if [[ "${1:-}" == --tests ]]; then cat requirements.txt; else sed '/^# --- test tools/,$d' requirements.txt; fi
+  case "${1:-}" in
+    --benchmark) cat requirements.txt ;;
+    --tests) sed '/^# --- benchmark tools/,$d' requirements.txt ;;
+    *) sed '/^# --- test tools/,$d' requirements.txt ;;
+  esac
 }
 
 # The stamp says what .venv holds: a second run with the same requirements installs nothing.
 stamp() { requirements "$@" | cksum | cut -d' ' -f1; }
 
 mode="${1:-}"
-# What runs the tests can run everything, so its stamp serves both.
-for done in ".venv/stamp-tests-$(stamp --tests)" ".venv/stamp-run-$(stamp)"; do
-  [[ "$mode" == --tests && "$done" == *run* ]] && continue
-  [[ -f "$done" ]] && exit 0
+# Each mode holds what those before it hold, so its stamp serves them too.
+for larger in --benchmark --tests ""; do
+  [[ -f ".venv/stamp${larger:--run}-$(stamp "$larger")" ]] && exit 0
+  [[ "$larger" == "$mode" ]] && break
 done
 
 python="$(find_python)"
@@ -63,5 +68,5 @@ fi
 echo "setup: installing requirements into .venv"
 "${pip[@]}" -r <(requirements "$mode")
 rm -f .venv/stamp-*
-if [[ "$mode" == --tests ]]; then touch ".venv/stamp-tests-$(stamp --tests)"; else touch ".venv/stamp-run-$(stamp)"; fi
+touch ".venv/stamp${mode:--run}-$(stamp "$mode")"
 echo "setup: done"

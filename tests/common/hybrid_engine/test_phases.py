@@ -5,8 +5,9 @@ import torch
 import torch.distributed as dist
 
 from common.config.arguments import ModelArguments, OptimizerArguments, SamplingArguments
+from common.hybrid_engine import phases as phases_module
 from common.hybrid_engine.generation import sample_responses
-from common.hybrid_engine.phases import HOOK_TABLES, generation_phase
+from common.hybrid_engine.phases import HOOK_TABLES, gathers_whole, generation_phase
 from common.models.loading import load_causal_lm
 from common.training import engine as engine_module
 from common.training.engine import build_engine, optimizer_step, process_group
@@ -189,3 +190,18 @@ def test_a_plain_model_only_changes_its_mode():
         generated(model, 0)
     assert model.training and calls  # its own hooks stay: they are not ZeRO's
     handle.remove()
+
+
+def test_weights_are_gathered_at_once_where_they_fit(monkeypatch):
+    model = tiny_causal_lm("gpt2")
+    assert gathers_whole(model, "auto")  # not sharded
+    parameter = next(model.parameters())
+    parameter.ds_id, parameter.ds_numel = 0, 10**6
+    others = sum(p.numel() for p in model.parameters() if p is not parameter)
+    needed = 4 * (10**6 + others)
+    for free, fits in ((needed / phases_module.FREE_SHARE * 1.01, True), (needed, False)):
+        monkeypatch.setattr(phases_module, "free_memory", lambda free=free: free)
+        assert gathers_whole(model, "auto") == fits
+        assert gathers_whole(model, "all") and not gathers_whole(model, "layers")
+    monkeypatch.undo()
+    assert 0 < phases_module.free_memory() < 2**50

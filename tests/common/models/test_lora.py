@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, separate_pad
+from common.models.lora import merged_for_now
 from common.models.scalar import head_of, load_scalar_model
 from tests.models import save_tiny
 
@@ -247,3 +248,39 @@ def test_adapters_that_do_not_name_their_base(adapted, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="'base_model_name_or_path' is missing"):
         load_causal_lm(str(tmp_path), PLAIN)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_adapters_are_merged_for_a_while_and_weights_come_back_bit_for_bit(folders, kind):
+    model = moved(load_causal_lm(folders[kind], PLAIN, LORA)).eval()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    places = {n: p.data_ptr() for n, p in model.named_parameters()}
+    expected = logits(model)
+    with merged_for_now(model):
+        changed = [n for n, p in model.named_parameters() if not torch.equal(p, before[n])]
+        assert changed and all("base_layer.weight" in n for n in changed)
+        torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
+        assert all(layer.merged for layer in model.modules() if hasattr(layer, "lora_B"))
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert {n: p.data_ptr() for n, p in model.named_parameters()} == places
+    assert torch.equal(logits(model), expected)
+
+
+def test_weights_come_back_when_the_body_raises(folders):
+    model = moved(load_causal_lm(folders["llama"], PLAIN, LORA))
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(KeyError), merged_for_now(model):
+        raise KeyError
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert not any(layer.merged for layer in model.modules() if hasattr(layer, "lora_B"))
+
+
+def test_a_weight_that_another_module_uses_is_not_merged(folders):
+    """Tied embeddings: the head's adapters must not change what tokens mean on the way in."""
+    tied = LoraArguments(lora_rank=2, lora_targets=["lm_head", "q_proj"])
+    model = moved(load_causal_lm(folders["llama"], PLAIN, tied)).eval()
+    embeddings = model.get_input_embeddings().weight
+    before, expected = embeddings.detach().clone(), logits(model)
+    with merged_for_now(model):
+        assert torch.equal(embeddings, before)
+        torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,89 @@
+"""One measurement of ours: `python -m common.benchmark.contender TASK SHAPE STEPS FILE`."""
+
+import sys
+
+import torch
+import transformers  # noqa: F401 - imported before the memory's level is taken
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+
+from common.benchmark.examples import (
+    LEARNING_RATE,
+    REWARD_BATCH,
+    SFT_BATCH,
+    Meter,
+    reward_rows,
+    sft_rows,
+)
+from common.benchmark.iteration import scalar
+from common.benchmark.shapes import PAD, causal_lm
+from common.benchmark.supervised import SHAPES
+from common.config.arguments import OptimizerArguments
+from common.data.encoding import EncodedExample
+from common.data.records import Pair
+from common.models.policy import PolicyModel
+from common.reward.training import Comparison, PairObjective, RewardArguments
+from common.training.engine import build_engine, process_group
+from common.training.stage import leave, quiet_libraries
+from common.training.supervised import Objective, train_supervised
+
+LOADED = (LlamaForCausalLM, LlamaForSequenceClassification)
+
+
+class Steps:
+    """Stands for the metrics file: notes when each step ended."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """A step has ended."""
+        self.meter.step()
+
+
+def main(task: str, shape_name: str, steps: str, out: str) -> None:
+    """Trains for `steps` steps, and writes what they took."""
+    import deepspeed  # noqa: F401
+
+    meter = Meter()
+    shape, count = SHAPES[shape_name], int(steps)
+    objective: Objective
+    if task == "sft":
+        from step1_sft.objective import SFTObjective
+
+        rows = sft_rows(shape, count)
+        examples = [EncodedExample(p + r, [False] * len(p) + [True] * len(r), "") for p, r in rows]
+        model: torch.nn.Module = PolicyModel(causal_lm(shape, 0).train())
+        objective, batch = SFTObjective(examples, PAD, pack_tokens=128), SFT_BATCH
+        tokens = sum(len(e.input_ids) for e in examples)
+    else:
+        pairs = reward_rows(shape, count)
+        unused = Pair((), "", "", 1.0, "")
+        comparisons = [Comparison([list(a), list(b)], [(0, 1)], [unused]) for a, b in pairs]
+        model = scalar(shape, "LlamaForSequenceClassification").train()
+        settings = RewardArguments(loss="logistic", score_penalty=0.0)
+        objective = PairObjective(comparisons, PAD, settings, share_prompts=True)
+        batch, tokens = REWARD_BATCH, sum(len(a) + len(b) for a, b in pairs)
+    optimizer = OptimizerArguments(
+        learning_rate=LEARNING_RATE, batch_size=batch, micro_batch_size=batch, evaluations=1
+    )
+    engine = build_engine(
+        model, zero="0", dtype=torch.float32, optimizer=optimizer, total_steps=count
+    )
+    train_supervised(
+        engine,
+        objective,
+        optimizer,
+        seed=0,
+        metrics=Steps(meter),  # type: ignore[arg-type]
+        evaluate=dict,
+        title="",
+        show_progress=False,
+    )
+    meter.write(out, tokens)
+
+
+if __name__ == "__main__":
+    quiet_libraries()
+    with process_group():
+        main(*sys.argv[1:])
+    leave(0)

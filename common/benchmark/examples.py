@@ -1,0 +1,72 @@
+"""What both contenders train on, and how each of them is measured."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from common.benchmark.shapes import BOS, EOS, Shape
+
+SFT_BATCH, REWARD_BATCH = 32, 16
+PROMPT, RESPONSE = (16, 40), (8, 40)
+"""Shortest and longest, tokens; lengths are drawn evenly between."""
+LEARNING_RATE = 1e-4
+
+
+@dataclass
+class Meter:
+    """Clock and memory of one process; made when everything is imported."""
+
+    started: float = field(default_factory=time.perf_counter)
+    ends: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        self.level = _status("VmRSS")
+
+    def step(self) -> None:
+        """An optimizer step has ended."""
+        self.ends.append(time.perf_counter())
+
+    def write(self, path: str, tokens: int) -> None:
+        """Seconds a step (the median, without the first tenth) and megabytes above the start."""
+        seconds = np.diff(self.ends)[len(self.ends) // 10 :]
+        peak = _status("VmHWM") - self.level
+        values = {"seconds": float(np.median(seconds)), "megabytes": peak / 1024, "tokens": tokens}
+        Path(path).write_text(json.dumps(values))
+
+
+def sft_rows(shape: Shape, steps: int) -> list[tuple[list[int], list[int]]]:
+    """(prompt, response with its end token) of `steps` batches."""
+    rng = np.random.default_rng(0)
+    return [(_prompt(rng, shape), _response(rng, shape)) for _ in range(steps * SFT_BATCH)]
+
+
+def reward_rows(shape: Shape, steps: int) -> list[tuple[list[int], list[int]]]:
+    """(prompt + better response, prompt + worse one) of `steps` batches."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(steps * REWARD_BATCH):
+        prompt = _prompt(rng, shape)
+        found.append((prompt + _response(rng, shape), prompt + _response(rng, shape)))
+    return found
+
+
+def _prompt(rng: np.random.Generator, shape: Shape) -> list[int]:
+    count = rng.integers(PROMPT[0], PROMPT[1] + 1)
+    return [BOS, *rng.integers(3, shape.vocabulary, count - 1).tolist()]
+
+
+def _response(rng: np.random.Generator, shape: Shape) -> list[int]:
+    count = rng.integers(RESPONSE[0], RESPONSE[1] + 1)
+    return [*rng.integers(3, shape.vocabulary, count - 1).tolist(), EOS]
+
+
+def _status(name: str) -> float:
+    """A line of /proc/self/status, kB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return float(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {name}")

@@ -1,0 +1,94 @@
+"""Models of known shape with random weights, and prompts of known lengths."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+PAD, BOS, EOS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama."""
+
+    name: str
+    width: int
+    layers: int
+    heads: int
+    vocabulary: int
+    feed_forward: int
+
+
+QUICKSTART = Shape("quickstart", 128, 3, 4, 1536, 320)
+WIDE = Shape("width 256", 256, 4, 4, 1536, 640)
+LARGE = (
+    Shape("1.3B", 2048, 24, 32, 32000, 5504),
+    Shape("7B", 4096, 32, 32, 32000, 11008),
+)
+"""For a GPU."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What prompts and responses a rollout has."""
+
+    name: str
+    prompts: int
+    samples: int
+    """Responses a prompt."""
+    shortest: int
+    longest: int
+    """Tokens of a prompt, drawn evenly between the two."""
+    new_tokens: int
+    """At most."""
+    mean: float
+    """Mean length of a response; 0: none ends before the limit."""
+
+    def draw(self, vocabulary: int, seed: int = 0) -> list[list[int]]:
+        """Prompts as token ids, each `samples` times."""
+        rng = np.random.default_rng(seed)
+        found = []
+        for _ in range(self.prompts):
+            count = int(rng.integers(self.shortest, self.longest + 1))
+            found += [[BOS, *rng.integers(3, vocabulary, count - 1).tolist()]] * self.samples
+        return found
+
+
+def causal_lm(shape: Shape, mean_length: float, seed: int = 0, positions: int = 512) -> Any:
+    """A language model whose responses end after `mean_length` tokens on average.
+
+    Small random weights give nearly even chances to all tokens; a bias of the head sets the end
+    token's, so that lengths are geometric as those of a trained actor are broad.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=shape.vocabulary,
+            hidden_size=shape.width,
+            intermediate_size=shape.feed_forward,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            max_position_embeddings=positions,
+            tie_word_embeddings=False,
+            pad_token_id=PAD,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+        )
+    )
+    bias = torch.zeros(shape.vocabulary)
+    chance = 1.0 / mean_length if mean_length else 1e-9
+    bias[EOS] = math.log(chance / (1.0 - chance) * shape.vocabulary)
+    model.lm_head.bias = nn.Parameter(bias)
+    return model.eval()
+
+
+def best(seconds: Sequence[float]) -> float:
+    """The smallest of several measurements: everything else on the machine only adds."""
+    return min(seconds)

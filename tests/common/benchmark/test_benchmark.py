@@ -1,0 +1,128 @@
+"""What the benchmarks measure is equal work, and their ratios say what they claim."""
+
+import json
+
+import pytest
+import torch
+
+from common.benchmark import report
+from common.benchmark.examples import REWARD_BATCH, SFT_BATCH, reward_rows, sft_rows
+from common.benchmark.iteration import build, measure
+from common.benchmark.rollouts import measure as measure_rollouts
+from common.benchmark.shapes import BOS, EOS, Lengths, Shape, causal_lm
+from common.benchmark.supervised import summarized
+from common.errors import UserError
+from common.training.engine import process_group
+from tests.ranks import run_ranks
+
+SMALL = Shape("small", 16, 1, 2, 50, 32)
+FEW = Lengths("few", 4, 2, 3, 6, 8, 4)
+
+
+def test_prompts_have_the_lengths_they_claim():
+    rows = FEW.draw(50)
+    assert len(rows) == 8 and rows[0] == rows[1] and rows == FEW.draw(50)
+    assert all(3 <= len(r) <= 6 and r[0] == BOS and EOS not in r for r in rows)
+
+
+@pytest.mark.parametrize("mean", [4, 20])
+def test_responses_end_with_the_chance_that_gives_the_mean(mean):
+    model = causal_lm(SMALL, mean)
+    with torch.no_grad():
+        chance = model(torch.tensor([[BOS, 7, 9]])).logits[0, -1].softmax(-1)[EOS]
+    assert float(chance) == pytest.approx(1 / mean, rel=0.1)
+    with torch.no_grad():
+        assert causal_lm(SMALL, 0)(torch.tensor([[BOS, 7]])).logits[0, -1].argmin() == EOS
+
+
+def test_both_contenders_get_the_same_examples():
+    assert sft_rows(SMALL, 2) == sft_rows(SMALL, 2) and len(sft_rows(SMALL, 2)) == 2 * SFT_BATCH
+    pairs = reward_rows(SMALL, 2)
+    assert pairs == reward_rows(SMALL, 2) and len(pairs) == 2 * REWARD_BATCH
+    assert all(a[-1] == b[-1] == EOS and a[0] == b[0] == BOS and a != b for a, b in pairs)
+
+
+def test_a_ratio_is_above_1_where_ours_is_ahead():
+    ours = {"seconds": 1.0, "megabytes": 50.0, "tokens": 7}
+    theirs = {"seconds": 2.0, "megabytes": 200.0, "tokens": 7}
+    slower = {**ours, "seconds": 1.5}
+    row = summarized("sft", "small", {"native": [ours, slower], "trl": [theirs, theirs]})
+    assert row["ratio"] == 2.0 and row["memory_ratio"] == 4.0
+    with pytest.raises(RuntimeError, match="not train on the same tokens"):
+        summarized("sft", "small", {"native": [ours], "trl": [{**theirs, "tokens": 8}]})
+
+
+def written_parts(folder):
+    """Every part of a benchmark, with a ratio of its own in each row."""
+    number = 1.0
+    expected = {}
+    for part in ("rollouts", "sharded", "iteration", "supervised"):
+        rows = []
+        for shape in ("quickstart", "width 256"):
+            kinds = {
+                "rollouts": ("real_lengths", "fixed_lengths", "one_sample"),
+                "sharded": ("real_lengths",),
+                "iteration": ("full length",),
+                "supervised": ("sft", "reward"),
+            }[part]
+            for kind in kinds:
+                number += 0.25
+                row = {"shape": shape, "lengths": kind, "task": kind, "ranks": 1, "ratio": number}
+                row |= {"memory_ratio": number + 100.0}
+                row |= {f"{p}_seconds": 1.0 for p in ("generate", "score", "train")}
+                row |= {f"{b}_tokens_per_second": number for b in ("native", "generate")}
+                rows.append(row)
+                expected[part, shape, kind] = number
+        (folder / part).mkdir()
+        (folder / part / "rows.json").write_text(json.dumps(rows))
+    return expected
+
+
+def test_the_page_and_the_ratios_come_from_the_parts(tmp_path, capsys):
+    expected = written_parts(tmp_path)
+    report.main(tmp_path)
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    assert found["rollout_vs_generate"] == {
+        "real_lengths": expected["rollouts", "quickstart", "real_lengths"],
+        "fixed_lengths": expected["rollouts", "quickstart", "fixed_lengths"],
+        "one_sample": expected["rollouts", "quickstart", "one_sample"],
+        "zero3_2_ranks": expected["sharded", "quickstart", "real_lengths"],
+    }
+    wide = found["rollout_vs_generate_width_256"]["fixed_lengths"]
+    assert wide == expected["rollouts", "width 256", "fixed_lengths"]
+    assert found["sft_vs_trl"] == expected["supervised", "quickstart", "sft"]
+    assert found["reward_memory_vs_trl"] == expected["supervised", "quickstart", "reward"] + 100
+    assert found["machine"]["device"] and len(found["raw"]["rollouts"]) == 6
+    text = (tmp_path / "benchmark.md").read_text()
+    for name in ("rollouts.png", "iteration.png"):
+        assert name in text and (tmp_path / name).stat().st_size > 1000
+    assert "sft_vs_trl" in capsys.readouterr().out
+
+
+def test_a_part_that_was_not_run_is_named(tmp_path):
+    written_parts(tmp_path)
+    (tmp_path / "sharded/rows.json").unlink()
+    with pytest.raises(UserError, match="no row for .*real_lengths.*run all of its parts"):
+        report.main(tmp_path)
+
+
+def measurements(sharded):
+    """One row of each benchmark that needs a process group; nothing is said about the times."""
+    with process_group():
+        rollouts = measure_rollouts(SMALL, FEW, 1, sharded=sharded)
+        iteration = measure(SMALL, FEW, 1, "auto")
+        trainer = build(SMALL, FEW, "auto", steps=2)
+        return rollouts, iteration, trainer.rollouts.backend
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_rollouts_and_iterations_are_measured(ranks):
+    for rollouts, iteration, backend in run_ranks(
+        measurements, ranks, ranks == 2, start_group=False
+    ):
+        assert rollouts["ranks"] == ranks and rollouts["zero"] == (3 if ranks == 2 else 0)
+        ratio = rollouts["native_tokens_per_second"] / rollouts["generate_tokens_per_second"]
+        assert rollouts["ratio"] == pytest.approx(ratio)
+        shares = [iteration[f"{phase}_share"] for phase in ("generate", "score", "train")]
+        assert sum(shares) == pytest.approx(1.0) and iteration["tokens_per_second"] > 0
+        assert backend == "native"
