@@ -12,6 +12,16 @@ def position_ids(attention_mask: Tensor) -> Tensor:
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
 
+def closed_up_inputs(input_ids: Tensor) -> dict[str, Tensor | None]:
+    """What a causal model is told of rows whose padding is all behind them (see `close_up`).
+
+    No mask: no real token sees what comes after it. Positions go on into the padding, as breaks
+    in them would mean packed sequences to transformers.
+    """
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return {"attention_mask": None, "position_ids": positions.expand(input_ids.shape)}
+
+
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """log softmax(logits / temperature) at `tokens`.
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from common.models.logprobs import entropy, position_ids, token_logprobs
+from common.models.logprobs import closed_up_inputs, entropy, token_logprobs
+from common.training.padding import close_up
 
 MOST_LOGITS = 2**24
 """Logits that exist at a time (64 MB in fp32). Where more are needed, each piece's are worked out
@@ -108,15 +109,15 @@ class PolicyModel(nn.Module):
             input_ids: `[batch, width]`.
             attention_mask: `[batch, width]`, padding on either side; or, for packed rows,
                 `[batch, 1, width, width]`.
-            wanted: `[batch, width]` bool: the tokens asked for; none in the first column.
-            positions: `[batch, width]`; by default they count the mask's real tokens.
+            wanted: `[batch, width]` bool: the tokens asked for; no row's first.
+            positions: `[batch, width]`, of packed rows.
         """
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "position_ids": position_ids(attention_mask) if positions is None else positions,
-            "use_cache": False,
-        }
+        if positions is None:
+            _, input_ids, wanted = close_up(attention_mask.bool(), input_ids, wanted)
+            inputs = closed_up_inputs(input_ids)
+        else:
+            inputs = {"attention_mask": attention_mask, "position_ids": positions}
+        inputs |= {"input_ids": input_ids, "use_cache": False}
         places = wanted[:, 1:]
         targets = input_ids[:, 1:][places]
         if self.scores_in_head:

@@ -22,8 +22,9 @@ from common.models.loading import (
     resize_embeddings,
     save_config_changes,
 )
-from common.models.logprobs import position_ids
+from common.models.logprobs import closed_up_inputs, position_ids
 from common.models.lora import adapter_base, add_adapters
+from common.training.padding import close_up
 from common.training.seeding import derive_seed
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -53,18 +54,23 @@ class ScalarModel(nn.Module):
             input_ids: `[batch, width]`.
             attention_mask: `[batch, width]`, padding on either side; or, for packed rows,
                 `[batch, 1, width, width]`.
-            positions: `[batch, width]`; by default they count the mask's real tokens.
+            positions: `[batch, width]`, of packed rows.
 
         Returns:
-            `[batch, width]` float32.
+            `[batch, width]` float32; anything at padding.
         """
+        if positions is None:
+            mask = attention_mask.bool()
+            _, closed = close_up(mask, input_ids)
+            outputs = self._outputs(input_ids=closed, **closed_up_inputs(closed))
+            return outputs.gather(1, position_ids(mask))
+        return self._outputs(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions
+        )
+
+    def _outputs(self, **inputs: Any) -> Tensor:  # noqa: ANN401
         inner = self.inner
-        hidden = inner.base_model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids(attention_mask) if positions is None else positions,
-            use_cache=False,
-        ).last_hidden_state
+        hidden = inner.base_model(use_cache=False, **inputs).last_hidden_state
         return head_of(inner)(hidden).squeeze(-1).float()
 
     def save_pretrained(self, folder: Path) -> None:

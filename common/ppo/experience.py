@@ -150,15 +150,15 @@ def make_experience(
 
 
 def chunks(rollout: Rollout, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
-    """(rows, ids, attention, response width) in order of length, columns of padding left out."""
-    lengths = rollout.response_mask.sum(dim=1)
+    """(rows, ids, attention, response width), rows of like length together."""
+    lengths = rollout.attention_mask.sum(dim=1)
     order = lengths.argsort(stable=True)
+    prompts = lengths - rollout.response_mask.sum(dim=1)
     prompt_width = rollout.input_ids.shape[1] - rollout.response_width
-    prompts = rollout.attention_mask[:, :prompt_width].sum(dim=1)
     for part in in_batches(len(order), size):
         rows = order[part]
+        width = max(int(rollout.response_mask[rows].sum(dim=1).max()), 1)
         first = prompt_width - int(prompts[rows].max())
-        width = int(lengths[rows].max())
         columns = slice(first, prompt_width + width)
         yield rows, rollout.input_ids[rows, columns], rollout.attention_mask[rows, columns], width
 

@@ -16,12 +16,12 @@ from common.training.engine import process_group
 from tests.ranks import run_ranks
 
 SMALL = Shape("small", 16, 1, 2, 50, 32)
-FEW = Lengths("few", 4, 2, 3, 6, 8, 4)
+FEW = Lengths("few", 8, 2, 3, 6, 8, 4)
 
 
 def test_prompts_have_the_lengths_they_claim():
     rows = FEW.draw(50)
-    assert len(rows) == 8 and rows[0] == rows[1] and rows == FEW.draw(50)
+    assert len(rows) == 16 and rows[0] == rows[1] and rows == FEW.draw(50)
     assert all(3 <= len(r) <= 6 and r[0] == BOS and EOS not in r for r in rows)
 
 

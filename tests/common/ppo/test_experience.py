@@ -233,7 +233,7 @@ def test_chunks_leave_out_nothing_but_padding(seed, size):
             assert row[prompt_width : prompt_width + len(response)] == response
         assert attention.any(dim=0).all(), "a column that is padding in all rows was kept"
     assert sorted(seen) == list(range(len(rows)))
-    lengths = [len(rows[i][1]) for i in seen]
+    lengths = [len(rows[i][0]) + len(rows[i][1]) for i in seen]
     assert lengths == sorted(lengths)
 
 

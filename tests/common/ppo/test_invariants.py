@@ -90,19 +90,23 @@ def test_attention_dropout_which_is_no_module_fails_the_ratio():
         ratio_check(actor)
 
 
-def without_positions():
-    """GPT-2 that never gets to see `position_ids`: left padding then shifts its positions."""
+def positions_from_the_right():
+    """GPT-2 that counts its positions from the widest row's end: padding then shifts them."""
     actor = tiny_causal_lm("gpt2", VOCABULARY)
     disable_dropout(actor)
     forward = actor.transformer.forward
-    actor.transformer.forward = lambda *args, position_ids=None, **rest: forward(*args, **rest)
+
+    def shifted(*args, position_ids, **rest):
+        return forward(*args, position_ids=position_ids + 40 - position_ids.shape[1], **rest)
+
+    actor.transformer.forward = shifted
     return actor
 
 
 def test_padding_that_leaks_fails_the_ratio():
-    rollout, experience = experience_of(tiny_causal_lm("gpt2", VOCABULARY))
+    rollout, experience = experience_of(positions_from_the_right())
     with pytest.raises(UserError, match="padding leaks"):
-        check_ratio(without_positions(), rollout, experience, 0.8, LIMIT)
+        check_ratio(positions_from_the_right(), rollout, experience, 0.8, LIMIT)
 
 
 def test_another_temperature_fails_the_ratio():
