@@ -67,14 +67,7 @@ def main(
     prompts, counts = encode_prompts(read_prompts(parse_sources(sample.data)), template, text)
     stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
     model = load_causal_lm(path, model_settings).to(device(), resolve_dtype(model_settings.dtype))
-    rollouts = HybridRollout(
-        model.eval(),
-        sampling,
-        rollout,
-        eos_id=template.end_id,
-        pad_id=tokenizer.pad_token_id,
-        max_new_tokens=text.max_response_tokens,
-    )
+    rollouts = HybridRollout.for_template(model.eval(), template, text, sampling, rollout)
 
     mine = list(range(rank(), len(prompts), world_size()))
     found: dict[int, list[dict[str, Any]]] = {i: [] for i in mine}

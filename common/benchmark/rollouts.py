@@ -1,6 +1,7 @@
 """Our rollout against transformers' `generate`: tokens a second, in turns, on one rank."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ from common.benchmark.shapes import EOS, PAD, QUICKSTART, WIDE, Lengths, Shape, 
 from common.config.arguments import RunArguments, SamplingArguments, option
 from common.files import write_json
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
+from common.hybrid_engine.phases import generation_phase
+from common.hybrid_engine.reference import generate_responses
+from common.hybrid_engine.rollout import Rollout
 from common.training.distributed import device, is_main, world_size
 from common.training.engine import build_engine
 from common.training.metrics import progress_bar
@@ -75,21 +79,31 @@ def measure(shape: Shape, lengths: Lengths, repeats: int, *, sharded: bool) -> d
     # Waiting prompts are worth something where all do not fit at once, as they seldom do.
     sampling = SamplingArguments(generation_batch_size=size if size <= 64 else max(64, size // 2))
     common = {"eos_id": EOS, "pad_id": PAD, "max_new_tokens": lengths.new_tokens}
-    backends = {
-        "native": HybridRollout(ours, sampling, RolloutArguments(rollout="native"), **common),
-        "generate": HybridRollout(
-            theirs,
-            sampling,
-            RolloutArguments(rollout="generate", gather="layers" if sharded else "all"),
-            **common,
-        ),
-    }
+    native = HybridRollout(ours, sampling, RolloutArguments(rollout="native"), **common)
     prompts = lengths.draw(shape.vocabulary)
+
+    def generate(repeat: int) -> Rollout:
+        """Nothing but transformers' own work: hooks stay on, and no log-probabilities."""
+        with generation_phase(theirs, whole=False) as model:
+            return generate_responses(
+                model,
+                prompts,
+                sampling=sampling,
+                seed=repeat,
+                together=sharded,
+                with_logprobs=False,
+                **common,
+            )
+
+    backends: dict[str, Callable[[int], Rollout]] = {
+        "native": lambda repeat: native.respond(prompts, repeat),
+        "generate": generate,
+    }
     speeds: dict[str, list[float]] = {name: [] for name in backends}
     for repeat in range(repeats + 1):
         for name, backend in backends.items():
             started = now()
-            rollout = backend.respond(prompts, repeat)
+            rollout = backend(repeat)
             seconds = now() - started
             if repeat > 0:  # the first warms up
                 # By the second: draws differ, and with them how much there was to say.

@@ -84,14 +84,7 @@ def main(
             tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
             template = Template(tokenizer, text.template)
             model = load_causal_lm(path, model_settings).to(device(), dtype).eval()
-            rollouts = HybridRollout(
-                model,
-                sampling,
-                rollout,
-                eos_id=template.end_id,
-                pad_id=tokenizer.pad_token_id,
-                max_new_tokens=text.max_response_tokens,
-            )
+            rollouts = HybridRollout.for_template(model, template, text, sampling, rollout)
             scorer = reward_scorer(stage, settings, model_settings, text, template)
             for split, records in splits.items():
                 prompts, counts = encode_prompts(records, template, text)

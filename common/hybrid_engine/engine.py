@@ -17,7 +17,8 @@ from deepspeed.runtime.rollout import (
 )
 from torch import Tensor, nn
 
-from common.config.arguments import SamplingArguments, check_range, option
+from common.config.arguments import SamplingArguments, TextArguments, check_range, option
+from common.data.template import Template
 from common.errors import UserError
 from common.hybrid_engine.check import check_rollout, default_limit, first_rows
 from common.hybrid_engine.generation import sample_responses
@@ -101,6 +102,25 @@ class HybridRollout(RolloutEngine):
         self.backend = self.name = resolve_backend(settings.rollout, self.model)
         self._whole: bool | None = None
         self._step = self._calls = 0
+
+    @classmethod
+    def for_template(
+        cls,
+        engine: Any,
+        template: Template,
+        text: TextArguments,
+        sampling: SamplingArguments,
+        settings: RolloutArguments,
+    ) -> "HybridRollout":
+        """With the end and pad tokens of a template, and the length limit of a stage."""
+        return cls(
+            engine,
+            sampling,
+            settings,
+            eos_id=template.end_id,
+            pad_id=template.tokenizer.pad_token_id,
+            max_new_tokens=text.max_response_tokens,
+        )
 
     def respond(
         self,

@@ -25,11 +25,13 @@ def generate_responses(
     seed: int,
     greedy: bool = False,
     together: bool = False,
+    with_logprobs: bool = True,
 ) -> Rollout:
     """One response for each prompt, in batches of `sampling.generation_batch_size`.
 
     Args: as of `common.hybrid_engine.generation.sample_responses`; `model` is anything that has
         transformers' `generate`. A row's draws depend on its batch here.
+        with_logprobs: else they are left at 0, and `generate` has nothing but its own work to do.
     """
     from transformers import GenerationConfig
 
@@ -45,7 +47,7 @@ def generate_responses(
         eos_token_id=eos_id,
         pad_token_id=pad_id,
         use_cache=True,
-        output_logits=True,
+        output_logits=with_logprobs,
         return_dict_in_generate=True,
     )
     temperature = 1.0 if greedy else sampling.temperature
@@ -70,7 +72,7 @@ def generate_responses(
             said = found.sequences[:, ids.shape[1] :]
             places = torch.tensor(rows, device=device())
             tokens[places, : said.shape[1]] = said
-            for step, logits in enumerate(found.logits):
+            for step, logits in enumerate(found.logits or ()):
                 logprobs[places, step] = token_logprobs(logits, said[:, step], temperature)
     ids, mask = (x.to(device()) for x in left_pad(prompts, pad_id))
     return assemble(ids, mask, tokens, logprobs, eos_id, pad_id)

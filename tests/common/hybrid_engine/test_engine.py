@@ -15,10 +15,9 @@ from common.errors import UserError
 from common.hybrid_engine import decoding
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments, resolve_backend
 from common.models.loading import load_causal_lm
-from common.training import engine as engine_module
 from common.training.engine import build_engine, process_group
 from tests.models import save_tiny, tiny_causal_lm
-from tests.ranks import run_ranks
+from tests.ranks import run_ranks, shard_everything
 
 PROMPTS = [[1, 20, 30, 40, 50], [1, 60], [1, 70, 80], [1, 60], [1, 90, 91, 92, 93, 94, 95], [1, 33]]
 KINDS = ["llama", "llama-gqa", "gpt2", "opt", "qwen2", "mistral"]
@@ -198,14 +197,7 @@ def adapted(folder, lora):
 
 def on_ranks(folders):
     """Texts and weights of every kind, ZeRO stage and way of gathering, on this rank."""
-    original = engine_module.deepspeed_config
-
-    def shard_everything(*args, **kwargs):
-        config = original(*args, **kwargs)
-        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return config
-
-    engine_module.deepspeed_config = shard_everything
+    shard_everything()
     found = {}
     with process_group():
         rank, world = dist.get_rank(), dist.get_world_size()

@@ -9,10 +9,9 @@ from common.hybrid_engine import phases as phases_module
 from common.hybrid_engine.generation import sample_responses
 from common.hybrid_engine.phases import HOOK_TABLES, gathers_whole, generation_phase
 from common.models.loading import load_causal_lm
-from common.training import engine as engine_module
 from common.training.engine import build_engine, optimizer_step, process_group
 from tests.models import save_tiny, tiny_causal_lm
-from tests.ranks import run_ranks
+from tests.ranks import run_ranks, shard_everything
 
 # Ranks generate for different prompts, and one much longer than the other.
 PROMPTS = [[[1, 20, 30, 40, 50], [1, 60]], [[1, 70, 80], [1, 90, 95, 99]]]
@@ -76,14 +75,7 @@ def state(engine):
 
 def phases(folder):
     """What this rank sees under ZeRO-3."""
-    original = engine_module.deepspeed_config
-
-    def shard_everything(*args, **kwargs):
-        config = original(*args, **kwargs)
-        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return config
-
-    engine_module.deepspeed_config = shard_everything
+    shard_everything()
     found = {}
     with process_group():
         rank = dist.get_rank()

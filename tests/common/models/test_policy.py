@@ -11,10 +11,9 @@ from common.models import policy
 from common.models.loading import load_causal_lm
 from common.models.logprobs import position_ids
 from common.models.policy import PolicyModel, ScoringHead, score_responses
-from common.training import engine as engine_module
 from common.training.engine import build_engine, process_group
 from tests.models import save_tiny, tiny_causal_lm
-from tests.ranks import run_ranks
+from tests.ranks import run_ranks, shard_everything
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt"])
@@ -151,14 +150,7 @@ def gradients_on_ranks(folder, lora):
     """Under ZeRO-3, with ranks that need different numbers of pieces."""
     from deepspeed.utils import safe_get_full_grad
 
-    original = engine_module.deepspeed_config
-
-    def shard_everything(*args, **kwargs):
-        config = original(*args, **kwargs)
-        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return config
-
-    engine_module.deepspeed_config = shard_everything
+    shard_everything()
     policy.MOST_LOGITS = 2 * 259
     with process_group():
         rank = dist.get_rank()

@@ -21,7 +21,6 @@ from common.ppo.arguments import PPOArguments
 from common.ppo.experience import Experience
 from common.ppo.trainer import PPOTrainer
 from common.reward.training import PairObjective, RewardArguments
-from common.training import engine as engine_module
 from common.training.distributed import all_reduce_scalars, rank, world_size
 from common.training.engine import (
     build_engine,
@@ -52,7 +51,7 @@ from tests.common.training.plain import (
     with_old_logprobs,
 )
 from tests.models import save_tiny
-from tests.ranks import run_ranks
+from tests.ranks import run_ranks, shard_everything
 
 REWARD = RewardArguments("margin", MARGIN, SCORE_PENALTY)
 RATE, DECAY, LIMIT = 0.05, 0.3, 0.5
@@ -88,19 +87,6 @@ class Numbers:
 
     def write(self, step, values):
         self.rows.append(values)
-
-
-def shard_everything():
-    """Lets ZeRO-3 shard the small tensors of these models too (in this process, for good)."""
-    original = engine_module.deepspeed_config
-
-    def config(*args, **kwargs):
-        made = original(*args, **kwargs)
-        if made["zero_optimization"]["stage"] == 3:
-            made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return made
-
-    engine_module.deepspeed_config = config
 
 
 def recorded(engine):
