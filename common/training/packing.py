@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.models.attention import layer_kinds, takes_masks_over_pairs
 from common.training.distributed import device
 
 
@@ -87,13 +88,7 @@ def can_pack(model: Any) -> bool:
     Args:
         model: a transformers model; sliding windows and recurrent layers would ignore the mask.
     """
-    config = model.config
-    layers = getattr(config, "layer_types", None)
-    if layers:
-        whole = set(layers) == {"full_attention"}
-    else:
-        whole = getattr(config, "sliding_window", None) is None
-    return whole and config._attn_implementation == "sdpa"
+    return takes_masks_over_pairs(model) and layer_kinds(model.config) == {"full_attention"}
 
 
 def _tree(sequences: Sequence[list[int]]) -> tuple[list[int], list[int], list[int], list[int]]:

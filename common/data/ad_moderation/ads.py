@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from common.data.ad_moderation import vocabulary as words
 from common.data.ad_moderation.vocabulary import Pool
 
-TWO_VIOLATIONS_SHARE = 0.26
+TWO_VIOLATIONS_SHARE = 0.22
 """Share of the violating ads that carry two violations, of different policies."""
 
 CONDITIONAL_SHARE = 0.22
 """Share of violations that belong to a conditional policy (who or where decides)."""
 
-ALLOWED_SHARE = 0.48
+ALLOWED_SHARE = 0.46
 """Share of clean ads with a claim of a conditional policy that is in order here."""
 
 DISTRACTOR_SHARE = 0.10
