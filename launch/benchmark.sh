@@ -13,7 +13,7 @@ main() {
   while (($#)); do
     case "$1" in
       --quick) quick=1 ;;
-      --run) run="$2"; shift ;;
+      --run) run="${2:?--run wants a folder}"; shift ;;
       *) echo "benchmark: unknown option $1; there are --quick and --run DIR" >&2; return 2 ;;
     esac
     shift
@@ -26,10 +26,16 @@ main() {
     rollouts=(--repeats 4 --growth false) iterations=(--repeats 3) supervised=(--repeats 2 --steps 40)
   fi
   launch_stage 1 -m common.benchmark.rollouts --run "$run/rollouts" "${rollouts[@]}"
-  launch_stage 2 -m common.benchmark.rollouts --run "$run/sharded" --sharded true "${rollouts[@]}"
+  local several=1
+  if [[ "$DEVICE" == cuda ]] && ((GPUS < 2)); then several=0; fi # two ranks need two cards
+  if ((several)); then
+    launch_stage 2 -m common.benchmark.rollouts --run "$run/sharded" --sharded true "${rollouts[@]}"
+  fi
   launch_stage 1 -m common.benchmark.iteration --run "$run/iteration" "${iterations[@]}"
-  launch_stage 2 -m common.benchmark.iteration --run "$run/iteration_sharded" "${iterations[@]}"
-  OMP_NUM_THREADS="$(nproc)" "$PYTHON" -m common.benchmark.supervised --run "$run/supervised" "${supervised[@]}"
+  if ((several)); then
+    launch_stage 2 -m common.benchmark.iteration --run "$run/iteration_sharded" "${iterations[@]}"
+  fi
+  OMP_NUM_THREADS="$(nproc)" CUDA_VISIBLE_DEVICES=0 "$PYTHON" -m common.benchmark.supervised --run "$run/supervised" "${supervised[@]}"
   "$PYTHON" -m common.benchmark.report "$run"
 }
 

@@ -69,7 +69,8 @@ def main(
     model = load_causal_lm(path, model_settings).to(device(), resolve_dtype(model_settings.dtype))
     rollouts = HybridRollout.for_template(model.eval(), template, text, sampling, rollout)
 
-    mine = list(range(rank(), len(prompts), world_size()))
+    # Where there are more ranks than prompts, some repeat the last one, and draw the same.
+    mine = list(range(rank(), len(prompts), world_size())) or [len(prompts) - 1]
     found: dict[int, list[dict[str, Any]]] = {i: [] for i in mine}
     drawn = 0
     with progress_bar(len(mine) * sample.responses, "stage 2, sampling", shown=run.progress) as bar:

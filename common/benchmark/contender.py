@@ -1,7 +1,9 @@
 """One measurement of ours: `python -m common.benchmark.contender TASK SHAPE STEPS FILE`."""
 
 import sys
+from typing import Any
 
+import numpy as np
 import torch
 import transformers  # noqa: F401 - imported before the memory's level is taken
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
@@ -54,7 +56,7 @@ def main(task: str, shape_name: str, steps: str, out: str) -> None:
         examples = [EncodedExample(p + r, [False] * len(p) + [True] * len(r), "") for p, r in rows]
         model: torch.nn.Module = PolicyModel(causal_lm(shape, 0).train())
         objective, batch = SFTObjective(examples, PAD, pack_tokens=128), SFT_BATCH
-        tokens = sum(len(e.input_ids) for e in examples)
+        lengths = [len(e.input_ids) for e in examples]
     else:
         pairs = reward_rows(shape, count)
         unused = Pair((), "", "", 1.0, "")
@@ -62,7 +64,15 @@ def main(task: str, shape_name: str, steps: str, out: str) -> None:
         model = scalar(shape, "LlamaForSequenceClassification").train()
         settings = RewardArguments(loss="logistic", score_penalty=0.0)
         objective = PairObjective(comparisons, PAD, settings, share_prompts=True)
-        batch, tokens = REWARD_BATCH, sum(len(a) + len(b) for a, b in pairs)
+        batch, lengths = REWARD_BATCH, [len(a) + len(b) for a, b in pairs]
+    loss = objective.loss
+
+    def counted(model: Any, indices: np.ndarray) -> Any:  # noqa: ANN401
+        """The loss, with the tokens of its examples added up."""
+        meter.tokens += sum(lengths[i] for i in indices)
+        return loss(model, indices)
+
+    objective.loss = counted  # type: ignore[method-assign]
     optimizer = OptimizerArguments(
         learning_rate=LEARNING_RATE, batch_size=batch, micro_batch_size=batch, evaluations=1
     )
@@ -79,7 +89,7 @@ def main(task: str, shape_name: str, steps: str, out: str) -> None:
         title="",
         show_progress=False,
     )
-    meter.write(out, tokens)
+    meter.write(out)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,6 @@ def main(task: str, shape_name: str, steps: str, out: str) -> None:
             processing_class=tokenizer(),
             callbacks=[Steps(meter)],
         )
-        tokens = sum(len(p) + len(r) for p, r in rows)
     else:
         pairs = reward_rows(shape, count)
         data = {"chosen_ids": [a for a, _ in pairs], "rejected_ids": [b for _, b in pairs]}
@@ -76,9 +75,17 @@ def main(task: str, shape_name: str, steps: str, out: str) -> None:
             processing_class=tokenizer(),
             callbacks=[Steps(meter)],
         )
-        tokens = sum(len(a) + len(b) for a, b in pairs)
+    collate = trainer.data_collator
+
+    def counted(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """The batch, with its real tokens added up."""
+        batch = collate(examples)
+        meter.tokens += int(batch["attention_mask"].sum())
+        return batch
+
+    trainer.data_collator = counted
     trainer.train()
-    meter.write(out, tokens)
+    meter.write(out)
 
 
 def tokenizer() -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common.benchmark.shapes import BOS, EOS, Shape
 
@@ -23,6 +24,9 @@ class Meter:
     ends: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.tokens = 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         self.level = _status("VmRSS")
 
@@ -30,11 +34,14 @@ class Meter:
         """An optimizer step has ended."""
         self.ends.append(time.perf_counter())
 
-    def write(self, path: str, tokens: int) -> None:
-        """Seconds a step (the median, without the first tenth) and megabytes above the start."""
+    def write(self, path: str) -> None:
+        """Seconds a step (the median, without the first tenth), tokens that were trained on, and
+        megabytes above the start: of the card where there is one, else of the process."""
         seconds = np.diff(self.ends)[len(self.ends) // 10 :]
-        peak = _status("VmHWM") - self.level
-        values = {"seconds": float(np.median(seconds)), "megabytes": peak / 1024, "tokens": tokens}
+        peak = (_status("VmHWM") - self.level) / 1024
+        if torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        values = {"seconds": float(np.median(seconds)), "megabytes": peak, "tokens": self.tokens}
         Path(path).write_text(json.dumps(values))
 
 

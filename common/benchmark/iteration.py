@@ -58,7 +58,11 @@ def main(
 
 
 def measure(shape: Shape, lengths: Lengths, repeats: int, zero: str) -> dict[str, Any]:
-    """Seconds of an iteration with one PPO epoch and one update of actor and critic each."""
+    """Seconds of an iteration with one PPO epoch and one update of actor and critic each.
+
+    Args:
+        lengths: with one sample a prompt.
+    """
     trainer = build(shape, lengths, zero, steps=repeats + 1)
     ids = lengths.draw(shape.vocabulary)[rank() :: world_size()]
     record = Prompt((Message("user", ""),), "benchmark")

@@ -1,4 +1,8 @@
-"""Our rollout against transformers' `generate`: tokens a second, in turns, on one rank."""
+"""Our rollout against transformers' `generate`: tokens a second, in turns.
+
+With `--sharded`, under ZeRO-3 over all ranks: `generate` then runs as it does for anyone who calls
+it on such a model, hooks gathering each layer for each token (`synced_gpus`).
+"""
 
 import time
 from collections.abc import Callable
@@ -43,7 +47,7 @@ ARGUMENTS = (RunArguments, RolloutBenchmark)
 
 
 def main(stage: Stage, run: RunArguments, settings: RolloutBenchmark) -> None:
-    """Writes `RUN/benchmark-…/rollouts.json`: a row for each shape and lengths."""
+    """Writes a row for each shape and lengths."""
     cases = [(s, n) for s in (QUICKSTART, WIDE) for n in (FIXED, REAL, ONE_SAMPLE, FIVE_FIXED)]
     if settings.sharded:
         cases = [(s, REAL) for s in (QUICKSTART, WIDE)]

@@ -26,11 +26,6 @@ class Shape:
 
 QUICKSTART = Shape("quickstart", 128, 3, 4, 1536, 320)
 WIDE = Shape("width 256", 256, 4, 4, 1536, 640)
-LARGE = (
-    Shape("1.3B", 2048, 24, 32, 32000, 5504),
-    Shape("7B", 4096, 32, 32, 32000, 11008),
-)
-"""For a GPU."""
 
 
 @dataclass(frozen=True)

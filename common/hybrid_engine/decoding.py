@@ -97,25 +97,14 @@ class DecodingLoop:
             self._seen = self._seen[places]
 
     def next_rows(self) -> list[int]:
-        """Takes from the waiting rows those that there is room for, all of a prompt together.
+        """Takes from the waiting rows those that there is room for.
 
         A few free places are left free: encoding one prompt costs a step of all rows.
         """
         room = self.slots - len(self.held)
-        rows: list[int] = []
         if len(self.held) and room < max(1, self.slots // 8):
-            return rows
-        while self.waiting and len(rows) < room:
-            prompt = self.prompts[self.waiting[-1]]
-            group = 1
-            while group < len(self.waiting) and self.prompts[self.waiting[-1 - group]] == prompt:
-                group += 1
-            if len(rows) + group > room:
-                if rows or len(self.held):
-                    break
-                group = room  # given more often than there are places
-            rows += [self.waiting.pop() for _ in range(group)]
-        return rows
+            return []
+        return [self.waiting.pop() for _ in range(min(room, len(self.waiting)))]
 
     def admit(self, rows: Sequence[int]) -> None:
         """Encodes the prompts of these rows, each once, and draws their first tokens.

@@ -1,7 +1,6 @@
-"""Rollouts behind DeepSpeed's own interface, by one of three backends.
+"""Rollouts behind DeepSpeed's own interface, by one of two backends.
 
-`native` is this project's decoding loop; `generate` is transformers' own, the reference; and
-`deepspeed` is DeepSpeed's hybrid engine with its inference kernels, which need a CUDA card.
+`native` is this project's decoding loop; `generate` is transformers' own, the reference.
 """
 
 from collections.abc import Sequence
@@ -27,20 +26,20 @@ from common.hybrid_engine.reference import generate_responses
 from common.hybrid_engine.rollout import Rollout
 from common.models.attention import takes_masks_over_pairs
 from common.models.policy import language_model
-from common.training.distributed import device
+from common.training.distributed import device, rank, world_size
 from common.training.seeding import derive_seed
 
-Backend = Literal["native", "deepspeed", "generate"]
+Backend = Literal["native", "generate"]
 
 
 @dataclass
 class RolloutArguments:
     """What generates responses, and how it is watched."""
 
-    rollout: Literal["auto", "native", "deepspeed", "generate"] = option(
+    rollout: Literal["auto", "native", "generate"] = option(
         "auto",
-        "native: this project's loop; deepspeed: DeepSpeed's kernels (CUDA); generate: "
-        "transformers'; auto: native where it fits the model, else generate",
+        "native: this project's loop; generate: transformers'; auto: native where it fits the "
+        "model, else generate",
     )
     gather: Literal["auto", "all", "layers"] = option(
         "auto",
@@ -51,7 +50,9 @@ class RolloutArguments:
         10, "rollouts between comparisons of the sampler with the training forward; 0: first only"
     )
     rollout_check_limit: float | None = option(
-        None, "largest gap of a token's two log-probabilities, nats; by default 0.001, bf16 0.5"
+        None,
+        "largest gap of a token's two log-probabilities, nats (a tenth of it in the mean); by "
+        "default 0.001, in bf16 0.5",
     )
 
     def __post_init__(self) -> None:
@@ -89,8 +90,13 @@ class HybridRollout(RolloutEngine):
         seed: of `generate`, DeepSpeed's entry, which brings none.
 
         Raises:
-            UserError: a backend that does not work for this model or machine.
+            UserError: a backend that does not work for this model, or no room for an end token.
         """
+        if sampling.min_response_tokens >= max_new_tokens:
+            raise UserError(
+                f"min_response_tokens is {sampling.min_response_tokens}, but a response has at "
+                f"most {max_new_tokens}, its end token included: none could end"
+            )
         self.engine = engine
         self.sampling = sampling
         self.settings = settings
@@ -136,7 +142,7 @@ class HybridRollout(RolloutEngine):
         """One response a prompt from the model as it is now. A collective under ZeRO-3.
 
         Args:
-            prompts: token ids; equally many on every rank are not needed.
+            prompts: token ids; at least one, and not necessarily equally many on every rank.
             seed: of this call's draws, the same on every rank.
             streams: each row's stream of draws (see `sample_responses`); rows of all ranks have
                 different ones. By default its place in `prompts`.
@@ -147,11 +153,6 @@ class HybridRollout(RolloutEngine):
         limit = max_new_tokens or self.max_new_tokens
         common = {"eos_id": self.eos_id, "pad_id": self.pad_id, "max_new_tokens": limit}
         common |= {"sampling": sampling, "seed": seed, "greedy": greedy}
-        if self.backend == "deepspeed":
-            self.engine.eval()
-            rollout = generate_responses(self.engine, prompts, **common)
-            self.engine.train()
-            return rollout
         if self._whole is None:
             self._whole = gathers_whole(self.model, self.settings.gather)
         with generation_phase(self.engine, whole=self._whole) as model:
@@ -160,7 +161,9 @@ class HybridRollout(RolloutEngine):
                     model, prompts, streams=streams, together=not self._whole, **common
                 )
             else:
-                rollout = generate_responses(model, prompts, together=not self._whole, **common)
+                rollout = generate_responses(
+                    model, prompts, streams=streams, together=not self._whole, **common
+                )
             if check:
                 temperature = 1.0 if greedy else sampling.temperature
                 self.check(rollout, first_rows(model, rollout, 4, temperature))
@@ -199,6 +202,7 @@ class HybridRollout(RolloutEngine):
         rollout = self.respond(
             prompts,
             derive_seed(self.seed, "rollout", self._step, self._calls),
+            streams=[rank() + world_size() * i for i in range(len(prompts))],
             greedy=greedy,
             sampling=replace(
                 self.sampling,
@@ -241,10 +245,5 @@ def resolve_backend(name: str, model: nn.Module) -> Backend:
             f"rollout: native needs attention layers that obey a mask (sdpa attention, full or "
             f"with a sliding window); {config.model_type} with {config._attn_implementation} "
             "attention has others. Use --rollout generate"
-        )
-    if name == "deepspeed" and not torch.cuda.is_available():
-        raise UserError(
-            "rollout: DeepSpeed's inference kernels need a CUDA card, and there is none here. Use "
-            "--rollout native"
         )
     return name  # type: ignore[return-value]

@@ -10,7 +10,7 @@ from common.config.arguments import SamplingArguments
 from common.errors import UserError
 from common.hybrid_engine.decoding import DecodingLoop
 from common.hybrid_engine.rollout import Rollout, assemble
-from common.training.distributed import any_rank, device
+from common.training.distributed import any_rank, device, rank
 from common.training.padding import left_pad
 
 CHECK_EVERY = 8
@@ -34,7 +34,7 @@ def sample_responses(
 ) -> Rollout:
     """Generates one response for each prompt.
 
-    Each distinct prompt goes through the model once, however often it is given. At most
+    A prompt goes through the model once for all its rows that come in together. At most
     `sampling.generation_batch_size` rows are worked on at a time; the others wait, in order of
     length, and take the places of rows that have ended. What a row draws depends on `seed` and
     its stream alone, not on its neighbours.
@@ -88,5 +88,6 @@ def check_finite(logprobs: Tensor) -> None:
         row, step = (int(x) for x in bad.nonzero()[0])
         raise UserError(
             f"the model gave no finite probability to token {step + 1} of its response to prompt "
-            f"{row + 1} of {len(logprobs)}: its weights or its logits are NaN or infinite"
+            f"{row + 1} of the {len(logprobs)} of rank {rank()}: its weights or its logits are NaN "
+            "or infinite"
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from common.models.lora import merged_for_now
+from common.models.lora import merged_for_now, weights_to_merge
 from common.models.policy import language_model
 from common.training.distributed import any_rank
 from common.training.engine import gathered_parameters
@@ -56,6 +56,8 @@ def generation_phase(engine: Any, *, whole: bool = True) -> Iterator[nn.Module]:
 def gathers_whole(model: nn.Module, gather: Literal["auto", "all", "layers"]) -> bool:
     """Whether a phase gathers all weights at once; `auto` does where they fit. A collective.
 
+    Weights that adapters are merged into count twice: they are kept beside the merged ones.
+
     Args:
         model: perhaps sharded by ZeRO-3.
     """
@@ -63,7 +65,8 @@ def gathers_whole(model: nn.Module, gather: Literal["auto", "all", "layers"]) ->
         return gather == "all"
     if not is_sharded(model):
         return True
-    needed = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters())
+    parameters = [*model.parameters(), *weights_to_merge(model)]
+    needed = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in parameters)
     return not any_rank(needed > FREE_SHARE * free_memory())
 
 

@@ -1,5 +1,6 @@
 """Rollouts by transformers' own `generate`: slower, and what the others are held against."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def generate_responses(
     max_new_tokens: int,
     sampling: SamplingArguments,
     seed: int,
+    streams: Sequence[int] | None = None,
     greedy: bool = False,
     together: bool = False,
     with_logprobs: bool = True,
@@ -30,12 +32,11 @@ def generate_responses(
     """One response for each prompt, in batches of `sampling.generation_batch_size`.
 
     Args: as of `common.hybrid_engine.generation.sample_responses`; `model` is anything that has
-        transformers' `generate`. A row's draws depend on its batch here.
+        transformers' `generate`. A row's draws depend on its batch and on all its streams here.
         with_logprobs: else they are left at 0, and `generate` has nothing but its own work to do.
     """
     from transformers import GenerationConfig
 
-    # Everything is set: a chat model's own defaults (top_k, temperature) must not creep in.
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         min_new_tokens=sampling.min_response_tokens or None,
@@ -59,9 +60,14 @@ def generate_responses(
     if together:
         batches += [order[-1:]] * (_most(len(batches)) - len(batches))
     cards = [device()] if device().type == "cuda" else []
-    with torch.random.fork_rng(devices=cards):
+    streams = range(len(prompts)) if streams is None else streams
+    # `generate` fills in what a config leaves open from the model's own, which may hold anything.
+    own_defaults, model.generation_config = model.generation_config, GenerationConfig()
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, model, "generation_config", own_defaults)
+        stack.enter_context(torch.random.fork_rng(devices=cards))
         for number, rows in enumerate(batches):
-            torch.manual_seed(derive_seed(seed, "generate", number))
+            torch.manual_seed(derive_seed(seed, "generate", number, *(streams[i] for i in rows)))
             ids, mask = (x.to(device()) for x in left_pad([prompts[i] for i in rows], pad_id))
             found = model.generate(
                 input_ids=ids,

@@ -127,6 +127,26 @@ def merged_adapters(model: Any, path: str, new: Sequence[str] = ()) -> Any:
     return adapted.merge_and_unload()
 
 
+def weights_to_merge(model: nn.Module) -> list[nn.Parameter]:
+    """The weights beneath active adapters that no other module uses, in the modules' order."""
+    return [layer.get_base_layer().weight for layer, _ in _mergeable(model)]
+
+
+def _mergeable(model: nn.Module) -> list[tuple[Any, list[str]]]:
+    """Adapted layers with the names of their active adapters."""
+    from peft.tuners.lora import LoraLayer
+
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    found = []
+    for layer in model.modules():
+        if not isinstance(layer, LoraLayer) or layer.merged or layer.disable_adapters:
+            continue
+        names = [n for n in layer.active_adapters if n in layer.lora_A]
+        if names and owners[id(layer.get_base_layer().weight)] == 1:
+            found.append((layer, names))
+    return found
+
+
 @contextlib.contextmanager
 def merged_for_now(model: nn.Module) -> Iterator[None]:
     """Adds the adapters to the weights beneath them, and puts those back as they were, bit for bit.
@@ -138,18 +158,10 @@ def merged_for_now(model: nn.Module) -> Iterator[None]:
     Args:
         model: with or without adapters, its weights whole.
     """
-    from peft.tuners.lora import LoraLayer
-
-    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     swapped: list[tuple[Any, nn.Parameter, Any]] = []
     try:
-        for layer in model.modules():
-            if not isinstance(layer, LoraLayer) or layer.merged or layer.disable_adapters:
-                continue
+        for layer, names in _mergeable(model):
             weight = layer.get_base_layer().weight
-            names = [n for n in layer.active_adapters if n in layer.lora_A]
-            if not names or owners[id(weight)] > 1:
-                continue
             with torch.no_grad():
                 merged = weight.data.clone()
                 for name in names:

@@ -18,9 +18,6 @@ MOST_LOGITS = 2**24
 """Logits that exist at a time (64 MB in fp32). Where more are needed, each piece's are worked out
 again in the backward pass."""
 
-ADJUSTMENTS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Config fields of models that change their logits behind the head: Gemma 2, Cohere, Granite."""
-
 
 class TokenScores(NamedTuple):
     """Of the tokens asked for, row by row."""
@@ -78,11 +75,9 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.model = model
         head = self.inner.get_output_embeddings()
-        adjusted = any(getattr(self.config, name, None) for name in ADJUSTMENTS)
-        self.scores_in_head = isinstance(head, nn.Linear) and not adjusted
-        if self.scores_in_head and type(head) is nn.Linear:
+        if type(head) is nn.Linear and head_gives_the_logits(self.inner, head):
             head.__class__ = ScoringHead
-        self.scores_in_head &= isinstance(head, ScoringHead)
+        self.scores_in_head = isinstance(head, ScoringHead)
 
     @property
     def inner(self) -> Any:
@@ -130,6 +125,28 @@ class PolicyModel(nn.Module):
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Writes the language model's folder, or its adapters'."""
         self.model.save_pretrained(*args, **kwargs)
+
+
+@torch.no_grad()
+def head_gives_the_logits(model: Any, head: nn.Linear) -> bool:
+    """Whether the head on the backbone's last hidden states is all there is to the logits.
+
+    Tried out on a few tokens, because models differ without saying so in any one place: soft caps
+    (Gemma 2), factors (Cohere, Granite), layers between backbone and head (BERT).
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        ids = torch.arange(1, 5, device=head.weight.device).unsqueeze(0)
+        hidden = getattr(
+            model.base_model(input_ids=ids, use_cache=False), "last_hidden_state", None
+        )
+        if hidden is None or hidden.shape[-1] != head.in_features:
+            return False
+        logits = model(input_ids=ids, use_cache=False).logits
+        return torch.allclose(head(hidden).to(logits.dtype), logits, rtol=1e-4, atol=1e-4)
+    finally:
+        model.train(was_training)
 
 
 def language_model(module: Any) -> Any:

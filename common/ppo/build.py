@@ -11,7 +11,7 @@ from common.config.arguments import (
 )
 from common.data.template import Template
 from common.errors import UserError
-from common.hybrid_engine.engine import HybridRollout, RolloutArguments, resolve_backend
+from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import disable_dropout, load_causal_lm, load_tokenizer
 from common.models.policy import PolicyModel
 from common.models.scalar import load_scalar_model
@@ -75,7 +75,6 @@ def build_trainer(
     for model in (actor, critic):
         disable_dropout(model)  # adapters' too: the ratio compares two equal forwards
 
-    backend = resolve_backend(rollout.rollout, actor)
     trained = ppo.steps - ppo.critic_warmup_steps
     actor_engine = build_engine(
         PolicyModel(actor),
@@ -84,9 +83,6 @@ def build_trainer(
         optimizer=ppo.optimizer(ppo.actor_learning_rate),
         total_steps=max(trained, 1) * ppo.updates_per_rollout,
         adam_eps=1e-5,
-        hybrid_tokens=text.max_prompt_tokens + text.max_response_tokens
-        if backend == "deepspeed"
-        else 0,
     )
     return PPOTrainer(
         actor=actor_engine,

@@ -100,6 +100,10 @@ def check_reward_padding(
         mask = nn.functional.pad(attention_mask, (left, right), value=False)
         padded = last_token_scores(model(ids, mask), mask)
         gaps.append((padded - plain).abs().max())
+    for row, (ids, mask) in enumerate(zip(input_ids, attention_mask.bool(), strict=True)):
+        alone = ids[mask].unsqueeze(0)  # without the padding that its neighbours give it
+        score = model(alone, torch.ones_like(alone).bool())[0, -1]
+        gaps.append((score - plain[row]).abs())
     worst = _largest(gaps)
     _stop(
         worst > limit,

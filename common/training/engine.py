@@ -67,7 +67,6 @@ def build_engine(
     total_steps: int,
     new_modules: Sequence[str] = (),
     adam_eps: float = 1e-8,
-    hybrid_tokens: int = 0,
 ) -> Any:
     """A DeepSpeed engine that trains `model` with AdamW and a warm-up schedule.
 
@@ -75,8 +74,6 @@ def build_engine(
         model: on any device; DeepSpeed moves (and under ZeRO-3 partitions) it.
         total_steps: optimizer steps of the whole training, for the schedule.
         new_modules: names of freshly initialized modules (heads), which get no weight decay.
-        hybrid_tokens: above 0, a DeepSpeed hybrid engine whose inference kernels are ready for
-            sequences of so many tokens.
 
     Returns:
         `deepspeed.DeepSpeedEngine`.
@@ -103,7 +100,6 @@ def build_engine(
             accumulation=shape.accumulation,
             world_size=shape.world_size,
             max_grad_norm=optimizer.max_grad_norm,
-            hybrid_tokens=hybrid_tokens,
         ),
     )
     return engine

@@ -45,7 +45,6 @@ def deepspeed_config(
     accumulation: int = 1,
     world_size: int = 1,
     max_grad_norm: float = 1.0,
-    hybrid_tokens: int = 0,
 ) -> dict[str, Any]:
     """The JSON config `common/zero/configs/{zero}.json`, merged with what a run decides.
 
@@ -53,7 +52,6 @@ def deepspeed_config(
         zero: a resolved name: 0, 2, 3 or 3_offload.
         dtype: float32 or bfloat16.
         micro_batch_size: sequences per forward on each rank; accumulation: forwards per step.
-        hybrid_tokens: above 0, switches DeepSpeed's hybrid engine on, for sequences of so many.
 
     Raises:
         UserError: no config of that name.
@@ -75,6 +73,4 @@ def deepspeed_config(
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
-    if hybrid_tokens > 0:
-        config["hybrid_engine"] = {"enabled": True, "max_out_tokens": hybrid_tokens}
     return config

@@ -12,7 +12,6 @@ from common.config.arguments import (
     SamplingArguments,
 )
 from common.errors import UserError
-from common.hybrid_engine import decoding
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments, resolve_backend
 from common.models.loading import load_causal_lm
 from common.models.policy import PolicyModel
@@ -70,7 +69,12 @@ def test_a_models_own_defaults_are_not_used(backend):
     model.generation_config.temperature = 0.01
     model.generation_config.repetition_penalty = 5.0
     model.generation_config.eos_token_id = 50
+    model.generation_config.min_p = 0.9
+    model.generation_config.typical_p = 0.2
+    model.generation_config.num_beams = 3
+    own = model.generation_config
     assert rollouts(model, rollout=backend).respond(PROMPTS, 3).response_ids() == expected
+    assert model.generation_config is own
 
 
 @pytest.mark.parametrize("backend", ["native", "generate"])
@@ -113,21 +117,45 @@ def test_shifted_positions_are_caught(kind, prompt):
     rollouts(model, rollout="native").respond(PROMPTS, 0)  # who doesn't look doesn't see
 
 
+def scored(model, rollout):
+    """The rollout's log-probabilities by bare forwards, padding 0."""
+    found = torch.zeros_like(rollout.logprobs)
+    for row, (prompt, response) in enumerate(zip(PROMPTS, rollout.response_ids(), strict=True)):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        found[row, : len(response)] = logits.log_softmax(-1)[range(len(response)), response]
+    return found
+
+
 def test_stale_weights_are_caught():
-    engine = rollouts(tiny_causal_lm("llama"), rollout="native")
+    model = tiny_causal_lm("llama")
+    engine = rollouts(model, rollout="native")
     rollout = engine.respond(PROMPTS, 0)
-    logprobs = engine.respond(PROMPTS, 0).logprobs
-    engine.check(rollout, logprobs)
+    engine.check(rollout, scored(model, rollout))
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.mul_(1.01)
+    with pytest.raises(UserError, match="another probability than the training forward"):
+        engine.check(rollout, scored(model, rollout))
+
+
+def test_the_worst_token_is_named():
+    model = tiny_causal_lm("llama")
+    engine = rollouts(model, rollout="native")
+    rollout = engine.respond(PROMPTS, 0)
+    logprobs = scored(model, rollout)
     row, token = 2, 5
     logprobs[row, token] -= 0.01
     token_id = rollout.response_ids()[row][token]
     with pytest.raises(UserError, match=f"token 5 .id {token_id}. of row 2 .*0.01 nats"):
         engine.check(rollout, logprobs)
-    allowed = rollouts(tiny_causal_lm("llama"), rollout_check_limit=0.02)
+    allowed = rollouts(model, rollout_check_limit=0.02)
     allowed.check(rollout, logprobs)
-    logprobs[row, token] = float("nan")
-    with pytest.raises(UserError, match="differ by inf"):
-        allowed.check(rollout, logprobs)
+    with pytest.raises(UserError, match="0.015 in the mean"):  # all of them a little
+        allowed.check(rollout, logprobs - 0.015)
+    for bad in (float("nan"), -float("inf")):
+        logprobs[row, token] = bad
+        with pytest.raises(UserError, match="differ by inf"):
+            allowed.check(rollout, logprobs)
 
 
 def test_which_rollouts_are_checked():
@@ -142,9 +170,6 @@ def test_which_rollouts_are_checked():
 def test_backends_that_do_not_fit_are_refused():
     model = tiny_causal_lm("llama")
     assert resolve_backend("auto", model) == "native"
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="need a CUDA card.*--rollout native"):
-            resolve_backend("deepspeed", model)
     model.config._attn_implementation = "eager"
     assert resolve_backend("auto", model) == "generate"
     with pytest.raises(UserError, match="eager attention.*--rollout generate"):
@@ -203,11 +228,18 @@ def train(engine):
     optimizer_step(engine, [lambda: -engine(ids, mask, mask).logprobs.sum()], 3.0, "a test")
 
 
+REQUEST = RolloutRequest(torch.tensor([[1, 60]] * 4), torch.ones(4, 2).long())
+
+
 def on_ranks(folders):
     """Texts and weights of every kind, ZeRO stage and way of gathering, on this rank."""
     shard_everything()
     found = {}
     with process_group():
+        for backend in ("native", "generate"):
+            made = rollouts(tiny_causal_lm("llama"), rollout=backend)
+            sampled = made.generate(REQUEST, SamplingConfig(max_new_tokens=8))
+            found[backend] = sampled.input_ids.tolist()
         rank, world = dist.get_rank(), dist.get_world_size()
         # The second rank has one prompt only: it is done before the first.
         mine = list(range(rank, len(PROMPTS), world)) if rank == 0 else [1]
@@ -277,7 +309,11 @@ def expected(folders):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_texts_are_those_of_the_plain_model_on_any_rank(ranks, folders, expected):
     """Any ZeRO stage, with and without adapters, weights gathered at once or by layer."""
-    for per_rank in run_ranks(on_ranks, ranks, folders, start_group=False):
+    everything = run_ranks(on_ranks, ranks, folders, start_group=False)
+    for backend in ("native", "generate"):  # the same prompt four times on each rank
+        texts = [tuple(row) for per_rank in everything for row in per_rank.pop(backend)]
+        assert len(set(texts)) == 4 * ranks
+    for per_rank in everything:
         assert len(per_rank) == len(folders) * 13
         for (kind, _, lora, _, backend), rows in per_rank.items():
             for row, (greedy, sampled) in rows.items():
@@ -291,18 +327,24 @@ def test_adapters_change_the_text(expected):
         assert expected[kind, not lora, greedy] != expected[kind, lora, greedy]
 
 
-def test_the_loop_looks_at_ends_seldom():
-    """The host asks once every `CHECK_EVERY` tokens, however many rows there are."""
+def test_the_host_waits_for_the_device_once_in_eight_tokens(monkeypatch):
+    """However many rows there are; and at the end, for the layout of what was said."""
     asked = []
-    original = decoding.DecodingLoop.drop_ended
+    for name in ("cpu", "item", "tolist", "__bool__", "__int__", "__float__"):
+        original = getattr(torch.Tensor, name)
 
-    def counted(self):
-        asked.append(1)
-        return original(self)
+        def counted(self, *args, name=name, original=original):
+            asked.append(name)
+            return original(self, *args)
 
-    decoding.DecodingLoop.drop_ended = counted
-    try:
-        rollouts(tiny_causal_lm("llama"), SamplingArguments(), rollout="native").respond(PROMPTS, 0)
-    finally:
-        decoding.DecodingLoop.drop_ended = original
-    assert len(asked) <= 2 + NEW // 8
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    engine = rollouts(tiny_causal_lm("llama"), SamplingArguments(), rollout="native")
+    engine.respond(PROMPTS, 0)
+    looks = asked.count("cpu")
+    assert looks == 2  # after nine tokens, and after the eleventh and last
+    assert len(asked) - looks <= 4
+
+
+def test_a_response_must_have_room_for_its_end():
+    with pytest.raises(UserError, match="min_response_tokens is 11.*at most 11"):
+        rollouts(tiny_causal_lm("llama"), SamplingArguments(min_response_tokens=NEW))

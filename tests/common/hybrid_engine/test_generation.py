@@ -315,7 +315,7 @@ def test_nan_weights_stop_with_the_place():
     model = tiny_causal_lm("llama")
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="no finite probability to token 1 .* prompt 1 of 3"):
+    with pytest.raises(UserError, match="no finite probability to token 1 .* prompt 1 of the 3"):
         sample(model)
 
 

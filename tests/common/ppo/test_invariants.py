@@ -96,7 +96,9 @@ def positions_from_the_right():
     disable_dropout(actor)
     forward = actor.transformer.forward
 
-    def shifted(*args, position_ids, **rest):
+    def shifted(*args, position_ids=None, **rest):
+        if position_ids is None:
+            return forward(*args, **rest)
         return forward(*args, position_ids=position_ids + 40 - position_ids.shape[1], **rest)
 
     actor.transformer.forward = shifted
