@@ -114,8 +114,8 @@ def page(found: dict[str, Any], pictures: Sequence[str]) -> str:
         f"{found['versions']['torch']} and transformers {found['versions']['transformers']}, by "
         "`bash launch/benchmark.sh`. A ratio above 1 means that ours is ahead; the two sides of "
         "each ratio were measured in turns in one run. Absolute figures hold here only. In "
-        "training, both sides learn from the same examples in batches of the same size; ours packs several "
-        "into a row, and encodes a pair's prompt once.",
+        "training, both sides learn from the same examples in batches of the same size; ours "
+        "packs several into a row, and encodes a pair's prompt once.",
         "",
         "| ratio | |",
         "|---|---|",
