@@ -95,7 +95,9 @@ class OptimizerArguments:
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
     epochs: float = option(1.0, "passes over the training data")
     batch_size: int = option(32, "examples per optimizer step, over all ranks")
-    micro_batch_size: int = option(8, "examples per forward, on each rank")
+    micro_batch_size: int = option(
+        8, "examples per forward, on each rank; at most its share of batch_size"
+    )
     eval_batch_size: int = option(32, "sequences per forward without gradients, on each rank")
     evaluations: int = option(4, "number of evaluations over the whole training")
 

@@ -137,7 +137,7 @@ def head_gives_the_logits(model: Any, head: nn.Linear) -> bool:
     was_training = model.training
     model.eval()
     try:
-        ids = torch.arange(1, 5, device=head.weight.device).unsqueeze(0)
+        ids = torch.arange(4, device=head.weight.device).unsqueeze(0) % head.out_features
         hidden = getattr(
             model.base_model(input_ids=ids, use_cache=False), "last_hidden_state", None
         )

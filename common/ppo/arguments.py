@@ -15,7 +15,9 @@ class PPOArguments:
     steps: int = option(100, "rollouts, each followed by its updates")
     rollout_batch_size: int = option(64, "prompts per rollout, over all ranks")
     mini_batch_size: int = option(32, "sequences per optimizer step, over all ranks")
-    micro_batch_size: int = option(8, "sequences per training forward, on each rank")
+    micro_batch_size: int = option(
+        8, "sequences per training forward, on each rank; at most its share of mini_batch_size"
+    )
     score_batch_size: int = option(32, "sequences per forward without gradients, on each rank")
     ppo_epochs: int = option(2, "passes over each rollout, each in a fresh order")
     gamma: float = option(1.0, "discount per token (the paper: 0.95)")

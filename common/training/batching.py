@@ -24,12 +24,15 @@ class BatchShape:
     batch_size: int
     """Examples per optimizer step, over all ranks."""
     micro_batch_size: int
-    """Examples per forward, on each rank."""
+    """Examples per forward, on each rank; no more than its share of a step."""
     world_size: int
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.micro_batch_size, self.world_size) < 1:
             raise UserError("batch_size and micro_batch_size must be at least 1")
+        if self.batch_size % self.world_size == 0:
+            share = self.batch_size // self.world_size
+            object.__setattr__(self, "micro_batch_size", min(self.micro_batch_size, share))
         if self.batch_size % (self.micro_batch_size * self.world_size):
             raise UserError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size "

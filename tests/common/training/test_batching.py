@@ -57,3 +57,12 @@ def test_a_batch_larger_than_the_data_repeats_epochs():
 def test_shapes_that_do_not_divide_are_refused():
     with pytest.raises(UserError, match="not a multiple of micro_batch_size 3 × 2 ranks"):
         BatchShape(16, 3, 2)
+
+
+def test_a_forward_takes_no_more_than_its_share_of_a_step():
+    """The same settings serve one rank and several."""
+    assert BatchShape(16, 16, 1).micro_batch_size == 16
+    shape = BatchShape(16, 16, 2)
+    assert shape.micro_batch_size == 8 and shape.accumulation == 1
+    with pytest.raises(UserError, match="not a multiple of micro_batch_size 16 × 3 ranks"):
+        BatchShape(16, 16, 3)
