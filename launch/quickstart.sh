@@ -4,4 +4,4 @@
 #   bash launch/quickstart.sh [--processes N] [--seed N] [--run DIR] [--fresh]
 set -euo pipefail
 here="$(dirname "${BASH_SOURCE[0]}")"
-exec bash "$here/pipeline.sh" "$here/quickstart.yaml" "$@"
+RLHF_LAUNCHER=quickstart.sh exec bash "$here/pipeline.sh" "$here/quickstart.yaml" "$@"

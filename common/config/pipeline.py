@@ -33,6 +33,16 @@ MODULES = {
 DATA_SETTINGS = ("data", "eval_data", "rankings")
 """Settings that list data sources."""
 
+READERS = {
+    "sft": "read_conversations",
+    "sample": "read_prompts",
+    "pairs": "read_rankings",
+    "reward": "read_rankings",
+    "rlhf": "read_prompts",
+    "evaluation": "read_prompts",
+}
+"""Functions of `common.data.layouts` that the stages read these sources with."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -44,6 +54,8 @@ class Plan:
     config: Path
     stages: tuple[str, ...]
     """Sections that are present and not finished, in order."""
+    finished: tuple[str, ...] = ()
+    """Those that are left out."""
 
 
 def make_plan(argv: Sequence[str]) -> Plan:
@@ -91,21 +103,25 @@ def make_plan(argv: Sequence[str]) -> Plan:
         (run / name / "result.json").unlink(missing_ok=True)
     record = {"seed": seed, "processes": processes, "sections": sections}
     (run / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
-    return Plan(run, processes, seed, args.config.resolve(), tuple(left))
+    done = tuple(name for name in stages if name not in left)
+    return Plan(run, processes, seed, args.config.resolve(), tuple(left), done)
 
 
 def check_sections(
     config: Path, stages: Sequence[str], run: Path, seed: int, marks: dict[str, int]
 ) -> None:
-    """Parses every section as its stage will: a mistake in the last one costs no training.
+    """Parses every section, and reads its files, as its stage will.
+
+    A mistake in the last one then costs no training.
 
     Args:
         marks: the line of each key, as `read_yaml` gives them.
 
     Raises:
-        UserError: what `parse_arguments` raises; a data source that is malformed, or a file
-            outside the run directory that does not exist.
+        UserError: what `parse_arguments` raises; a data source that is malformed; a file outside
+            the run directory that does not exist, or that its stage would refuse.
     """
+    from common.data import layouts
     from common.data.readers import FILE_TYPES
     from common.data.sources import parse_sources
 
@@ -123,8 +139,11 @@ def check_sections(
                 for source in sources:
                     path = Path(source.path).expanduser()
                     made_later = Path(source.path).is_relative_to(run)
-                    if path.suffix in FILE_TYPES and not path.is_file() and not made_later:
+                    if path.suffix not in FILE_TYPES or made_later:
+                        continue
+                    if not path.is_file():
                         raise UserError(f"{place}: no such file: {source.path}")
+                    getattr(layouts, READERS[stage])([source])
 
 
 def remove_run(run: Path) -> None:
@@ -164,7 +183,11 @@ def _fingerprint(section: object) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="launch/pipeline.sh", description=__doc__)
+    launcher = os.environ.get("RLHF_LAUNCHER", "pipeline.sh CONFIG")
+    parser = argparse.ArgumentParser(
+        usage=f"bash launch/{launcher} [--run DIR] [--processes N] [--seed N] [--fresh]",
+        description="Runs the stages of a pipeline file that are not finished.",
+    )
     parser.add_argument("config", type=Path, help="YAML file with a section per stage")
     parser.add_argument("--run", help="run directory; by default the config's, or runs/NAME")
     parser.add_argument("--processes", type=int, help="ranks of every stage")
@@ -184,6 +207,9 @@ def main(argv: Sequence[str]) -> int:
         if any(c.isspace() for c in str(part)):
             print(f"pipeline: error: blanks in a path are not supported: {part}", file=sys.stderr)
             return 2
+    if plan.finished:
+        done = ", ".join(plan.finished)
+        print(f"pipeline: finished already: {done}; --fresh starts over", file=sys.stderr)
     print(os.fspath(plan.run), plan.processes, plan.seed, plan.config)
     print("\n".join(plan.stages))
     return 0

@@ -122,7 +122,7 @@ def _json_line_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
             except UnicodeDecodeError as error:
                 yield origin, _not_utf8(origin, error)
             except json.JSONDecodeError as error:
-                message = f"{origin}: broken JSON at column {error.colno}: {error.msg}"
+                message = f"{origin}: broken JSON at column {error.colno}: {_reason(error)}"
                 if number == 1 and line.strip() == "{":
                     message += " (a row must stand on one line, or rows in an array: [{…}, {…}])"
                 yield origin, UserError(message)
@@ -154,7 +154,7 @@ def _array_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
             row, end = decode(text, position)
         except json.JSONDecodeError as error:
             raise UserError(
-                f"{name}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}"
+                f"{name}:{error.lineno}: broken JSON at column {error.colno}: {_reason(error)}"
             ) from None
         except RecursionError:
             raise UserError(f"{name}:{line}: the JSON is nested too deeply") from None
@@ -279,6 +279,11 @@ def _decode(raw: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise _not_utf8(f"{name}:{line}", error) from None
+
+
+def _reason(error: json.JSONDecodeError) -> str:
+    """Some of the library's messages go on with the place, which is given already."""
+    return error.msg.removesuffix(" at")
 
 
 def _not_utf8(origin: str, error: UnicodeDecodeError) -> UserError:

@@ -207,3 +207,35 @@ def test_main_tells_errors_without_a_traceback(config, capsys):
 def test_blanks_in_a_path_are_refused(config, tmp_path, capsys):
     assert main([str(config), "--run", str(tmp_path / "my run")]) == 2
     assert "blanks in a path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("section", "row", "message"),
+    [
+        ("sft", '{"prompt": "q", "completion": ', "broken JSON"),
+        ("reward", '{"prompt": "q", "chosen": "a"}', "field 'rejected' is missing"),
+        ("rlhf", '{"prompt": ""}', "field 'prompt' is empty"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_refused_before_the_first(
+    tmp_path, section, row, message
+):
+    data = tmp_path / "mine.jsonl"
+    good = '{"prompt": "q", "completion": "a", "chosen": "a", "rejected": "b"}'
+    data.write_text(f"{good}\n{row}\n")
+    file = tmp_path / "config.yaml"
+    file.write_text(f"run: {tmp_path / 'run'}\ndata: {{}}\n{section}:\n  data: [{data}]\n")
+    with pytest.raises(UserError, match=f"mine.jsonl:2: {message}"):
+        make_plan([str(file)])
+    assert not (tmp_path / "run").exists()
+    data.write_text(f"{good}\n")
+    assert make_plan([str(file)]).stages == ("data", section)
+
+
+def test_finished_stages_are_named(config, capsys):
+    plan = make_plan([str(config)])
+    finish(plan, "data", "sft")
+    again = make_plan([str(config)])
+    assert again.finished == ("data", "sft") and again.stages == ("pairs", "reward", "rlhf")
+    assert main([str(config)]) == 0
+    assert "finished already: data, sft; --fresh" in capsys.readouterr().err
