@@ -23,7 +23,7 @@ main() {
 
   local rollouts=(--repeats 8) iterations=(--repeats 6) supervised=(--repeats 3 --steps 100)
   if ((quick)); then
-    rollouts=(--repeats 4 --growth false) iterations=(--repeats 3) supervised=(--repeats 2 --steps 40)
+    rollouts=(--repeats 4 --growth false) iterations=(--repeats 3) supervised=(--repeats 2 --steps 30)
   fi
   launch_stage 1 -m common.benchmark.rollouts --run "$run/rollouts" "${rollouts[@]}"
   local several=1

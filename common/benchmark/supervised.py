@@ -13,6 +13,7 @@ from typing import Any
 
 from common.benchmark.shapes import QUICKSTART, WIDE, Shape, best
 from common.config.arguments import RunArguments, option
+from common.errors import UserError
 from common.files import write_json
 from common.training.metrics import progress_bar
 from common.training.stage import Stage, run_stage
@@ -60,7 +61,10 @@ def measure(folder: Path, name: str, task: str, shape: str, steps: int) -> dict[
     out = folder / "contender.json"
     module = "common.benchmark.contender_trl" if name == "trl" else "common.benchmark.contender"
     arguments = [task, shape, str(steps), str(out)]
-    subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)  # both sides print bars
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stderr}")
     return json.loads(out.read_text())
 
 
