@@ -32,10 +32,10 @@ from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.distributed import barrier, is_main, world_size
 from common.training.engine import build_engine
 from common.training.packing import can_pack
+from common.training.sft import SFTObjective, perplexity
 from common.training.stage import Stage, run_stage
 from common.training.supervised import evaluate_supervised, total_steps, train_supervised
 from common.zero.config import resolve_dtype, resolve_zero
-from step1_sft.objective import SFTObjective, perplexity
 
 
 @dataclass

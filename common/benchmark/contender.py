@@ -25,6 +25,7 @@ from common.data.records import Pair
 from common.models.policy import PolicyModel
 from common.reward.training import Comparison, PairObjective, RewardArguments
 from common.training.engine import build_engine, process_group
+from common.training.sft import SFTObjective
 from common.training.stage import leave, quiet_libraries
 from common.training.supervised import Objective, train_supervised
 
@@ -50,8 +51,6 @@ def main(task: str, shape_name: str, steps: str, out: str) -> None:
     shape, count = SHAPES[shape_name], int(steps)
     objective: Objective
     if task == "sft":
-        from step1_sft.objective import SFTObjective
-
         rows = sft_rows(shape, count)
         examples = [EncodedExample(p + r, [False] * len(p) + [True] * len(r), "") for p, r in rows]
         model: torch.nn.Module = PolicyModel(causal_lm(shape, 0).train())

@@ -32,7 +32,7 @@ def generate_responses(
     """One response for each prompt, in batches of `sampling.generation_batch_size`.
 
     Args: as of `common.hybrid_engine.generation.sample_responses`; `model` is anything that has
-        transformers' `generate`. A row's draws depend on its batch and on all its streams here.
+        transformers' `generate`. A row's draws depend on all rows of its batch here.
         with_logprobs: else they are left at 0, and `generate` has nothing but its own work to do.
     """
     from transformers import GenerationConfig
@@ -62,9 +62,10 @@ def generate_responses(
     cards = [device()] if device().type == "cuda" else []
     streams = range(len(prompts)) if streams is None else streams
     # `generate` fills in what a config leaves open from the model's own, which may hold anything.
-    own_defaults, model.generation_config = model.generation_config, GenerationConfig()
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    own_defaults, inner.generation_config = inner.generation_config, GenerationConfig()
     with contextlib.ExitStack() as stack:
-        stack.callback(setattr, model, "generation_config", own_defaults)
+        stack.callback(setattr, inner, "generation_config", own_defaults)
         stack.enter_context(torch.random.fork_rng(devices=cards))
         for number, rows in enumerate(batches):
             torch.manual_seed(derive_seed(seed, "generate", number, *(streams[i] for i in rows)))

@@ -306,6 +306,16 @@ def expected(folders):
     return found
 
 
+def test_generate_leaves_an_adapted_models_defaults_alone(folders):
+    model = adapted(folders["gpt2"], lora=True)
+    model.get_base_model().generation_config.min_p = 0.9
+    own = model.get_base_model().generation_config
+    expected = rollouts(model, rollout="generate").respond(PROMPTS, 3).response_ids()
+    assert model.get_base_model().generation_config is own
+    own.min_p = None
+    assert rollouts(model, rollout="generate").respond(PROMPTS, 3).response_ids() == expected
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_texts_are_those_of_the_plain_model_on_any_rank(ranks, folders, expected):
     """Any ZeRO stage, with and without adapters, weights gathered at once or by layer."""

@@ -31,8 +31,8 @@ from common.training.engine import (
     parameter_groups,
     process_group,
 )
+from common.training.sft import SFTObjective
 from common.training.supervised import train_supervised
-from step1_sft.objective import SFTObjective
 from tests.common.training.plain import (
     BATCH,
     CLIP,
