@@ -7,19 +7,9 @@ from torch import Tensor
 def position_ids(attention_mask: Tensor) -> Tensor:
     """Positions that count real tokens only, `[batch, width]`; padding on the left gets 0.
 
-    Passed in every forward, so that a row's numbers do not depend on its padding.
+    Told in every forward, so that a row's numbers do not depend on its padding.
     """
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
-
-
-def closed_up_inputs(input_ids: Tensor) -> dict[str, Tensor | None]:
-    """What a causal model is told of rows whose padding is all behind them (see `close_up`).
-
-    No mask: no real token sees what comes after it. Positions go on into the padding, as breaks
-    in them would mean packed sequences to transformers.
-    """
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    return {"attention_mask": None, "position_ids": positions.expand(input_ids.shape)}
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
@@ -38,7 +28,18 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
     return -losses.view(tokens.shape)
 
 
-def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy of softmax(logits / temperature), `[…]` float32, in nats."""
+def logprobs_and_entropy(
+    logits: Tensor, tokens: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """What `token_logprobs` gives, and the entropy of softmax(logits / temperature), in nats.
+
+    Args:
+        logits: `[tokens, vocabulary]`.
+
+    Returns:
+        `[tokens]` float32 each; the entropy has no gradient.
+    """
     logs = torch.log_softmax(logits.float() / temperature, dim=-1)
-    return -(logs.exp() * logs).sum(dim=-1)
+    with torch.no_grad():
+        spread = -(logs.exp() * logs).sum(dim=-1)
+    return -torch.nn.functional.nll_loss(logs, tokens, reduction="none"), spread

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from common.models.logprobs import closed_up_inputs, entropy, token_logprobs
-from common.training.padding import close_up
+from common.models.logprobs import logprobs_and_entropy, token_logprobs
+from common.training.packing import arrange
 
 MOST_LOGITS = 2**24
 """Logits that exist at a time (64 MB in fp32). Where more are needed, each piece's are worked out
@@ -108,18 +108,17 @@ class PolicyModel(nn.Module):
             positions: `[batch, width]`, of packed rows.
         """
         if positions is None:
-            _, input_ids, wanted = close_up(attention_mask.bool(), input_ids, wanted)
-            inputs = closed_up_inputs(input_ids)
+            inputs, places = arrange(self.inner, input_ids, attention_mask)
         else:
-            inputs = {"attention_mask": attention_mask, "position_ids": positions}
-        inputs |= {"input_ids": input_ids, "use_cache": False}
-        places = wanted[:, 1:]
-        targets = input_ids[:, 1:][places]
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+            inputs["position_ids"] = positions
+            places = torch.arange(wanted.numel(), device=wanted.device).view_as(wanted)
+        before, targets = places[wanted] - 1, input_ids[wanted]
         if self.scores_in_head:
-            hidden = self.inner.base_model(**inputs).last_hidden_state[:, :-1][places]
+            hidden = self.inner.base_model(**inputs, use_cache=False).last_hidden_state
             head = self.inner.get_output_embeddings()
-            return head(hidden, targets, temperature, with_entropy)
-        logits = self.inner(**inputs).logits[:, :-1][places]
+            return head(hidden.flatten(0, 1)[before], targets, temperature, with_entropy)
+        logits = self.inner(**inputs, use_cache=False).logits.flatten(0, 1)[before]
         return TokenScores(*logit_scores(logits, targets, temperature, with_entropy))
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -163,11 +162,10 @@ def logit_scores(
     Args:
         logits: `[tokens, vocabulary]`.
     """
+    if with_entropy:
+        return logprobs_and_entropy(logits, targets, temperature)
     logprobs = token_logprobs(logits, targets, temperature)
-    if not with_entropy:
-        return logprobs, torch.zeros_like(logprobs)
-    with torch.no_grad():
-        return logprobs, entropy(logits, temperature)
+    return logprobs, torch.zeros_like(logprobs)
 
 
 def score_responses(

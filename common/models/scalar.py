@@ -22,9 +22,8 @@ from common.models.loading import (
     resize_embeddings,
     save_config_changes,
 )
-from common.models.logprobs import closed_up_inputs, position_ids
 from common.models.lora import adapter_base, add_adapters
-from common.training.padding import close_up
+from common.training.packing import arrange
 from common.training.seeding import derive_seed
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -60,10 +59,8 @@ class ScalarModel(nn.Module):
             `[batch, width]` float32; anything at padding.
         """
         if positions is None:
-            mask = attention_mask.bool()
-            _, closed = close_up(mask, input_ids)
-            outputs = self._outputs(input_ids=closed, **closed_up_inputs(closed))
-            return outputs.gather(1, position_ids(mask))
+            inputs, places = arrange(self.inner, input_ids, attention_mask)
+            return self._outputs(**inputs).flatten()[places]
         return self._outputs(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=positions
         )

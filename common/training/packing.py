@@ -7,13 +7,27 @@ every token's output is what it would be in a row of its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from common.models.attention import layer_kinds, takes_masks_over_pairs
+from common.models.logprobs import position_ids
 from common.training.distributed import device
+
+PACK_BELOW = 0.9
+"""Share of real tokens in a batch below which its rows are packed: the mask has its price, too."""
+
+
+class Arranged(NamedTuple):
+    """A padded batch as a model is to get it, without its padding."""
+
+    inputs: dict[str, Tensor | None]
+    """`input_ids`, `attention_mask` and `position_ids` of the model's forward."""
+    places: Tensor
+    """`[batch, width]` int64: where each real token of the batch stands in the flattened
+    `input_ids`, a row's tokens side by side."""
 
 
 @dataclass
@@ -62,6 +76,45 @@ def pack(groups: Sequence[Sequence[list[int]]], pad_id: int, capacity: int) -> P
             start += sizes[i]
     ids, positions, owners, branches = (x.to(device()) for x in (ids, positions, owners, branches))
     return Packed(ids, positions, _visible(owners, branches), ends)
+
+
+def arrange(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Arranged:
+    """Takes the padding out of a batch: rows move to the left, or several share one.
+
+    Rows that are nearly as long as the longest only move to the left. A causal model then needs
+    no mask: no real token sees what stands behind its row's last one.
+
+    Args:
+        model: a transformers model.
+        input_ids, attention_mask: `[batch, width]`, padding anywhere.
+    """
+    mask = attention_mask.bool()
+    counts = mask.sum(dim=1).clamp(min=1).tolist()
+    width = max(counts)
+    packs = sum(counts) < PACK_BELOW * width * len(counts) and can_pack(model)
+    rows = first_fit(counts, width) if packs else [[i] for i in range(len(counts))]
+    starts = [0] * len(counts)
+    for number, row in enumerate(rows):
+        start = number * width
+        for i in row:
+            starts[i] = start
+            start += counts[i]
+    own_places = position_ids(mask)
+    places = torch.tensor(starts, device=mask.device).unsqueeze(1) + own_places
+    shape, filled = (len(rows), width), places[mask]
+    ids = input_ids.new_zeros(shape)
+    ids.view(-1)[filled] = input_ids[mask]
+    # Positions go on into the padding: breaks in them would mean packed rows to transformers.
+    positions = torch.arange(width, device=mask.device).repeat(len(rows), 1)
+    visible = None
+    if packs:
+        owners = torch.full(shape, -1, device=mask.device)
+        own_rows = torch.arange(len(counts), device=mask.device).unsqueeze(1).expand_as(places)
+        owners.view(-1)[filled] = own_rows[mask]
+        positions.view(-1)[filled] = own_places[mask]
+        visible = _visible(owners, torch.zeros_like(owners))
+    inputs = {"input_ids": ids, "attention_mask": visible, "position_ids": positions}
+    return Arranged(inputs, places)
 
 
 def first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:

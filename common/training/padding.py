@@ -26,21 +26,3 @@ def in_batches(count: int, size: int) -> Iterator[slice]:
     """Slices that cover `range(count)` in pieces of at most `size`."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
-
-
-def close_up(mask: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Moves each row's real tokens to its front, and cuts the columns that no row needs.
-
-    A causal model then needs no mask: what is behind a row's last token, it never sees. And rows
-    of like length have little padding, wherever it was.
-
-    Args:
-        mask: `[rows, width]` bool; padding anywhere.
-        others: `[rows, width]`, moved in the same way.
-
-    Returns:
-        mask and others, `[rows, longest]`.
-    """
-    longest = max(1, int(mask.sum(dim=1).max()))
-    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
-    return tuple(x.gather(1, order) for x in (mask, *others))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from common.models.logprobs import entropy, position_ids, token_logprobs
+from common.models.logprobs import logprobs_and_entropy, position_ids, token_logprobs
 
 
 def test_position_ids_count_real_tokens_only():
@@ -13,14 +13,27 @@ def test_position_ids_count_real_tokens_only():
     assert position_ids(mask).tolist() == [[0, 0, 0, 1, 2, 2], [0, 1, 2, 2, 2, 2]]
 
 
-def test_token_logprobs_and_entropy_against_loops():
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_and_entropy_against_loops(temperature):
     generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(2, 3, 5, generator=generator) * 4
-    tokens = torch.randint(0, 5, (2, 3), generator=generator)
-    found, spread = token_logprobs(logits, tokens, 0.7), entropy(logits, 0.7)
-    for b in range(2):
-        for t in range(3):
-            weights = [math.exp(float(x) / 0.7) for x in logits[b, t].double()]
-            p = [w / sum(weights) for w in weights]
-            assert float(found[b, t]) == pytest.approx(math.log(p[int(tokens[b, t])]), abs=1e-5)
-            assert float(spread[b, t]) == pytest.approx(-sum(q * math.log(q) for q in p), abs=1e-5)
+    logits = torch.randn(6, 5, generator=generator) * 4
+    tokens = torch.randint(0, 5, (6,), generator=generator)
+    alone = token_logprobs(logits.view(2, 3, 5), tokens.view(2, 3), temperature)
+    found, spread = logprobs_and_entropy(logits, tokens, temperature)
+    for t in range(6):
+        weights = [math.exp(float(x) / temperature) for x in logits[t].double()]
+        p = [w / sum(weights) for w in weights]
+        expected = pytest.approx(math.log(p[int(tokens[t])]), abs=1e-5)
+        assert float(alone.flatten()[t]) == expected and float(found[t]) == expected
+        assert float(spread[t]) == pytest.approx(-sum(q * math.log(q) for q in p), abs=1e-5)
+
+
+def test_only_the_logprob_has_a_gradient():
+    """d log p(k) / d z_j = (1[j = k] − p_j) / temperature."""
+    logits = torch.tensor([[0.5, -1.0, 2.0]], requires_grad=True)
+    logprob, spread = logprobs_and_entropy(logits, torch.tensor([1]), 0.5)
+    assert not spread.requires_grad
+    logprob.sum().backward()
+    weights = [math.exp(x / 0.5) for x in (0.5, -1.0, 2.0)]
+    expected = [((j == 1) - w / sum(weights)) / 0.5 for j, w in enumerate(weights)]
+    assert logits.grad[0].tolist() == pytest.approx(expected, abs=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Gemma2Config, MistralConfig
 
-from common.training.packing import can_pack, first_fit, pack
+from common.training.packing import arrange, can_pack, first_fit, pack
 from tests.models import tiny_causal_lm
 
 GROUPS = [
@@ -75,6 +75,72 @@ def test_the_others_in_a_row_change_nothing():
 def test_rows_are_filled_largest_first():
     assert first_fit([3, 6, 4, 2, 5], 10) == [[1, 2], [4, 0, 3]]
     assert first_fit([5, 5, 5], 5) == [[0], [1], [2]]
+
+
+IDS = torch.tensor(
+    [
+        [0, 0, 1, 20, 30, 40, 2, 0],  # left and right
+        [0, 0, 0, 1, 50, 0, 0, 0],
+        [1, 60, 0, 61, 0, 0, 0, 0],  # in between; a pad id that is a token
+        [0, 1, 70, 71, 72, 73, 74, 2],
+    ]
+)
+MASK = torch.tensor(
+    [
+        [0, 0, 1, 1, 1, 1, 1, 0],
+        [0, 0, 0, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0],
+        [0, 1, 1, 1, 1, 1, 1, 1],
+    ]
+).bool()
+
+
+def test_padding_is_taken_out_by_packing():
+    found = arrange(tiny_causal_lm("llama"), IDS, MASK)
+    assert found.inputs["input_ids"].tolist() == [
+        [1, 70, 71, 72, 73, 74, 2],
+        [1, 20, 30, 40, 2, 1, 50],
+        [1, 60, 0, 61, 0, 0, 0],
+    ]
+    assert found.inputs["position_ids"].tolist() == [
+        [0, 1, 2, 3, 4, 5, 6],
+        [0, 1, 2, 3, 4, 0, 1],
+        [0, 1, 2, 3, 4, 5, 6],
+    ]
+    assert found.places[0][MASK[0]].tolist() == [7, 8, 9, 10, 11]
+    assert found.places[1][MASK[1]].tolist() == [12, 13]
+    seen = found.inputs["attention_mask"][1, 0].int().tolist()
+    assert seen[4] == [1, 1, 1, 1, 1, 0, 0] and seen[6] == [0, 0, 0, 0, 0, 1, 1]
+
+
+def test_rows_of_like_length_only_move_to_the_left():
+    found = arrange(tiny_causal_lm("llama"), IDS[[0, 0]], MASK[[0, 0]])
+    assert found.inputs["input_ids"].tolist() == [[1, 20, 30, 40, 2]] * 2
+    assert found.inputs["attention_mask"] is None
+    assert found.places[1][MASK[0]].tolist() == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "qwen2", "mistral"])
+@pytest.mark.parametrize("garbage", [0, 77])
+def test_tokens_of_a_batch_are_read_as_if_their_row_were_alone(kind, garbage):
+    """Packed where the model allows it, and moved to the left where it does not (windows)."""
+    model = tiny_causal_lm(kind)
+    ids = IDS.masked_fill(~MASK, garbage)
+    found = arrange(model, ids, MASK)
+    assert (found.inputs["attention_mask"] is not None) == can_pack(model)
+    with torch.no_grad():
+        outputs = model(**found.inputs).logits.flatten(0, 1)[found.places]
+        for row in range(len(ids)):
+            expected = model(ids[row][MASK[row]].unsqueeze(0)).logits[0]
+            torch.testing.assert_close(outputs[row][MASK[row]], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_without_tokens_is_no_trouble():
+    mask = MASK.clone()
+    mask[1] = False
+    found = arrange(tiny_causal_lm("llama"), IDS, mask)
+    assert int(found.places.max()) < found.inputs["input_ids"].numel()
+    assert found.places[0][MASK[0]].tolist() == [7, 8, 9, 10, 11]
 
 
 def test_models_that_would_ignore_the_mask():
