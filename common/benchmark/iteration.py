@@ -90,8 +90,8 @@ def build(shape: Shape, lengths: Lengths, zero_name: str, steps: int) -> PPOTrai
         steps=steps,
         rollout_batch_size=lengths.prompts,
         mini_batch_size=lengths.prompts,
-        micro_batch_size=lengths.prompts // world_size() // 4,
-        score_batch_size=lengths.prompts // world_size() // 4,
+        micro_batch_size=lengths.prompts // world_size(),
+        score_batch_size=lengths.prompts // world_size(),
         ppo_epochs=1,
         critic_warmup_steps=0,
     )

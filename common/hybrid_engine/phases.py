@@ -1,16 +1,14 @@
 """The switch between training and generation for a model that lives in a DeepSpeed engine."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from common.models.lora import merged_for_now, weights_to_merge
 from common.models.policy import language_model
-from common.training.distributed import any_rank
+from common.training.distributed import any_rank, free_memory
 from common.training.engine import gathered_parameters
 
 HOOK_TABLES = (
@@ -68,15 +66,6 @@ def gathers_whole(model: nn.Module, gather: Literal["auto", "all", "layers"]) ->
     parameters = [*model.parameters(), *weights_to_merge(model)]
     needed = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in parameters)
     return not any_rank(needed > FREE_SHARE * free_memory())
-
-
-def free_memory() -> int:
-    """Bytes that this rank may take: of its card, or its share of the machine's memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
-    import psutil
-
-    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -39,9 +39,10 @@ def choose_tokens(
         barred: `[rows]` bool: rows that may not end yet.
         eos_id: the end token.
     """
-    temperature = 1.0 if draws is None else sampling.temperature
-    scaled = logits.float() / temperature
-    total = scaled.logsumexp(dim=-1, keepdim=True)
+    scaled = logits.float()
+    if draws is not None and sampling.temperature != 1.0:
+        scaled = scaled / sampling.temperature
+    chances = scaled.softmax(dim=-1)
     allowed = scaled
     if seen is not None:
         allowed = penalize_repetition(allowed, seen, sampling.repetition_penalty)
@@ -54,15 +55,16 @@ def choose_tokens(
         if sampling.top_k > 0:
             least = allowed.topk(min(sampling.top_k, allowed.shape[-1]), dim=-1).values[:, -1:]
             allowed = allowed.masked_fill(allowed < least, -torch.inf)
-        weights = (allowed - total).exp() if allowed is scaled else allowed.softmax(dim=-1)
+        weights = chances if allowed is scaled else allowed.softmax(dim=-1)
         if sampling.top_p < 1.0:
             weights = likeliest(weights, sampling.top_p)
         cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
         target = draws.unsqueeze(1) * cumulative[:, -1:]
         tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)  # logits that are NaN: a check follows
-    logprobs = (scaled.gather(-1, tokens.unsqueeze(1)) - total).squeeze(1)
-    return Choice(tokens, logprobs)
+    chosen = chances.gather(-1, tokens.unsqueeze(1)).squeeze(1)
+    # A token that a penalty has preferred may be too unlikely for a float32.
+    return Choice(tokens, chosen.clamp_min(torch.finfo(torch.float32).tiny).log())
 
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -19,6 +19,11 @@ class PPOArguments:
         8, "sequences per training forward, on each rank; at most its share of mini_batch_size"
     )
     score_batch_size: int = option(32, "sequences per forward without gradients, on each rank")
+    reuse_scoring: bool = option(
+        True,
+        "the first micro-batch is trained on the forward that scored it; actor's and critic's "
+        "activations of it are then in memory together",
+    )
     ppo_epochs: int = option(2, "passes over each rollout, each in a fresh order")
     gamma: float = option(1.0, "discount per token (the paper: 0.95)")
     lam: float = option(0.95, "lambda of generalized advantage estimation")

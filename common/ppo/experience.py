@@ -16,6 +16,19 @@ from common.training.padding import in_batches
 
 
 @dataclass
+class FirstForward:
+    """The forward that scored the rows which are trained on first; an update goes back through it.
+
+    Between scoring and the first update no weight changes: a second forward would be the same.
+    """
+
+    logprobs: Tensor | None
+    """`[rows, width]`, of the actor, with its graph; None where the actor is not trained."""
+    values: Tensor
+    """`[rows, width]`, of the critic, with its graph."""
+
+
+@dataclass
 class Experience:
     """One rollout of this rank, ready for training. P is the prompts' width, R the responses'."""
 
@@ -43,23 +56,37 @@ class Experience:
     """`[batch]`, of the reward model."""
     scores: Tensor
     """`[batch]`, normalized and clipped; `no_end_score` where the end token is missing."""
+    first: FirstForward | None = None
 
     def rows(self, indices: Tensor) -> "Experience":
         """These rows, without the columns that are padding in all of them."""
-        part = {f.name: getattr(self, f.name)[indices] for f in fields(self)}
-        prompt_width = self.input_ids.shape[1] - self.mask.shape[1]
-        prompt = int(part["attention_mask"][:, :prompt_width].sum(dim=1).max())
-        response = max(int(part["mask"].sum(dim=1).max()), 1)
-        for name, value in part.items():
-            if value.dim() == 2 and value.shape[1] == self.mask.shape[1]:
-                part[name] = value[:, :response]
-        for name in ("input_ids", "attention_mask"):
-            whole = getattr(self, name)[indices]
-            part[name] = whole[:, prompt_width - prompt : prompt_width + response]
+        width = self.mask.shape[1]
+        columns, response = used_columns(self.attention_mask[indices], width)
+        part = {}
+        for name in (f.name for f in fields(self) if f.name != "first"):
+            value = getattr(self, name)[indices]
+            if name in ("input_ids", "attention_mask"):
+                value = value[:, columns]
+            elif value.dim() == 2:
+                value = value[:, :response]
+            part[name] = value
         return Experience(**part)
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+
+def used_columns(attention_mask: Tensor, response_width: int) -> tuple[slice, int]:
+    """The columns that are not padding in all rows, and how many of them are responses'.
+
+    Args:
+        attention_mask: `[rows, P + R]`, prompts left-padded, responses right-padded.
+        response_width: R.
+    """
+    prompt_width = attention_mask.shape[1] - response_width
+    prompt = int(attention_mask[:, :prompt_width].sum(dim=1).max())
+    response = max(int(attention_mask[:, prompt_width:].sum(dim=1).max()), 1)
+    return slice(prompt_width - prompt, prompt_width + response), response
 
 
 def response_values(
@@ -89,6 +116,8 @@ def make_experience(
     temperature: float,
     score_mean: float,
     score_std: float,
+    first: Tensor | None = None,
+    train_actor: bool = True,
 ) -> Experience:
     """Scores a rollout with actor, reference and critic, and works out rewards and advantages.
 
@@ -100,20 +129,29 @@ def make_experience(
             ids and mask, `[rows, width]` each, which then reads the batches that the others read.
         kl_coefficient: β of this rollout.
         temperature: at which the rollout was sampled.
+        first: rows that are trained on first, `[rows]` int64; the graph of their forward is kept
+            (see `FirstForward`). `train_actor` says whether the actor's is, too.
     """
     mask = rollout.response_mask
     logprobs, ref_logprobs, spread, values = (
         torch.zeros(mask.shape, device=mask.device) for _ in range(4)
     )
     raw_scores = torch.zeros(len(mask), device=mask.device) if callable(reward) else reward
-    for rows, ids, attention, width in chunks(rollout, settings.score_batch_size):
-        old = score_responses(actor, ids, attention, width, temperature, with_entropy=True)
-        logprobs[rows, :width] = old.logprobs
+    kept = None
+    for rows, ids, attention, width in chunks(rollout, settings.score_batch_size, last=first):
+        keeps = rows is first
+        with torch.set_grad_enabled(keeps and train_actor):
+            old = score_responses(actor, ids, attention, width, temperature, with_entropy=True)
+        with torch.set_grad_enabled(keeps):
+            value = response_values(critic, ids, attention, width)
+        if keeps:
+            kept = FirstForward(old.logprobs if train_actor else None, value)
+        logprobs[rows, :width] = old.logprobs.detach()
         spread[rows, :width] = old.entropy
+        values[rows, :width] = value.detach()
         ref_logprobs[rows, :width] = score_responses(
             reference, ids, attention, width, temperature
         ).logprobs
-        values[rows, :width] = response_values(critic, ids, attention, width)
         if callable(reward):
             raw_scores[rows] = reward(ids, attention)
     logprobs, ref_logprobs, spread, values = (
@@ -146,36 +184,46 @@ def make_experience(
         returns=returns,
         raw_scores=raw_scores,
         scores=scores,
+        first=kept,
     )
 
 
-def chunks(rollout: Rollout, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
-    """(rows, ids, attention, response width), rows of like length together."""
+def chunks(
+    rollout: Rollout, size: int, last: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
+    """(rows, ids, attention, response width), rows of like length together.
+
+    Args:
+        size: rows of a chunk, at most.
+        last: rows that come in a chunk of their own behind the others.
+    """
     lengths = rollout.attention_mask.sum(dim=1)
     order = lengths.argsort(stable=True)
-    prompts = lengths - rollout.response_mask.sum(dim=1)
-    prompt_width = rollout.input_ids.shape[1] - rollout.response_width
-    for part in in_batches(len(order), size):
-        rows = order[part]
-        width = max(int(rollout.response_mask[rows].sum(dim=1).max()), 1)
-        first = prompt_width - int(prompts[rows].max())
-        columns = slice(first, prompt_width + width)
+    if last is not None:
+        order = order[~torch.isin(order, last)]
+    parts = [order[part] for part in in_batches(len(order), size)]
+    for rows in parts if last is None else [*parts, last]:
+        columns, width = used_columns(rollout.attention_mask[rows], rollout.response_width)
         yield rows, rollout.input_ids[rows, columns], rollout.attention_mask[rows, columns], width
 
 
-def mini_batches(
-    experience: Experience, mini_batch: int, micro_batch: int, order: Tensor
-) -> Iterator[list[Experience]]:
-    """Cuts a rollout into mini-batches of micro-batches, in the order given.
+def micro_batches(
+    lengths: Tensor, order: Tensor, mini_batch: int, micro_batch: int
+) -> list[list[Tensor]]:
+    """Cuts this rank's rows into mini-batches of micro-batches, in the order given.
 
     Inside a mini-batch, rows of like length share a micro-batch; the gradient does not change.
 
     Args:
+        lengths: `[batch]`.
+        order: `[batch]`, a permutation of the rows.
         mini_batch, micro_batch: rows on this rank.
-        order: `[batch]`, a permutation of this rank's rows.
+
+    Returns:
+        for each mini-batch the rows of each micro-batch, `[micro_batch]` int64.
     """
-    lengths = experience.attention_mask.sum(dim=1)
-    for start in range(0, len(order), mini_batch):
-        rows = order[start : start + mini_batch]
-        rows = rows[lengths[rows].argsort(stable=True)]
-        yield [experience.rows(rows[i : i + micro_batch]) for i in range(0, len(rows), micro_batch)]
+    found = []
+    for part in in_batches(len(order), mini_batch):
+        rows = order[part]
+        found.append(list(rows[lengths[rows].argsort(stable=True)].split(micro_batch)))
+    return found

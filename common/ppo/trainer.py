@@ -16,7 +16,7 @@ from common.hybrid_engine.engine import HybridRollout
 from common.hybrid_engine.rollout import Rollout
 from common.models.policy import score_responses
 from common.ppo.arguments import PPOArguments
-from common.ppo.experience import Experience, make_experience, mini_batches, response_values
+from common.ppo.experience import Experience, make_experience, micro_batches, response_values
 from common.ppo.invariants import (
     check_ratio,
     check_reference,
@@ -80,7 +80,10 @@ class PPOTrainer:
         started = _now()
         rollout = self.generate(prompts, "rollout", step)
         generated = _now()
-        experience = self.experience(rollout, prompts)
+        first = None
+        if self.settings.reuse_scoring:
+            first = self.plan(rollout.attention_mask, step)[0][0][0]
+        experience = self.experience(rollout, prompts, first, train_actor=self.trains_actor(step))
         scored = _now()
         if self.rollouts.is_due(step):
             self.rollouts.check(rollout, experience.logprobs)
@@ -120,8 +123,37 @@ class PPOTrainer:
             [p.ids for p in prompts], derive_seed(self.seed, purpose, step), streams=places
         )
 
-    def experience(self, rollout: Rollout, prompts: Sequence[EncodedPrompt]) -> Experience:
-        """Scores a rollout with all four models."""
+    def trains_actor(self, step: int) -> bool:
+        """Whether the critic's warm-up is over."""
+        return step > self.settings.critic_warmup_steps
+
+    def plan(self, attention_mask: Tensor, step: int) -> list[list[list[Tensor]]]:
+        """This rank's rows of each micro-batch of each mini-batch of each epoch.
+
+        Args:
+            attention_mask: `[batch, width]`, of the rollout.
+        """
+        s = self.settings
+        local, micro = s.mini_batch_size // world_size(), s.shape(world_size()).micro_batch_size
+        lengths = attention_mask.sum(dim=1)
+        orders = [self._order(len(lengths), step, epoch) for epoch in range(s.ppo_epochs)]
+        return [micro_batches(lengths, order, local, micro) for order in orders]
+
+    def experience(
+        self,
+        rollout: Rollout,
+        prompts: Sequence[EncodedPrompt],
+        first: Tensor | None = None,
+        *,
+        train_actor: bool = True,
+    ) -> Experience:
+        """Scores a rollout with all four models.
+
+        Args:
+            first, train_actor: see `make_experience`.
+        """
+        self.actor.train()  # dropout is 0 anyway; gradient checkpointing works in this mode only
+        self.critic.train()
         if self.reward.same_tokens:
             reward: Any = self.reward.score_batch
         else:
@@ -139,6 +171,8 @@ class PPOTrainer:
             temperature=self.temperature,
             score_mean=self.reward.mean,
             score_std=self.reward.std,
+            first=first,
+            train_actor=train_actor,
         )
 
     def check_start(
@@ -155,13 +189,10 @@ class PPOTrainer:
     def update(self, experience: Experience, step: int) -> dict[str, Tensor | float]:
         """PPO epochs over one rollout; returns sums for this step's metrics."""
         s = self.settings
-        shape = s.shape(world_size())
-        local = s.mini_batch_size // world_size()
-        orders = [self._order(len(experience), step, epoch) for epoch in range(s.ppo_epochs)]
-        counts = token_counts(experience, orders, local)
-        train_actor = step > s.critic_warmup_steps
-        self.actor.train()  # dropout is 0 anyway; gradient checkpointing works in this mode only
-        self.critic.train()
+        plan = self.plan(experience.attention_mask, step)
+        counts = token_counts(experience, plan)
+        train_actor = self.trains_actor(step)
+        first = experience.first
         sums: dict[str, Tensor | float] = {"updates": 0.0, "update_tokens": 0.0}
         norms = {"policy/grad_norm": 0.0, "value/grad_norm": 0.0}
         rates = {
@@ -169,14 +200,16 @@ class PPOTrainer:
             "value/learning_rate": self.critic.get_lr()[0],
         }
         stopped = False
-        for epoch, order in enumerate(orders):
-            batches = mini_batches(experience, local, shape.micro_batch_size, order)
-            for number, parts in enumerate(batches):
+        for epoch, batches in enumerate(plan):
+            for number, rows in enumerate(batches):
                 if stopped:
                     break
+                parts = [experience.rows(r) for r in rows]
                 count = counts[epoch][number]
                 place = f"step {step}, epoch {epoch + 1}, mini-batch {number + 1}"
                 before = _value(sums.get("approx_kl", 0.0))
+                if first:
+                    parts[0].first, experience.first, first = first, None, None
                 if train_actor:
                     norms["policy/grad_norm"] += optimizer_step(
                         self.actor,
@@ -202,23 +235,25 @@ class PPOTrainer:
         return sums | {k: v / world_size() for k, v in {**norms, **rates}.items()}
 
     def _policy_loss(self, batch: Experience, sums: dict[str, Tensor | float]) -> Tensor:
-        new = score_responses(
-            self.actor,
-            batch.input_ids,
-            batch.attention_mask,
-            batch.mask.shape[1],
-            self.temperature,
-        )
+        if batch.first:
+            new = batch.first.logprobs
+        else:
+            width = batch.mask.shape[1]
+            new = score_responses(
+                self.actor, batch.input_ids, batch.attention_mask, width, self.temperature
+            ).logprobs
         result = policy_loss(
-            new.logprobs, batch.logprobs, batch.advantages, batch.mask, self.settings.clip_range
+            new, batch.logprobs, batch.advantages, batch.mask, self.settings.clip_range
         )
         _add(sums, policy_loss=result.loss, clipped=result.clipped, approx_kl=result.approx_kl)
         return result.loss
 
     def _value_loss(self, batch: Experience, sums: dict[str, Tensor | float]) -> Tensor:
-        values = response_values(
-            self.critic, batch.input_ids, batch.attention_mask, batch.mask.shape[1]
-        )
+        if batch.first:
+            values = batch.first.values
+        else:
+            width = batch.mask.shape[1]
+            values = response_values(self.critic, batch.input_ids, batch.attention_mask, width)
         result = value_loss(
             values, batch.values, batch.returns, batch.mask, self.settings.value_clip_range
         )
@@ -246,17 +281,16 @@ class PPOTrainer:
 
 
 def token_counts(
-    experience: Experience, orders: Sequence[Tensor], mini_batch: int
+    experience: Experience, plan: Sequence[Sequence[Sequence[Tensor]]]
 ) -> list[list[float]]:
     """Actions in each mini-batch of each epoch, over all ranks, in one collective.
 
     Args:
-        orders: one permutation of this rank's rows per epoch.
-        mini_batch: rows on this rank.
+        plan: of `PPOTrainer.plan`.
     """
     lengths = experience.mask.sum(dim=1).double()
-    local = torch.stack([lengths[order].view(-1, mini_batch).sum(dim=1) for order in orders])
-    return all_reduce_sum(local).tolist()
+    local = [[lengths[torch.cat(list(rows))].sum() for rows in batches] for batches in plan]
+    return all_reduce_sum(torch.stack([torch.stack(row) for row in local])).tolist()
 
 
 def _add(sums: dict[str, Tensor | float], **values: Tensor) -> None:

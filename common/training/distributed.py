@@ -37,6 +37,15 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+def free_memory() -> int:
+    """Bytes that this rank may take: of its card, or its share of the machine's memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    import psutil
+
+    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Sum over ranks of a tensor of any shape, as a new tensor. A collective."""
     result = tensor.clone()

@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from common.config.arguments import OptimizerArguments
 from common.errors import UserError
 from common.training.batching import BatchShape
-from common.training.distributed import device, world_size
-from common.zero.config import deepspeed_config, zero_stage
+from common.training.distributed import any_rank, device, free_memory, world_size
+from common.zero.config import KEPT, deepspeed_config, zero_stage
+
+WHOLE_SHARE = 0.05
+"""Share of the free memory that a model's weights may take to stay whole on every rank under
+ZeRO-3, as four models may do; optimizer states and gradients are spread all the same."""
 
 
 @contextlib.contextmanager
@@ -100,23 +104,33 @@ def build_engine(
             accumulation=shape.accumulation,
             world_size=shape.world_size,
             max_grad_norm=optimizer.max_grad_norm,
+            keep_whole=fits_whole(model, dtype),
         ),
     )
     return engine
 
 
 def build_frozen(model: nn.Module, *, zero: str, dtype: torch.dtype) -> nn.Module:
-    """A model that only scores (reference, reward): whole on each rank, or sharded by ZeRO-3."""
+    """A model that only scores (reference, reward): sharded by ZeRO-3 where that saves much."""
     import deepspeed
 
     model = model.to(dtype).eval().requires_grad_(False)
     if zero_stage(zero) < 3 or world_size() == 1:
         return model.to(device())
-    engine, *_ = deepspeed.initialize(
-        model=model, config=deepspeed_config(zero, dtype, world_size=world_size())
+    config = deepspeed_config(
+        zero, dtype, world_size=world_size(), keep_whole=fits_whole(model, dtype)
     )
+    if max(p.numel() for p in model.parameters()) <= config["zero_optimization"][KEPT]:
+        return model.to(device())  # all of it would stay gathered
+    engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.eval()  # returns nothing, unlike a module's
     return engine
+
+
+def fits_whole(model: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether all weights can stay on every rank, not to be gathered at each use. A collective."""
+    needed = sum(p.numel() for p in model.parameters()) * dtype.itemsize
+    return not any_rank(needed > WHOLE_SHARE * free_memory())
 
 
 def parameter_groups(
@@ -221,12 +235,17 @@ def gradient_norm(engine: Any) -> float:
 
 @contextlib.contextmanager
 def gathered_parameters(model: nn.Module) -> Iterator[None]:
-    """All of `model`'s weights whole on every rank, whatever the ZeRO stage. A collective."""
-    import deepspeed
+    """All of `model`'s weights whole on every rank, whatever the ZeRO stage. A collective.
 
-    sharded = [p for p in model.parameters() if hasattr(p, "ds_id")]
-    if not sharded:
+    Those that are whole anyway stay so afterwards.
+    """
+    import deepspeed
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    spread = [p for p in model.parameters() if hasattr(p, "ds_id")]
+    spread = [p for p in spread if p.ds_status != ZeroParamStatus.AVAILABLE]
+    if not spread:
         yield
         return
-    with deepspeed.zero.GatheredParameters(sharded):
+    with deepspeed.zero.GatheredParameters(spread):
         yield

@@ -10,6 +10,9 @@ from common.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
 
+KEPT = "stage3_param_persistence_threshold"
+"""DeepSpeed's name for how many elements a weight may have to stay gathered between its uses."""
+
 
 def resolve_zero(name: str, world_size: int) -> str:
     """What `auto` stands for: ZeRO 0 on one rank (nothing to spread), ZeRO 3 on several."""
@@ -45,6 +48,7 @@ def deepspeed_config(
     accumulation: int = 1,
     world_size: int = 1,
     max_grad_norm: float = 1.0,
+    keep_whole: bool = False,
 ) -> dict[str, Any]:
     """The JSON config `common/zero/configs/{zero}.json`, merged with what a run decides.
 
@@ -52,6 +56,8 @@ def deepspeed_config(
         zero: a resolved name: 0, 2, 3 or 3_offload.
         dtype: float32 or bfloat16.
         micro_batch_size: sequences per forward on each rank; accumulation: forwards per step.
+        keep_whole: under ZeRO-3 every weight stays gathered, where the file says "auto"; otherwise
+            the small ones do. A number in the file is left alone.
 
     Raises:
         UserError: no config of that name.
@@ -73,4 +79,6 @@ def deepspeed_config(
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
+    if config["zero_optimization"].get(KEPT) == "auto":
+        config["zero_optimization"][KEPT] = 2**40 if keep_whole else 100_000
     return config

@@ -195,5 +195,3 @@ def test_weights_are_gathered_at_once_where_they_fit(monkeypatch):
         monkeypatch.setattr(phases_module, "free_memory", lambda free=free: free)
         assert gathers_whole(model, "auto") == fits
         assert gathers_whole(model, "all") and not gathers_whole(model, "layers")
-    monkeypatch.undo()
-    assert 0 < phases_module.free_memory() < 2**50

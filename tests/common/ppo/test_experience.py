@@ -14,7 +14,7 @@ from common.ppo.experience import (
     Experience,
     chunks,
     make_experience,
-    mini_batches,
+    micro_batches,
     response_values,
 )
 from tests.common.ppo.small import EOS, PAD, small_actor, small_critic
@@ -290,11 +290,10 @@ def test_rows_of_a_response_as_wide_as_its_prompt():
 @pytest.mark.parametrize(("mini", "micro"), [(12, 12), (6, 2), (4, 4), (3, 1)])
 def test_mini_batches_are_a_partition(mini, micro):
     rows = random_rows(3, count=12)
-    whole = fake_experience(rows)
+    total = torch.tensor([len(prompt) + len(response) for prompt, response, *_ in rows])
     order = torch.randperm(12, generator=torch.manual_seed(1))
     batches = [
-        [part.raw_scores.long().tolist() for part in parts]
-        for parts in mini_batches(whole, mini, micro, order)
+        [part.tolist() for part in parts] for parts in micro_batches(total, order, mini, micro)
     ]
     assert [len(parts) for parts in batches] == [mini // micro] * (12 // mini)
     assert all(len(part) == micro for parts in batches for part in parts)
@@ -302,8 +301,54 @@ def test_mini_batches_are_a_partition(mini, micro):
     members = [sorted(i for part in parts for i in part) for parts in batches]
     assert members == [sorted(order[i : i + mini].tolist()) for i in range(0, 12, mini)]
     for parts in batches:
-        lengths = [len(rows[i][0]) + len(rows[i][1]) for part in parts for i in part]
+        lengths = [int(total[i]) for part in parts for i in part]
         assert lengths == sorted(lengths)
+
+
+def test_chunks_may_end_with_rows_of_the_callers_choice():
+    rows = random_rows(5)
+    last = torch.tensor([7, 2, 11])
+    found = [indices.tolist() for indices, *_ in chunks(rollout_of(rows), 4, last)]
+    assert found[-1] == [7, 2, 11] and [len(part) for part in found] == [4, 4, 2, 3]
+    assert sorted(i for part in found for i in part) == list(range(13))
+
+
+@pytest.mark.parametrize("train_actor", [True, False])
+def test_the_graph_of_the_first_rows_is_kept(train_actor):
+    """Their values are those that the experience has, and lead back to the weights."""
+    actor = small_actor(VOCABULARY, seed=3)
+    critic = small_critic(VOCABULARY, seed=4, zero_head=False)
+    first = torch.tensor([3, 0, 5])
+    found = make_experience(
+        rollout_of(),
+        torch.tensor([r[3] for r in ROWS]),
+        actor,
+        small_actor(VOCABULARY, seed=5),
+        critic,
+        SETTINGS,
+        kl_coefficient=BETA,
+        temperature=TEMPERATURE,
+        score_mean=MEAN,
+        score_std=STD,
+        first=first,
+        train_actor=train_actor,
+    )
+    expected = experience_of(rollout_of())
+    for name in ("logprobs", "ref_logprobs", "values", "entropy", "advantages", "returns"):
+        values = getattr(found, name)
+        assert not values.requires_grad
+        assert_close(values, getattr(expected, name), rtol=1e-5, atol=1e-5)
+    part = found.rows(first)
+    assert part.first is None
+    assert torch.equal(found.first.values[part.mask], part.values[part.mask])
+    found.first.values[part.mask].sum().backward()
+    assert critic.stock.score.bias.grad.item() == pytest.approx(int(part.mask.sum()))
+    if not train_actor:
+        assert found.first.logprobs is None
+        return
+    assert torch.equal(found.first.logprobs, part.logprobs)
+    found.first.logprobs.sum().backward()
+    assert float(actor.lm_head.weight.grad.abs().sum()) > 0
 
 
 @pytest.mark.parametrize("score_batch", [1, 4, 100])

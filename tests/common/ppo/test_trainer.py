@@ -10,10 +10,10 @@ from common.errors import UserError
 from common.ppo.arguments import PPOArguments
 from common.ppo.experience import Experience
 from common.ppo.trainer import PPOTrainer, token_counts
-from common.training.distributed import rank
-from common.training.engine import process_group
+from common.training.distributed import rank, world_size
+from common.training.engine import gathered_parameters, process_group
 from tests.common.ppo.small import Reward, encoded, small_trainer
-from tests.ranks import run_ranks
+from tests.ranks import run_ranks, shard_everything
 
 VOCABULARY, LONGEST = 7, 12
 PROMPTS = [encoded(str(i), [1, *[3 + i % 4] * (1 + i % 3)]) for i in range(8)]
@@ -31,12 +31,15 @@ SETTINGS = PPOArguments(
 )
 
 
-def trainer_of(score=lambda prompt, response: float(len(response)), **changes) -> PPOTrainer:
+def trainer_of(
+    score=lambda prompt, response: float(len(response)), zero: str = "0", **changes
+) -> PPOTrainer:
     return small_trainer(
         replace(SETTINGS, **changes),
         Reward(score),
         vocabulary=VOCABULARY,
         max_response_tokens=LONGEST,
+        zero=zero,
     )
 
 
@@ -128,9 +131,48 @@ def start_checks() -> dict[str, str]:
     return found
 
 
+def reused(zero: str = "0") -> dict[str, object]:
+    """Weights after two steps, and forwards of each model, with scoring's forwards reused or not.
+
+    A rollout is one mini-batch of one micro-batch, so that both ways see the same batches.
+    """
+    found: dict[str, object] = {}
+    mine = PROMPTS[rank() :: world_size()]
+    for reuse in (True, False):
+        trainer = trainer_of(
+            zero=zero, reuse_scoring=reuse, mini_batch_size=8, micro_batch_size=8, ppo_epochs=2
+        )
+        calls = {"actor": 0, "critic": 0}
+
+        def counted(name: str, trainer: PPOTrainer = trainer, calls: dict = calls) -> None:
+            def count(*_: object) -> None:
+                calls[name] += 1
+
+            getattr(trainer, name).module.register_forward_pre_hook(count)
+
+        for name in calls:
+            counted(name)
+        forwards = []
+        for step in (1, 2, 3):
+            trainer.iterate(step, mine)
+            forwards.append(dict(calls))
+        with gathered_parameters(trainer.actor.module), gathered_parameters(trainer.critic.module):
+            values = weights(trainer.actor) + weights(trainer.critic)
+        found[str(reuse)] = (forwards, values)
+    return found
+
+
 SCENARIOS = {
     f.__name__: f
-    for f in (critic_warmup, update_counts, not_finite, same_seed, adaptive_kl, start_checks)
+    for f in (
+        reused,
+        critic_warmup,
+        update_counts,
+        not_finite,
+        same_seed,
+        adaptive_kl,
+        start_checks,
+    )
 }
 
 
@@ -235,6 +277,19 @@ def test_a_fresh_run_checks_its_start(found):
     assert found["start_checks"]["2"] == "went on"
 
 
+def same_weights(found: dict[str, object]) -> bool:
+    with_reuse, without = found["True"][1], found["False"][1]
+    return all(torch.equal(a, b) for a, b in zip(with_reuse, without, strict=True))
+
+
+def test_scoring_is_the_first_updates_forward(found):
+    """The same weights to the last bit, with one forward less a step for each trained model."""
+    assert same_weights(found["reused"])
+    reuse, anew = (found["reused"][name][0] for name in ("True", "False"))
+    assert [a["critic"] - r["critic"] for a, r in zip(anew, reuse, strict=True)] == [1, 2, 3]
+    assert [a["actor"] - r["actor"] for a, r in zip(anew, reuse, strict=True)] == [0, 1, 2]
+
+
 # Without engines
 
 
@@ -253,19 +308,21 @@ def test_each_epoch_has_a_fresh_permutation():
 
 
 LENGTHS = [[3, 1, 4, 2], [1, 5, 1, 5]]
-ORDERS = [[2, 0, 3, 1], [0, 1, 2, 3]]
+PLAN = [[[[2], [0]], [[3], [1]]], [[[0], [1]], [[2], [3]]]]
+"""Epochs of mini-batches of micro-batches of rank 0; rank 1 has them the other way round."""
 
 
 def counts_on_this_rank() -> list[list[float]]:
     mask = torch.tensor([[t < n for t in range(5)] for n in LENGTHS[rank()]])
     fields = dict.fromkeys(Experience.__dataclass_fields__)
     experience = Experience(**{**fields, "mask": mask})
-    orders = [torch.tensor(o if rank() == 0 else o[::-1]) for o in ORDERS]
-    return token_counts(experience, orders, 2)
+    plan = [[[torch.tensor(rows) for rows in part] for part in epoch] for epoch in PLAN]
+    return token_counts(experience, plan if rank() == 0 else [epoch[::-1] for epoch in plan])
 
 
 def two_ranks() -> dict[str, object]:
     """A step on two ranks, one rank's NaN, and the counts, in one start of two processes."""
+    shard_everything()
     with process_group():
         mine = PROMPTS[rank() :: 2]
         trainer = trainer_of()
@@ -278,6 +335,7 @@ def two_ranks() -> dict[str, object]:
             "values": values,
             "message": str(caught.value),
             "counts": counts_on_this_rank(),
+            "reused": {zero: reused(zero) for zero in ("2", "3")},
         }
 
 
@@ -287,9 +345,15 @@ def both():
 
 
 def test_token_counts_are_over_both_ranks(both):
-    # Rank 0 takes rows (2, 0), (3, 1) and (0, 1), (2, 3); rank 1 (1, 3), (0, 2) and (3, 2), (1, 0).
-    expected = [[4 + 3 + 5 + 5, 2 + 1 + 1 + 1], [3 + 1 + 5 + 1, 4 + 2 + 5 + 1]]
+    # Rank 0 takes rows (2, 0), (3, 1) and (0, 1), (2, 3); rank 1 (3, 1), (2, 0) and (2, 3), (0, 1).
+    expected = [[4 + 3 + 5 + 5, 2 + 1 + 1 + 1], [3 + 1 + 1 + 5, 4 + 2 + 1 + 5]]
     assert [answer["counts"] for answer in both] == [expected, expected]
+
+
+@pytest.mark.parametrize("zero", ["2", "3"])
+def test_scoring_is_the_first_updates_forward_on_two_ranks(both, zero):
+    for answer in both:
+        assert same_weights(answer["reused"][zero])
 
 
 def test_two_ranks_stop_together_and_log_the_same(both):

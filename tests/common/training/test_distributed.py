@@ -15,6 +15,7 @@ from common.training.distributed import (
     barrier,
     broadcast_object,
     device,
+    free_memory,
     gather_objects,
     is_distributed,
     is_main,
@@ -159,3 +160,11 @@ def test_run_ranks_kills_ranks_that_hang():
     with pytest.raises(TimeoutError, match=r"hang_on_rank_one: ranks \[.*1\] of 2"):
         run_ranks(hang_on_rank_one, 2, timeout=5, start_group=False)
     assert time.monotonic() - start < 30
+
+
+def test_free_memory_is_shared_by_the_ranks_of_a_machine(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone = free_memory()
+    assert 2**20 < alone < 2**50
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory() == pytest.approx(alone / 4, rel=0.2)

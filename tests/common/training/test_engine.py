@@ -186,7 +186,8 @@ def measure(folders, item, cuts):
 def mine(item):
     """This rank's rows: all of them, or every second one."""
     start, by = rank(), world_size()
-    return Experience(**{f.name: getattr(item, f.name)[start::by].clone() for f in fields(item)})
+    names = [f.name for f in fields(item) if f.name != "first"]
+    return Experience(**{name: getattr(item, name)[start::by].clone() for name in names})
 
 
 def ppo_trainer(lm, scalar, micro):

@@ -77,6 +77,17 @@ def test_each_call_gives_a_config_of_its_own():
     assert deepspeed_config("3", torch.float32)["zero_optimization"]["stage"] == 3
 
 
+def test_weights_that_stay_gathered():
+    """ "auto" follows the caller; the file of the offloading config has a number of its own."""
+    kept = "stage3_param_persistence_threshold"
+    for keep, expected in ((True, 2**40), (False, 100_000)):
+        config = deepspeed_config("3", torch.float32, keep_whole=keep)
+        assert config["zero_optimization"][kept] == expected
+        config = deepspeed_config("3_offload", torch.float32, keep_whole=keep)
+        assert config["zero_optimization"][kept] == 10_000
+        assert kept not in deepspeed_config("2", torch.float32)["zero_optimization"]
+
+
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     with pytest.raises(UserError, match=r"'4'; there are: 0, 2, 3, 3_offload"):
         deepspeed_config("4", torch.float32)

@@ -1,0 +1,99 @@
+"""ZeRO-3 for models that are small beside the memory: their weights stay whole on every rank."""
+
+import pytest
+import torch
+from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+from common.config.arguments import ModelArguments, OptimizerArguments
+from common.hybrid_engine.phases import generation_phase
+from common.models.loading import load_causal_lm
+from common.models.policy import PolicyModel
+from common.training import engine as engine_module
+from common.training.distributed import rank
+from common.training.engine import (
+    WHOLE_SHARE,
+    build_engine,
+    build_frozen,
+    fits_whole,
+    gathered_parameters,
+    optimizer_step,
+    process_group,
+)
+from tests.models import save_tiny, tiny_causal_lm
+from tests.ranks import run_ranks
+
+IDS = torch.tensor([[1, 9, 30, 77, 8], [1, 60, 61, 62, 63]])
+
+
+def trained(folder, zero):
+    """Weights after two steps, how many are whole in between, and how many are spread."""
+    engine = build_engine(
+        PolicyModel(load_causal_lm(folder, ModelArguments())),
+        zero=zero,
+        dtype=torch.float32,
+        optimizer=OptimizerArguments(
+            learning_rate=1e-2, batch_size=2, micro_batch_size=1, warmup_ratio=0.0
+        ),
+        total_steps=4,
+    )
+    ids = IDS[rank() : rank() + 1]
+    mask = torch.ones_like(ids).bool()
+    wanted = mask.clone()
+    wanted[:, 0] = False
+    kept = []
+    for _ in range(2):
+        with generation_phase(engine) as model, torch.no_grad():
+            model(ids)
+        engine.train()
+        optimizer_step(engine, [lambda: -engine(ids, mask, wanted).logprobs.sum()], 8.0, "")
+        parameters = list(engine.module.parameters())
+        kept.append([getattr(p, "ds_status", None) for p in parameters])
+    with gathered_parameters(engine.module):
+        whole = [p.detach().clone() for p in parameters]
+    held = sum(p.ds_tensor.numel() for p in parameters) if zero == "3" else 0
+    return whole, kept, held
+
+
+def on_two_ranks(folder):
+    with process_group():
+        frozen = build_frozen(tiny_causal_lm("llama"), zero="3", dtype=torch.float32)
+        return {
+            "2": trained(folder, "2"),
+            "3": trained(folder, "3"),
+            "frozen": (
+                type(frozen).__name__,
+                any(hasattr(p, "ds_id") for p in frozen.parameters()),
+            ),
+        }
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = str(save_tiny(tmp_path_factory.mktemp("models") / "m"))
+    return run_ranks(on_two_ranks, 2, folder, start_group=False)
+
+
+def test_weights_stay_whole_and_are_the_trained_ones(found):
+    for answer in found:
+        whole, kept, held = answer["3"]
+        for a, b in zip(whole, answer["2"][0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+        for statuses in kept:
+            assert all(s == ZeroParamStatus.AVAILABLE for s in statuses)
+        # What the optimizer works on is spread all the same.
+        assert held == pytest.approx(sum(p.numel() for p in whole) / 2, rel=0.02)
+
+
+def test_a_frozen_model_that_would_stay_whole_is_a_plain_one(found):
+    for answer in found:
+        assert answer["frozen"] == ("LlamaForCausalLM", False)
+
+
+def test_what_is_small_beside_the_memory(monkeypatch):
+    model = tiny_causal_lm("llama")
+    size = sum(p.numel() for p in model.parameters())
+    for dtype, width in ((torch.float32, 4), (torch.bfloat16, 2)):
+        for factor, fits in ((1.01, True), (0.99, False)):
+            free = int(size * width / WHOLE_SHARE * factor)
+            monkeypatch.setattr(engine_module, "free_memory", lambda free=free: free)
+            assert fits_whole(model, dtype) == fits
