@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from common.training.distributed import device
+
 
 class RowLayer(DynamicLayer):
     """One layer's keys and values, `[slots, heads, capacity, head width]`, allocated once.
@@ -63,8 +65,8 @@ class RowCache(Cache):
         super().__init__(layers=[])
         self.slots = slots
         self.capacity = capacity
-        self.rows: Tensor
-        self.columns: Tensor
+        self._numbers = torch.arange(slots, device=device())
+        self.rows = self.columns = self._numbers[:0]
         self.width = 0
 
     def write_at(self, columns: Tensor, width: int) -> None:
@@ -75,7 +77,7 @@ class RowCache(Cache):
             width: columns that attention sees; above all of `columns`.
         """
         self.columns = columns
-        self.rows = torch.arange(len(columns), device=columns.device)
+        self.rows = self._numbers[: len(columns)]
         self.width = width
 
     def add(self, prompts: DynamicCache, pads: Sequence[int], place: Tensor, held: int) -> None:

@@ -10,18 +10,23 @@ from transformers.cache_utils import DynamicCache
 from common.config.arguments import SamplingArguments
 from common.hybrid_engine.cache import RowCache
 from common.hybrid_engine.draws import uniform_draws
+from common.hybrid_engine.graphs import Recorder, StepGraphs
 from common.hybrid_engine.sampling import choose_tokens
 from common.models.attention import decoding_masks
 from common.models.logprobs import position_ids
 from common.training.distributed import device
 from common.training.padding import left_pad
 
+ROW_STEPS, WIDTH_STEP = 8, 64
+"""Recorded steps come in sizes: eighths of the places, and widths of whole multiples of this."""
+
 
 class DecodingLoop:
     """Rows come in with their prompts, say a token at each step, and leave when they have ended.
 
     The host knows everything about the rows but what they said and whether that ended them; it
-    asks for it in `drop_ended` only.
+    asks for it in `drop_ended` only. What the device works on stays where it is in memory, so that
+    a step may be recorded and played again (see `StepGraphs`).
     """
 
     def __init__(
@@ -35,8 +40,14 @@ class DecodingLoop:
         sampling: SamplingArguments,
         seed: int,
         greedy: bool,
+        most_steps: int,
+        record: Recorder | None = None,
     ) -> None:
-        """Args: see `common.hybrid_engine.generation.sample_responses`."""
+        """Args: see `common.hybrid_engine.generation.sample_responses`.
+
+        most_steps: the largest `count` of `advance`.
+        record: records steps; without it each is launched anew.
+        """
         self.model = model
         self.prompts = [tuple(p) for p in prompts]
         self.streams = streams
@@ -48,29 +59,37 @@ class DecodingLoop:
         self.lengths = np.array([len(p) for p in self.prompts])
         self.slots = min(sampling.generation_batch_size, len(prompts))
         self.cache = RowCache(self.slots, int(self.lengths.max()) + max_new_tokens)
+        self.graphs = StepGraphs(self._step, record) if record else None
         self.waiting = sorted(  # taken from the end
             range(len(prompts)), key=lambda i: (-self.lengths[i], self.prompts[i], -i)
         )
-        # One column more, for what rows say between their limit and the next look.
-        shape = (len(prompts), max_new_tokens + 1)
-        self._tokens = torch.zeros(shape, dtype=torch.long, device=device())
-        self._logprobs = torch.zeros(shape, device=device())
         self.held = np.zeros(0, dtype=np.int64)
         """`[rows]`: which prompts are being answered."""
         self._steps = np.zeros(0, dtype=np.int64)
-        self._last = torch.zeros(0, dtype=torch.long, device=device())
-        self._open = torch.zeros(0, dtype=torch.bool, device=device())
+        """`[rows]`: tokens that each has said."""
+        # One row more, for places that no row holds; one column more, for what rows say between
+        # their limit and the next look.
+        shape = (len(prompts) + 1, max_new_tokens + 1)
+        self._tokens = torch.zeros(shape, dtype=torch.long, device=device())
+        self._logprobs = torch.zeros(shape, device=device())
+        # Of each place: the prompt's number, tokens said, and the column of the last one.
+        self._places = torch.zeros(3, self.slots, dtype=torch.long, device=device())
+        self._ends = torch.tensor([[max_new_tokens], [self.cache.capacity - 1]], device=device())
+        self._last = torch.zeros(self.slots, dtype=torch.long, device=device())
+        self._open = torch.zeros(self.slots, dtype=torch.bool, device=device())
+        self._drawn = torch.zeros(self.slots, most_steps, dtype=torch.float64, device=device())
+        self._turn = torch.zeros(1, dtype=torch.long, device=device())
         self._seen: Tensor | None = None
 
     @property
     def tokens(self) -> Tensor:
         """`[prompts, max_new_tokens]` int64; anything stands behind an end token."""
-        return self._tokens[:, : self.limit]
+        return self._tokens[:-1, : self.limit]
 
     @property
     def logprobs(self) -> Tensor:
         """`[prompts, max_new_tokens]` float32."""
-        return self._logprobs[:, : self.limit]
+        return self._logprobs[:-1, : self.limit]
 
     def longest_rest(self) -> int:
         """Tokens that the youngest row may still say."""
@@ -78,11 +97,12 @@ class DecodingLoop:
 
     def drop_ended(self) -> None:
         """Ended rows leave, and rows from behind take their places."""
-        if len(self.held) == 0:
+        rows = len(self.held)
+        if rows == 0:
             return
-        works = self._open.cpu().numpy() & (self._steps < self.limit)
+        works = self._open[:rows].cpu().numpy() & (self._steps < self.limit)
         kept = int(works.sum())
-        if kept == len(works):
+        if kept == rows:
             return
         holes = np.flatnonzero(~works[:kept])
         movers = kept + np.flatnonzero(works[kept:])
@@ -92,9 +112,9 @@ class DecodingLoop:
         order[holes] = movers
         self.held, self._steps = self.held[order], self._steps[order]
         places = _tensor(order)
-        self._last, self._open = self._last[places], self._open[places]
-        if self._seen is not None:
-            self._seen = self._seen[places]
+        for state in (self._last, self._open, self._seen):
+            if state is not None:
+                state[:kept] = state[places]
 
     def next_rows(self) -> list[int]:
         """Takes from the waiting rows those that there is room for.
@@ -127,72 +147,72 @@ class DecodingLoop:
             return
         place = _tensor(np.array([number[self.prompts[row]] for row in rows]))
         pads = [ids.shape[1] - len(prompt) for prompt in distinct]
-        self.cache.add(encoded, pads, place, held=len(self.held))
-        logits = logits[place]
-        if self.sampling.repetition_penalty != 1.0:
-            new = tokens_seen(ids, mask, logits.shape[-1])[place]
-            self._seen = new if self._seen is None else torch.cat([self._seen, new])
-
         before = len(self.held)
+        self.cache.add(encoded, pads, place, held=before)
         self.held = np.concatenate([self.held, rows])
         self._steps = np.concatenate([self._steps, np.zeros(len(rows), dtype=np.int64)])
-        self._last = torch.cat([self._last, self._last.new_zeros(len(rows))])
-        self._open = torch.cat([self._open, self._open.new_ones(len(rows))])
-        draws = self._draws(1, before)
-        self._say(
-            logits, slice(before, None), _tensor(self.held[before:]), torch.zeros_like(place), draws
-        )
-        self._steps[before:] += 1
+        new = slice(before, len(self.held))
+        logits = logits[place]
+        self._open[new] = True
+        if self.sampling.repetition_penalty != 1.0:
+            if self._seen is None:
+                shape = (self.slots, logits.shape[-1])
+                self._seen = torch.zeros(shape, dtype=torch.bool, device=device())
+            self._seen[new] = tokens_seen(ids, mask, logits.shape[-1])[place]
+        self._load(new, 1)
+        self._say(logits, new)
+        self._steps[new] += 1
 
     def advance(self, count: int) -> None:
         """`count` more tokens for every row; without rows, as many forwards all the same."""
-        if len(self.held) == 0:
+        rows = len(self.held)
+        self._load(slice(0, rows), count)
+        if self.graphs and rows:
+            self._places[:, rows:] = self._nobody()
+            rows = rounded(rows, max(1, self.slots // ROW_STEPS), self.slots)
+            width = rounded(self._width() + count - 1, WIDTH_STEP, self.cache.capacity)
             for _ in range(count):
-                self._forward(self._last.new_zeros(1), self._last.new_zeros(1), 1)
+                self.graphs.run(rows, width)
+            self._steps += count
             return
-        draws = self._draws(count)
-        numbers, steps, columns = map(_tensor, (self.held, self._steps, self._columns()))
-        for step in range(count):
-            logits = self._forward(self._last, columns, self._width())
-            drawn = None if draws is None else draws[:, step : step + 1]
-            self._say(logits, slice(None), numbers, steps, drawn)
+        for _ in range(count):
+            # Without rows the forward writes to a place that nobody holds.
+            self._step(max(rows, 1), self._width())
             self._steps += 1
-            # What a row says beyond its limit goes to the one column more, and a last column of
-            # the cache.
-            steps = (steps + 1).clamp(max=self.limit)
-            columns = (columns + 1).clamp(max=self.cache.capacity - 1)
 
-    def _forward(self, tokens: Tensor, columns: Tensor, width: int) -> Tensor:
-        """Logits after one more token a row, `[rows, vocabulary]`."""
+    def _step(self, rows: int, width: int) -> None:
+        """One more token for the first `rows` places, which attend to `width` columns at most."""
+        columns, tokens = self._places[2, :rows], self._last[:rows]
         self.cache.write_at(columns, width)
-        return self.model(
+        logits = self.model(
             input_ids=tokens.unsqueeze(1),
             attention_mask=decoding_masks(self.model.config, columns, width),
             position_ids=columns.unsqueeze(1),
             past_key_values=self.cache,
             use_cache=True,
         ).logits[:, -1]
+        self._say(logits, slice(0, rows))
+        # What a row says beyond its limit goes to the one column more, and a last column of the
+        # cache.
+        torch.minimum(self._places[1:] + 1, self._ends, out=self._places[1:])
 
-    def _say(
-        self, logits: Tensor, rows: slice, numbers: Tensor, steps: Tensor, draws: Tensor | None
-    ) -> None:
-        """Chooses the next token of some of the held rows, and writes it down.
+    def _say(self, logits: Tensor, rows: slice) -> None:
+        """Chooses the next token of some places, and writes it down.
 
         Args:
             logits: `[rows, vocabulary]`.
-            rows: which of the held rows.
-            numbers, steps: `[rows]` int64: their prompts, and how many tokens they have said.
-            draws: `[rows, 1]` float64; None takes the likeliest token.
         """
+        numbers, steps = self._places[0, rows], self._places[1, rows]
         least = self.sampling.min_response_tokens
         choice = choose_tokens(
             logits,
             self.sampling,
-            None if draws is None else draws[:, 0],
+            None if self.greedy else self._drawn[rows].index_select(1, self._turn).squeeze(1),
             seen=None if self._seen is None else self._seen[rows],
             barred=steps < least if least > 0 else None,
             eos_id=self.eos_id,
         )
+        self._turn += 1
         self._tokens[numbers, steps] = choice.tokens
         self._logprobs[numbers, steps] = choice.logprobs
         self._last[rows] = choice.tokens
@@ -200,23 +220,35 @@ class DecodingLoop:
         if self._seen is not None:
             self._seen[rows] = self._seen[rows].scatter(1, choice.tokens.unsqueeze(1), True)
 
-    def _draws(self, count: int, first: int = 0) -> Tensor | None:
-        """`[rows, count]` float64: the next draws of the held rows from `first` on."""
-        if self.greedy:
-            return None
-        drawn = uniform_draws(
-            self.seed, self.streams[self.held[first:]], self._steps[first:], count
-        )
-        return torch.from_numpy(drawn).to(device())
+    def _load(self, rows: slice, count: int) -> None:
+        """Tells the device where rows stand, and gives them their next `count` draws."""
+        self._turn.zero_()
+        held, steps = self.held[rows], self._steps[rows]
+        if len(held) == 0:
+            self._places[:, :1] = self._nobody()
+            return
+        self._places[:, rows] = _tensor(np.stack([held, steps, self._columns()[rows]]))
+        if not self.greedy:
+            drawn = uniform_draws(self.seed, self.streams[held], steps, count)
+            self._drawn[rows, :count] = torch.from_numpy(drawn).to(device())
+
+    def _nobody(self) -> Tensor:
+        """State of a place that no row holds, `[3, 1]`: what it says goes to the one row more."""
+        return _tensor(np.array([[len(self.prompts)], [0], [0]]))
 
     def _columns(self) -> np.ndarray:
         """Where each held row's last token goes; it is not in the cache yet."""
         columns = self.lengths[self.held] + self._steps - 1
-        return np.minimum(columns, self.cache.capacity - 1)
+        return np.clip(columns, 0, self.cache.capacity - 1)
 
     def _width(self) -> int:
         """Columns in use, those of the last tokens included."""
-        return int(self._columns().max()) + 1
+        return int(self._columns().max(initial=0)) + 1
+
+
+def rounded(value: int, step: int, most: int) -> int:
+    """`value` up to the next multiple of `step`, but not above `most`."""
+    return min(-(-value // step) * step, most)
 
 
 def tokens_seen(ids: Tensor, mask: Tensor, vocabulary: int) -> Tensor:

@@ -21,6 +21,7 @@ from common.data.template import Template
 from common.errors import UserError
 from common.hybrid_engine.check import check_rollout, default_limit, first_rows
 from common.hybrid_engine.generation import sample_responses
+from common.hybrid_engine.graphs import cuda_recorder
 from common.hybrid_engine.phases import gathers_whole, generation_phase
 from common.hybrid_engine.reference import generate_responses
 from common.hybrid_engine.rollout import Rollout
@@ -45,6 +46,9 @@ class RolloutArguments:
         "auto",
         "under ZeRO-3, gather all weights for a rollout, or layer by layer at every token; auto: "
         "all where they fit into free memory",
+    )
+    cuda_graphs: bool = option(
+        True, "on a GPU, record decode steps as CUDA graphs (not where layers are gathered singly)"
     )
     rollout_check_every: int = option(
         10, "rollouts between comparisons of the sampler with the training forward; 0: first only"
@@ -157,8 +161,14 @@ class HybridRollout(RolloutEngine):
             self._whole = gathers_whole(self.model, self.settings.gather)
         with generation_phase(self.engine, whole=self._whole) as model:
             if self.backend == "native":
+                records = self.settings.cuda_graphs and self._whole
                 rollout = sample_responses(
-                    model, prompts, streams=streams, together=not self._whole, **common
+                    model,
+                    prompts,
+                    streams=streams,
+                    together=not self._whole,
+                    record=cuda_recorder() if records else None,
+                    **common,
                 )
             else:
                 rollout = generate_responses(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from common.config.arguments import SamplingArguments
 from common.errors import UserError
 from common.hybrid_engine.decoding import DecodingLoop
+from common.hybrid_engine.graphs import Recorder
 from common.hybrid_engine.rollout import Rollout, assemble
 from common.training.distributed import any_rank, device, rank
 from common.training.padding import left_pad
@@ -31,6 +32,7 @@ def sample_responses(
     streams: Sequence[int] | None = None,
     greedy: bool = False,
     together: bool = False,
+    record: Recorder | None = None,
 ) -> Rollout:
     """Generates one response for each prompt.
 
@@ -46,6 +48,7 @@ def sample_responses(
         streams: number of each row's stream of draws, ≥ 0; by default its place in `prompts`.
         greedy: take the likeliest token instead of sampling.
         together: every forward is a collective, so ranks run equally many.
+        record: records decode steps, to play them again without the host's work.
 
     Returns:
         a `Rollout` in the order of `prompts`, on this rank's device.
@@ -62,6 +65,8 @@ def sample_responses(
         sampling=sampling,
         seed=seed,
         greedy=greedy,
+        most_steps=CHECK_EVERY,
+        record=record,
     )
     agree = any_rank if together else bool
     while True:

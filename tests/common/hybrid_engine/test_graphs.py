@@ -1,0 +1,175 @@
+"""Recorded decode steps, on a recorder that does on a CPU what a CUDA graph does."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from common.config.arguments import SamplingArguments
+from common.hybrid_engine import decoding
+from common.hybrid_engine.generation import CHECK_EVERY, sample_responses
+from common.hybrid_engine.graphs import StepGraphs, cuda_recorder
+from tests.common.hybrid_engine.test_generation import KINDS, MANY, often_ending
+
+
+class Tape(TorchDispatchMode):
+    """Records every tensor operation with the very tensors it worked on.
+
+    Playing runs the operations again on the same memory: whatever the host would have worked out
+    anew, another tensor or another number, stays what it was when it was recorded. Recording a
+    CUDA graph has no effects, so those of ours are undone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, Any, Any, list[torch.Tensor]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("the host asks the device while a graph is recorded")
+        results = func(*args, **(kwargs or {}))
+        found = [t for t in tree_leaves(results) if isinstance(t, torch.Tensor)]
+        inputs = {storage(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        new = [t if storage(t) not in inputs else None for t in found]
+        self.operations.append((func, args, kwargs or {}, new))
+        return results
+
+    def play(self) -> None:
+        for func, args, kwargs, new in self.operations:
+            results = func(*args, **kwargs)
+            found = [t for t in tree_leaves(results) if isinstance(t, torch.Tensor)]
+            for kept, again in zip(new, found, strict=True):
+                if kept is not None:  # views and what is changed in place are there already
+                    kept.copy_(again)
+
+
+def storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+class Recorder:
+    """What `cuda_recorder` gives, for a loop whose state lies in `watched`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.recorded = self.played = 0
+        self.loop: Any = None
+        original = decoding.DecodingLoop.__init__
+
+        def noted(loop, *args, **kwargs):  # noqa: ANN001, ANN202
+            original(loop, *args, **kwargs)
+            self.loop = loop
+
+        monkeypatch.setattr(decoding.DecodingLoop, "__init__", noted)
+
+    def state(self) -> list[torch.Tensor]:
+        own = [t for t in vars(self.loop).values() if isinstance(t, torch.Tensor)]
+        return own + [b for layer in self.loop.cache.layers for b in (layer.keys, layer.values)]
+
+    def __call__(self, step):  # noqa: ANN001, ANN204
+        self.recorded += 1
+        before = [t.clone() for t in self.state()]
+        try:
+            with Tape() as tape:
+                step()
+        finally:
+            for tensor, old in zip(self.state(), before, strict=True):
+                tensor.copy_(old)
+
+        def play() -> None:
+            self.played += 1
+            tape.play()
+
+        return play
+
+
+SAMPLINGS = {
+    "plain": SamplingArguments(generation_batch_size=7),
+    "all at once": SamplingArguments(temperature=0.8, generation_batch_size=100),
+    "filters": SamplingArguments(
+        top_k=50,
+        top_p=0.9,
+        repetition_penalty=1.3,
+        min_response_tokens=5,
+        generation_batch_size=16,
+    ),
+}
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_steps_say_what_launched_ones_say(kind, sampling, monkeypatch):
+    """Rows that end and come in, sizes that come up again, several widths of the cache."""
+    monkeypatch.setattr(decoding, "WIDTH_STEP", 16)
+    model, limit = often_ending(kind), 3 * CHECK_EVERY + 1
+    settings = {"eos_id": 2, "pad_id": 0, "max_new_tokens": limit, "seed": 4}
+    settings["sampling"] = SAMPLINGS[sampling]
+    expected = sample_responses(model, MANY, **settings)
+    record = Recorder(monkeypatch)
+    found = sample_responses(model, MANY, record=record, **settings)
+    assert found.response_ids() == expected.response_ids()
+    torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=1e-4, atol=1e-5)
+    assert record.recorded >= 2 and record.played > 3 * record.recorded
+
+
+def test_greedy_steps_are_recorded_too(monkeypatch):
+    model = often_ending("llama")
+    settings = {"eos_id": 2, "pad_id": 0, "max_new_tokens": 20, "seed": 4, "greedy": True}
+    settings["sampling"] = SamplingArguments(generation_batch_size=5)
+    expected = sample_responses(model, MANY, **settings).response_ids()
+    assert (
+        sample_responses(model, MANY, record=Recorder(monkeypatch), **settings).response_ids()
+        == expected
+    )
+
+
+def test_a_model_that_asks_the_device_is_launched_as_usual(monkeypatch):
+    model = often_ending("llama")
+    settings = {"eos_id": 2, "pad_id": 0, "max_new_tokens": 20, "seed": 4}
+    settings["sampling"] = SamplingArguments()
+    expected = sample_responses(model, MANY, **settings).response_ids()
+    forward = model.forward
+
+    def curious(*args, **kwargs):
+        outputs = forward(*args, **kwargs)
+        assert outputs.logits.sum().item() != 0.5
+        return outputs
+
+    model.forward = curious
+    with pytest.warns(UserWarning, match="cannot be recorded: the host asks"):
+        found = sample_responses(model, MANY, record=Recorder(monkeypatch), **settings)
+    assert found.response_ids() == expected
+
+
+def test_a_size_is_recorded_at_its_second_step_and_played_from_then_on():
+    done = []
+    graphs = StepGraphs(
+        lambda rows, width: done.append(("launched", rows, width)),
+        lambda step: lambda: done.append("played"),
+    )
+    for size in ((8, 64), (8, 64), (8, 64), (16, 64), (8, 64), (16, 64)):
+        graphs.run(*size)
+    assert done == [
+        *(("launched", 8, 64), "played", "played"),
+        *(("launched", 16, 64), "played", "played"),
+    ]
+
+
+def test_sizes_are_few():
+    assert [decoding.rounded(n, 8, 60) for n in (1, 8, 9, 57, 60)] == [8, 8, 16, 60, 60]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a card")
+def test_without_a_card_there_is_nothing_to_record_with():
+    assert cuda_recorder() is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+def test_cuda_graphs_say_what_launched_steps_say():
+    model = often_ending("llama").cuda()
+    settings = {"eos_id": 2, "pad_id": 0, "max_new_tokens": 25, "seed": 4}
+    settings["sampling"] = SamplingArguments(generation_batch_size=7)
+    expected = sample_responses(model, MANY, **settings)
+    found = sample_responses(model, MANY, record=cuda_recorder(), **settings)
+    assert found.response_ids() == expected.response_ids()
