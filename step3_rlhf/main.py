@@ -144,9 +144,7 @@ def evaluate(trainer: PPOTrainer, prompts: list[EncodedPrompt], batch_size: int)
         prompts,
         trainer.template,
         lambda batch, places: trainer.generate(batch, "evaluation", 0, places),
-        lambda rollout, batch: trainer.reward.score_rollout(
-            rollout, [p.record.messages for p in batch], batch_size
-        ).tolist(),
+        lambda rollout, batch: trainer.score(rollout, batch, batch_size).tolist(),
     )
     values = {
         "eval/score": (mean_of(rows, "reward") - trainer.reward.mean) / trainer.reward.std,

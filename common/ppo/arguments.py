@@ -24,6 +24,11 @@ class PPOArguments:
         "the first micro-batch is trained on the forward that scored it; actor's and critic's "
         "activations of it are then in memory together",
     )
+    offload_idle: bool = option(
+        False,
+        "what is not at work waits in the host's memory: optimizer states while responses are "
+        "generated and scored, reference and reward model at all other times",
+    )
     ppo_epochs: int = option(2, "passes over each rollout, each in a fresh order")
     gamma: float = option(1.0, "discount per token (the paper: 0.95)")
     lam: float = option(0.95, "lambda of generalized advantage estimation")

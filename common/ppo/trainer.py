@@ -1,5 +1,6 @@
 """One PPO iteration: generate, score, train (paper §3.3, Figure 1)."""
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ from common.training.distributed import (
 )
 from common.training.distributed import rank as this_rank
 from common.training.engine import optimizer_step
+from common.training.offload import Waiting, optimizer_states, weights_of
 from common.training.seeding import derive_seed
 
 
@@ -61,6 +63,10 @@ class PPOTrainer:
     def __post_init__(self) -> None:
         s = self.settings
         self.kl = KLController(s.kl_coefficient, s.kl_target, s.kl_horizon)
+        self._frozen = Waiting(lambda: weights_of(self.reference, self.reward.model), constant=True)
+        self._moments = Waiting(lambda: optimizer_states(self.actor, self.critic))
+        if s.offload_idle:
+            self._frozen.send()
 
     @property
     def temperature(self) -> float:
@@ -78,17 +84,19 @@ class PPOTrainer:
             the step's metrics, over all ranks.
         """
         started = _now()
-        rollout = self.generate(prompts, "rollout", step)
-        generated = _now()
-        first = None
-        if self.settings.reuse_scoring:
-            first = self.plan(rollout.attention_mask, step)[0][0][0]
-        experience = self.experience(rollout, prompts, first, train_actor=self.trains_actor(step))
-        scored = _now()
-        if self.rollouts.is_due(step):
-            self.rollouts.check(rollout, experience.logprobs)
-        if step == 1:
-            self.check_start(rollout, experience, prompts)
+        with self._moments.away() if self.settings.offload_idle else contextlib.nullcontext():
+            rollout = self.generate(prompts, "rollout", step)
+            generated = _now()
+            first = None
+            if self.settings.reuse_scoring:
+                first = self.plan(rollout.attention_mask, step)[0][0][0]
+            trains = self.trains_actor(step)
+            experience = self.experience(rollout, prompts, first, train_actor=trains)
+            scored = _now()
+            if self.rollouts.is_due(step):
+                self.rollouts.check(rollout, experience.logprobs)
+            if step == 1:
+                self.check_start(rollout, experience, prompts)
         sums = self.update(experience, step)
         trained = _now()
         values = rollout_values(all_reduce_scalars({**rollout_sums(experience, rollout), **sums}))
@@ -154,26 +162,32 @@ class PPOTrainer:
         """
         self.actor.train()  # dropout is 0 anyway; gradient checkpointing works in this mode only
         self.critic.train()
-        if self.reward.same_tokens:
-            reward: Any = self.reward.score_batch
-        else:
-            reward = self.reward.score_rollout(
-                rollout, [p.record.messages for p in prompts], self.settings.score_batch_size
+        with self._frozen.here():
+            if self.reward.same_tokens:
+                reward: Any = self.reward.score_batch
+            else:
+                reward = self.score(rollout, prompts, self.settings.score_batch_size)
+            return make_experience(
+                rollout,
+                reward,
+                self.actor,
+                self.reference,
+                self.critic,
+                self.settings,
+                kl_coefficient=self.kl.coefficient,
+                temperature=self.temperature,
+                score_mean=self.reward.mean,
+                score_std=self.reward.std,
+                first=first,
+                train_actor=train_actor,
             )
-        return make_experience(
-            rollout,
-            reward,
-            self.actor,
-            self.reference,
-            self.critic,
-            self.settings,
-            kl_coefficient=self.kl.coefficient,
-            temperature=self.temperature,
-            score_mean=self.reward.mean,
-            score_std=self.reward.std,
-            first=first,
-            train_actor=train_actor,
-        )
+
+    def score(self, rollout: Rollout, prompts: Sequence[EncodedPrompt], batch_size: int) -> Tensor:
+        """Raw scores of the reward model, `[batch]`."""
+        with self._frozen.here():
+            return self.reward.score_rollout(
+                rollout, [p.record.messages for p in prompts], batch_size
+            )
 
     def check_start(
         self, rollout: Rollout, experience: Experience, prompts: Sequence[EncodedPrompt]
@@ -184,7 +198,8 @@ class PPOTrainer:
         check_reference(experience, limit)
         ids, mask = self.reward.read(rollout, [p.record.messages for p in prompts])
         allowed = max(limit, 0.01) * max(self.reward.std, 1e-6)  # a hundredth of a deviation
-        check_reward_padding(self.reward.model, ids[:4], mask[:4], self.reward.pad_id, allowed)
+        with self._frozen.here():
+            check_reward_padding(self.reward.model, ids[:4], mask[:4], self.reward.pad_id, allowed)
 
     def update(self, experience: Experience, step: int) -> dict[str, Tensor | float]:
         """PPO epochs over one rollout; returns sums for this step's metrics."""

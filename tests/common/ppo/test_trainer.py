@@ -12,6 +12,7 @@ from common.ppo.experience import Experience
 from common.ppo.trainer import PPOTrainer, token_counts
 from common.training.distributed import rank, world_size
 from common.training.engine import gathered_parameters, process_group
+from common.training.offload import optimizer_states, weights_of
 from tests.common.ppo.small import Reward, encoded, small_trainer
 from tests.ranks import run_ranks, shard_everything
 
@@ -162,10 +163,41 @@ def reused(zero: str = "0") -> dict[str, object]:
     return found
 
 
+def offloaded(zero: str = "0") -> dict[str, object]:
+    """Weights after three steps with and without offload, and what was away in each phase."""
+    found: dict[str, object] = {}
+    mine = PROMPTS[rank() :: world_size()]
+    for offload in (True, False):
+        trainer = trainer_of(zero=zero, offload_idle=offload)
+        seen: list[tuple[str, int, int]] = []
+
+        def noted(
+            phase: str, trainer: PPOTrainer = trainer, seen: list[tuple[str, int, int]] = seen
+        ) -> None:
+            original = getattr(trainer, phase)
+
+            def note(*args: object, **kwargs: object) -> object:
+                moments = optimizer_states(trainer.actor, trainer.critic)
+                frozen = weights_of(trainer.reference)
+                seen.append((phase, *(sum(t.numel() for t in x) for x in (moments, frozen))))
+                return original(*args, **kwargs)
+
+            setattr(trainer, phase, note)
+
+        for phase in ("generate", "update"):
+            noted(phase)
+        for step in (1, 2, 3):
+            trainer.iterate(step, mine)
+        with gathered_parameters(trainer.actor.module), gathered_parameters(trainer.critic.module):
+            found[str(offload)] = (seen, weights(trainer.actor) + weights(trainer.critic))
+    return found
+
+
 SCENARIOS = {
     f.__name__: f
     for f in (
         reused,
+        offloaded,
         critic_warmup,
         update_counts,
         not_finite,
@@ -290,6 +322,20 @@ def test_scoring_is_the_first_updates_forward(found):
     assert [a["actor"] - r["actor"] for a, r in zip(anew, reuse, strict=True)] == [0, 1, 2]
 
 
+def check_offload(found: dict[str, object]) -> None:
+    assert same_weights(found)
+    away, here = found["True"][0], found["False"][0]
+    assert [phase for phase, *_ in away] == ["generate", "update"] * 3
+    for phase, moments, frozen in away[2:]:  # the first step makes the moments
+        assert frozen == 0
+        assert (moments == 0) == (phase == "generate")
+    assert all(moments > 0 and frozen > 0 for _, moments, frozen in here[2:])
+
+
+def test_what_is_idle_can_wait_in_the_hosts_memory(found):
+    check_offload(found["offloaded"])
+
+
 # Without engines
 
 
@@ -336,6 +382,7 @@ def two_ranks() -> dict[str, object]:
             "message": str(caught.value),
             "counts": counts_on_this_rank(),
             "reused": {zero: reused(zero) for zero in ("2", "3")},
+            "offloaded": {zero: offloaded(zero) for zero in ("2", "3")},
         }
 
 
@@ -354,6 +401,12 @@ def test_token_counts_are_over_both_ranks(both):
 def test_scoring_is_the_first_updates_forward_on_two_ranks(both, zero):
     for answer in both:
         assert same_weights(answer["reused"][zero])
+
+
+@pytest.mark.parametrize("zero", ["2", "3"])
+def test_what_is_idle_can_wait_on_two_ranks(both, zero):
+    for answer in both:
+        check_offload(answer["offloaded"][zero])
 
 
 def test_two_ranks_stop_together_and_log_the_same(both):
