@@ -32,15 +32,24 @@ from common.training.seeding import derive_seed
 
 Backend = Literal["native", "generate"]
 
+DEEPSPEED_LAYERS = (
+    "rollout: deepspeed cannot run: the layers that DeepSpeed's hybrid engine injects exist for "
+    "CUDA only, keep a cache of their own and return tuples, as the layers of transformers 4 did; "
+    "those of transformers 5 return hidden states and fill the cache that they are given. Use "
+    "--rollout native, which is the faster one of the two that run"
+)
+"""DeepSpeed 0.19 knows this of OPT and BLOOM and leaves them out; with Llama, GPT-2 and GPT-NeoX it
+goes on, and fails or would. A test watches for versions in which that has changed."""
+
 
 @dataclass
 class RolloutArguments:
     """What generates responses, and how it is watched."""
 
-    rollout: Literal["auto", "native", "generate"] = option(
+    rollout: Literal["auto", "native", "generate", "deepspeed"] = option(
         "auto",
         "native: this project's loop; generate: transformers'; auto: native where it fits the "
-        "model, else generate",
+        "model, else generate; deepspeed: its injected layers, which do not fit transformers 5",
     )
     gather: Literal["auto", "all", "layers"] = option(
         "auto",
@@ -60,6 +69,8 @@ class RolloutArguments:
     )
 
     def __post_init__(self) -> None:
+        if self.rollout == "deepspeed":
+            raise UserError(DEEPSPEED_LAYERS)
         check_range(self, 0, "rollout_check_every")
         if self.rollout_check_limit is not None:
             check_range(self, 0, "rollout_check_limit", above=True)

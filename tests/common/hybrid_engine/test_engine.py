@@ -1,5 +1,7 @@
 """The backends behind DeepSpeed's interface: same text, self-check, one rank and two."""
 
+import inspect
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -174,6 +176,20 @@ def test_backends_that_do_not_fit_are_refused():
     assert resolve_backend("auto", model) == "generate"
     with pytest.raises(UserError, match="eager attention.*--rollout generate"):
         resolve_backend("native", model)
+
+
+def test_deepspeeds_injected_layers_are_refused_as_long_as_they_do_not_fit():
+    """They answer with tuples, transformers' with hidden states; one day either may change."""
+    from deepspeed.inference.config import DeepSpeedInferenceConfig
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+    from transformers.models.opt.modeling_opt import OPTDecoderLayer
+
+    assert DeepSpeedInferenceConfig().return_tuple
+    for layer in (GPT2Block, LlamaDecoderLayer, OPTDecoderLayer):
+        assert inspect.signature(layer.forward).return_annotation is torch.Tensor
+    with pytest.raises(UserError, match="rollout: deepspeed cannot run.*--rollout native"):
+        RolloutArguments(rollout="deepspeed")
 
 
 @pytest.mark.parametrize("backend", ["native", "generate"])
