@@ -23,7 +23,8 @@ main() {
 
   local rollouts=(--repeats 8) iterations=(--repeats 6) supervised=(--repeats 3 --steps 100)
   if ((quick)); then
-    rollouts=(--repeats 4 --growth false) iterations=(--repeats 3) supervised=(--repeats 2 --steps 30)
+    rollouts=(--repeats 4 --growth false) iterations=(--repeats 3 --growth false)
+    supervised=(--repeats 2 --steps 30 --growth false)
   fi
   launch_stage 1 -m common.benchmark.rollouts --run "$run/rollouts" "${rollouts[@]}"
   local several=1
@@ -35,6 +36,7 @@ main() {
   if ((several)); then
     launch_stage 2 -m common.benchmark.iteration --run "$run/iteration_sharded" "${iterations[@]}"
   fi
+  launch_stage 1 -m common.benchmark.roofline --run "$run/roofline"
   OMP_NUM_THREADS="$(nproc)" CUDA_VISIBLE_DEVICES=0 "$PYTHON" -m common.benchmark.supervised --run "$run/supervised" "${supervised[@]}"
   "$PYTHON" -m common.benchmark.report "$run"
 }

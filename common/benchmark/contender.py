@@ -1,4 +1,4 @@
-"""One measurement of ours: `python -m common.benchmark.contender TASK SHAPE STEPS FILE`."""
+"""One of ours: `python -m common.benchmark.contender TASK SHAPE STEPS BATCH FILE`."""
 
 import sys
 from typing import Any
@@ -10,8 +10,6 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from common.benchmark.examples import (
     LEARNING_RATE,
-    REWARD_BATCH,
-    SFT_BATCH,
     Meter,
     reward_rows,
     sft_rows,
@@ -43,27 +41,27 @@ class Steps:
         self.meter.step()
 
 
-def main(task: str, shape_name: str, steps: str, out: str) -> None:
+def main(task: str, shape_name: str, steps: str, batch_size: str, out: str) -> None:
     """Trains for `steps` steps, and writes what they took."""
     import deepspeed  # noqa: F401
 
     meter = Meter()
-    shape, count = SHAPES[shape_name], int(steps)
+    shape, count, batch = SHAPES[shape_name], int(steps), int(batch_size)
     objective: Objective
     if task == "sft":
-        rows = sft_rows(shape, count)
+        rows = sft_rows(shape, count, batch)
         examples = [EncodedExample(p + r, [False] * len(p) + [True] * len(r), "") for p, r in rows]
         model: torch.nn.Module = PolicyModel(causal_lm(shape, 0).train())
-        objective, batch = SFTObjective(examples, PAD, pack_tokens=128), SFT_BATCH
+        objective = SFTObjective(examples, PAD, pack_tokens=128)
         lengths = [len(e.input_ids) for e in examples]
     else:
-        pairs = reward_rows(shape, count)
+        pairs = reward_rows(shape, count, batch)
         unused = Pair((), "", "", 1.0, "")
         comparisons = [Comparison([list(a), list(b)], [(0, 1)], [unused]) for a, b in pairs]
         model = scalar(shape, "LlamaForSequenceClassification").train()
         settings = RewardArguments(loss="logistic", score_penalty=0.0)
         objective = PairObjective(comparisons, PAD, settings, share_prompts=True)
-        batch, lengths = REWARD_BATCH, [len(a) + len(b) for a, b in pairs]
+        lengths = [len(a) + len(b) for a, b in pairs]
     loss = objective.loss
 
     def counted(model: Any, indices: np.ndarray) -> Any:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""One measurement of TRL's: `python -m common.benchmark.contender_trl TASK SHAPE STEPS FILE`."""
+"""One of TRL's: `python -m common.benchmark.contender_trl TASK SHAPE STEPS BATCH FILE`."""
 
 import os
 import sys
@@ -12,8 +12,6 @@ from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from common.benchmark.examples import (
     LEARNING_RATE,
-    REWARD_BATCH,
-    SFT_BATCH,
     Meter,
     reward_rows,
     sft_rows,
@@ -35,13 +33,13 @@ class Steps(TrainerCallback):
         self.meter.step()
 
 
-def main(task: str, shape_name: str, steps: str, out: str) -> None:
+def main(task: str, shape_name: str, steps: str, batch_size: str, out: str) -> None:
     """Trains for `steps` steps, and writes what they took."""
     meter = Meter()
-    shape, count = SHAPES[shape_name], int(steps)
+    shape, count, batch = SHAPES[shape_name], int(steps), int(batch_size)
     common = {
         "output_dir": tempfile.mkdtemp(),
-        "per_device_train_batch_size": SFT_BATCH if task == "sft" else REWARD_BATCH,
+        "per_device_train_batch_size": batch,
         "learning_rate": LEARNING_RATE,
         "max_steps": count,
         "report_to": "none",
@@ -53,7 +51,7 @@ def main(task: str, shape_name: str, steps: str, out: str) -> None:
         "max_length": None,
     }
     if task == "sft":
-        rows = sft_rows(shape, count)
+        rows = sft_rows(shape, count, batch)
         data = {
             "input_ids": [p + r for p, r in rows],
             "completion_mask": [[0] * len(p) + [1] * len(r) for p, r in rows],
@@ -66,7 +64,7 @@ def main(task: str, shape_name: str, steps: str, out: str) -> None:
             callbacks=[Steps(meter)],
         )
     else:
-        pairs = reward_rows(shape, count)
+        pairs = reward_rows(shape, count, batch)
         data = {"chosen_ids": [a for a, _ in pairs], "rejected_ids": [b for _, b in pairs]}
         trainer = RewardTrainer(
             model=scalar(shape, "LlamaForSequenceClassification").stock.train(),

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from common.benchmark.memory import PeakMemory
 from common.benchmark.shapes import BOS, EOS, Shape
 
 SFT_BATCH, REWARD_BATCH = 32, 16
@@ -25,10 +25,7 @@ class Meter:
 
     def __post_init__(self) -> None:
         self.tokens = 0
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        self.level = _status("VmRSS")
+        self.memory = PeakMemory()
 
     def step(self) -> None:
         """An optimizer step has ended."""
@@ -38,24 +35,24 @@ class Meter:
         """Seconds a step (the median, without the first tenth), tokens that were trained on, and
         megabytes above the start: of the card where there is one, else of the process."""
         seconds = np.diff(self.ends)[len(self.ends) // 10 :]
-        peak = (_status("VmHWM") - self.level) / 1024
-        if torch.cuda.is_available():
-            peak = torch.cuda.max_memory_allocated() / 2**20
-        values = {"seconds": float(np.median(seconds)), "megabytes": peak, "tokens": self.tokens}
+        values = {"seconds": float(np.median(seconds)), "megabytes": self.memory.megabytes()}
+        values["tokens"] = self.tokens
         Path(path).write_text(json.dumps(values))
 
 
-def sft_rows(shape: Shape, steps: int) -> list[tuple[list[int], list[int]]]:
+def sft_rows(shape: Shape, steps: int, batch: int = SFT_BATCH) -> list[tuple[list[int], list[int]]]:
     """(prompt, response with its end token) of `steps` batches."""
     rng = np.random.default_rng(0)
-    return [(_prompt(rng, shape), _response(rng, shape)) for _ in range(steps * SFT_BATCH)]
+    return [(_prompt(rng, shape), _response(rng, shape)) for _ in range(steps * batch)]
 
 
-def reward_rows(shape: Shape, steps: int) -> list[tuple[list[int], list[int]]]:
+def reward_rows(
+    shape: Shape, steps: int, batch: int = REWARD_BATCH
+) -> list[tuple[list[int], list[int]]]:
     """(prompt + better response, prompt + worse one) of `steps` batches."""
     rng = np.random.default_rng(1)
     found = []
-    for _ in range(steps * REWARD_BATCH):
+    for _ in range(steps * batch):
         prompt = _prompt(rng, shape)
         found.append((prompt + _response(rng, shape), prompt + _response(rng, shape)))
     return found
@@ -69,11 +66,3 @@ def _prompt(rng: np.random.Generator, shape: Shape) -> list[int]:
 def _response(rng: np.random.Generator, shape: Shape) -> list[int]:
     count = rng.integers(RESPONSE[0], RESPONSE[1] + 1)
     return [*rng.integers(3, shape.vocabulary, count - 1).tolist(), EOS]
-
-
-def _status(name: str) -> float:
-    """A line of /proc/self/status, kB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return float(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {name}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from common.benchmark.memory import PeakMemory
 from common.benchmark.shapes import BOS, EOS, PAD, QUICKSTART, WIDE, Lengths, Shape, best, causal_lm
 from common.config.arguments import RunArguments, SamplingArguments, ZeroArguments, option
 from common.data.encoding import EncodedPrompt
@@ -29,6 +30,10 @@ CASES = (
     (WIDE, Lengths("full length", 32, 1, 64, 64, 64, 0)),
     (WIDE, Lengths("real lengths", 32, 1, 32, 64, 64, 40)),
 )
+GROWTH = (
+    *((QUICKSTART, Lengths(f"batch {n}", n, 1, 16, 40, 56, 36)) for n in (16, 32, 128)),
+    *((QUICKSTART, Lengths(f"{n} new tokens", 64, 1, 16, 40, n, n * 0.6)) for n in (28, 112)),
+)
 PHASES = ("generate", "score", "train")
 
 
@@ -37,6 +42,7 @@ class IterationBenchmark:
     """What is measured."""
 
     repeats: int = option(4, "iterations after the first, of which the best counts")
+    growth: bool = option(True, "also how an iteration grows with batch and length")
 
 
 ARGUMENTS = (RunArguments, IterationBenchmark, ZeroArguments)
@@ -48,8 +54,9 @@ def main(
 ) -> None:
     """Writes a row for each shape and lengths: seconds and share of each phase."""
     rows = []
-    with progress_bar(len(CASES), "PPO iterations", shown=run.progress) as bar:
-        for shape, lengths in CASES:
+    cases = (*CASES, *GROWTH) if settings.growth else CASES
+    with progress_bar(len(cases), "PPO iterations", shown=run.progress) as bar:
+        for shape, lengths in cases:
             rows.append(measure(shape, lengths, settings.repeats, zero.zero))
             bar.update()
     if is_main():
@@ -63,6 +70,7 @@ def measure(shape: Shape, lengths: Lengths, repeats: int, zero: str) -> dict[str
     Args:
         lengths: with one sample a prompt.
     """
+    memory = PeakMemory()
     trainer = build(shape, lengths, zero, steps=repeats + 1)
     ids = lengths.draw(shape.vocabulary)[rank() :: world_size()]
     record = Prompt((Message("user", ""),), "benchmark")
@@ -80,6 +88,7 @@ def measure(shape: Shape, lengths: Lengths, repeats: int, zero: str) -> dict[str
         **{f"{phase}_seconds": s for phase, s in seconds.items()},
         **{f"{phase}_share": s / sum(seconds.values()) for phase, s in seconds.items()},
         "tokens_per_second": max(m["time/tokens_per_second"] for m in measured),
+        "megabytes": memory.megabytes(),
     }
 
 

@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.files import write_json, write_text
 from common.training.stage import package_versions
 
-PARTS = ("rollouts", "sharded", "iteration", "iteration_sharded", "supervised")
+PARTS = ("rollouts", "sharded", "iteration", "iteration_sharded", "supervised", "roofline")
 """Folders of a benchmark's run that hold a `rows.json`."""
 
 
@@ -153,6 +153,8 @@ def plots(folder: Path, parts: dict[str, list[dict[str, Any]]]) -> list[str]:
         names.append(_bars(folder, "rollouts", parts["rollouts"]))
     if parts["iteration"]:
         names.append(_phases(folder, [*parts["iteration"], *parts["iteration_sharded"]]))
+    if parts["roofline"]:
+        names.append(_shares(folder, parts["roofline"]))
     return names
 
 
@@ -199,6 +201,28 @@ def _phases(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
     axes.legend()
     figure.savefig(folder / "iteration.png", dpi=110)
     return "iteration.png"
+
+
+def _shares(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
+    """Shares of the machine's own rates that decoding and training reach."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.6 * len(rows) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(rows))
+    for offset, field, of, color in (
+        (-0.2, "decode_share", "decoding, of the memory's rate", "#0072B2"),
+        (0.2, "train_share", "training, of the matrix product's rate", "#009E73"),
+    ):
+        values = [100 * r[field] for r in rows]
+        axes.barh([p + offset for p in places], values, 0.38, color=color, label=of)
+    axes.set_yticks(list(places), [f"{r['shape']}, {r['rows']} rows" for r in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("percent of what a plain copy and a plain product reach on this machine")
+    axes.legend()
+    figure.savefig(folder / "roofline.png", dpi=110)
+    return "roofline.png"
 
 
 if __name__ == "__main__":

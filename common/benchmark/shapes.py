@@ -23,9 +23,17 @@ class Shape:
     vocabulary: int
     feed_forward: int
 
+    @property
+    def matrix_elements(self) -> int:
+        """Weights that every token is multiplied with: all but the input embeddings and norms."""
+        layer = 4 * self.width**2 + 3 * self.width * self.feed_forward
+        return self.layers * layer + self.vocabulary * self.width
+
 
 QUICKSTART = Shape("quickstart", 128, 3, 4, 1536, 320)
 WIDE = Shape("width 256", 256, 4, 4, 1536, 640)
+LLAMA_1B = Shape("1.3B", 2048, 24, 16, 32000, 5504)
+LLAMA_7B = Shape("7B", 4096, 32, 32, 32000, 11008)
 
 
 @dataclass(frozen=True)

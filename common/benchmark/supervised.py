@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.benchmark.examples import REWARD_BATCH, SFT_BATCH
 from common.benchmark.shapes import QUICKSTART, WIDE, Shape, best
 from common.config.arguments import RunArguments, option
 from common.errors import UserError
@@ -18,6 +19,7 @@ from common.files import write_json
 from common.training.metrics import progress_bar
 from common.training.stage import Stage, run_stage
 
+BATCHES = {"sft": SFT_BATCH, "reward": REWARD_BATCH}
 SHAPES: dict[str, Shape] = {s.name: s for s in (QUICKSTART, WIDE)}
 
 
@@ -27,6 +29,7 @@ class SupervisedBenchmark:
 
     repeats: int = option(3, "processes of each, in turns; the best counts")
     steps: int = option(60, "optimizer steps of each process, of which the first tenth warms up")
+    growth: bool = option(True, "also how the ratios change with the batch")
 
 
 ARGUMENTS = (RunArguments, SupervisedBenchmark)
@@ -36,16 +39,23 @@ ARGUMENTS = (RunArguments, SupervisedBenchmark)
 def main(stage: Stage, run: RunArguments, settings: SupervisedBenchmark) -> None:
     """Writes a row for SFT and one for reward training of each shape."""
     rows = []
-    total = len(SHAPES) * 2 * 2 * settings.repeats
+    cases = [(shape, *task) for shape in SHAPES for task in BATCHES.items()]
+    if settings.growth:
+        cases += [
+            (QUICKSTART.name, task, batch * factor)
+            for factor in (1 / 4, 4)
+            for task, batch in BATCHES.items()
+        ]
+    total = len(cases) * 2 * settings.repeats
     with progress_bar(total, "SFT and reward training", shown=run.progress) as bar:
-        for shape in SHAPES:
-            for task in ("sft", "reward"):
-                found: dict[str, list[dict[str, float]]] = {"native": [], "trl": []}
-                for _ in range(settings.repeats):
-                    for name, values in found.items():
-                        values.append(measure(stage.folder, name, task, shape, settings.steps))
-                        bar.update()
-                rows.append(summarized(task, shape, found))
+        for shape, task, batch in cases:
+            found: dict[str, list[dict[str, float]]] = {"native": [], "trl": []}
+            for _ in range(settings.repeats):
+                for name, values in found.items():
+                    row = measure(stage.folder, name, task, shape, settings.steps, int(batch))
+                    values.append(row)
+                    bar.update()
+            rows.append(summarized(task, shape, int(batch), found))
     write_json(stage.folder / "rows.json", rows)
     stage.finish(
         {},
@@ -56,11 +66,13 @@ def main(stage: Stage, run: RunArguments, settings: SupervisedBenchmark) -> None
     )
 
 
-def measure(folder: Path, name: str, task: str, shape: str, steps: int) -> dict[str, float]:
+def measure(
+    folder: Path, name: str, task: str, shape: str, steps: int, batch: int
+) -> dict[str, float]:
     """One process; `seconds` a step, `megabytes` at the peak, `tokens` of all examples."""
     out = folder / "contender.json"
     module = "common.benchmark.contender_trl" if name == "trl" else "common.benchmark.contender"
-    arguments = [task, shape, str(steps), str(out)]
+    arguments = [task, shape, str(steps), str(batch), str(out)]
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)  # both sides print bars
     if done.returncode:
@@ -68,7 +80,9 @@ def measure(folder: Path, name: str, task: str, shape: str, steps: int) -> dict[
     return json.loads(out.read_text())
 
 
-def summarized(task: str, shape: str, found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+def summarized(
+    task: str, shape: str, batch: int, found: dict[str, list[dict[str, float]]]
+) -> dict[str, Any]:
     """Ratios above 1 where ours is ahead."""
     seconds = {name: best([v["seconds"] for v in values]) for name, values in found.items()}
     memory = {name: best([v["megabytes"] for v in values]) for name, values in found.items()}
@@ -78,6 +92,7 @@ def summarized(task: str, shape: str, found: dict[str, list[dict[str, float]]]) 
     return {
         "task": task,
         "shape": shape,
+        "batch": batch,
         "native_seconds_per_step": seconds["native"],
         "trl_seconds_per_step": seconds["trl"],
         "ratio": seconds["trl"] / seconds["native"],
