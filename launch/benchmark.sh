@@ -22,9 +22,10 @@ main() {
   source "$here/env.sh"
 
   local rollouts=(--repeats 8) iterations=(--repeats 6) supervised=(--repeats 3 --steps 100)
+  local rooflines=(--repeats 5)
   if ((quick)); then
     rollouts=(--repeats 4 --growth false) iterations=(--repeats 3 --growth false)
-    supervised=(--repeats 2 --steps 30 --growth false)
+    supervised=(--repeats 2 --steps 30 --growth false) rooflines=(--repeats 2)
   fi
   launch_stage 1 -m common.benchmark.rollouts --run "$run/rollouts" "${rollouts[@]}"
   local several=1
@@ -36,8 +37,8 @@ main() {
   if ((several)); then
     launch_stage 2 -m common.benchmark.iteration --run "$run/iteration_sharded" "${iterations[@]}"
   fi
-  launch_stage 1 -m common.benchmark.roofline --run "$run/roofline"
   OMP_NUM_THREADS="$(nproc)" CUDA_VISIBLE_DEVICES=0 "$PYTHON" -m common.benchmark.supervised --run "$run/supervised" "${supervised[@]}"
+  launch_stage 1 -m common.benchmark.roofline --run "$run/roofline" "${rooflines[@]}"
   "$PYTHON" -m common.benchmark.report "$run"
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.benchmark.memory import PeakMemory
+from common.benchmark.measuring import PeakMemory
 from common.benchmark.shapes import BOS, EOS, Shape
 
 SFT_BATCH, REWARD_BATCH = 32, 16

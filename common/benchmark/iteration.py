@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from common.benchmark.memory import PeakMemory
-from common.benchmark.shapes import BOS, EOS, PAD, QUICKSTART, WIDE, Lengths, Shape, best, causal_lm
+from common.benchmark.measuring import PeakMemory, best
+from common.benchmark.shapes import BOS, EOS, PAD, QUICKSTART, WIDE, Lengths, Shape, causal_lm
 from common.config.arguments import RunArguments, SamplingArguments, ZeroArguments, option
 from common.data.encoding import EncodedPrompt
 from common.data.records import Message, Prompt

@@ -58,6 +58,7 @@ def ratios(parts: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             "fixed_lengths": rollout("rollouts", shape, "fixed_lengths"),
             "one_sample": rollout("rollouts", shape, "one_sample"),
             "zero3_2_ranks": rollout("sharded", shape, "real_lengths"),
+            "zero3_2_ranks_whole": rollout("sharded", shape, "real_lengths_whole_weights"),
         }
         for task in ("sft", "reward"):
             found[f"{task}_vs_trl{suffix}"] = trained(shape, task, "ratio")

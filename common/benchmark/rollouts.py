@@ -4,14 +4,14 @@ With `--sharded`, under ZeRO-3 over all ranks: `generate` then runs as it does f
 it on such a model, hooks gathering each layer for each token (`synced_gpus`).
 """
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from common.benchmark.shapes import EOS, PAD, QUICKSTART, WIDE, Lengths, Shape, best, causal_lm
+from common.benchmark.measuring import best, now
+from common.benchmark.shapes import EOS, PAD, QUICKSTART, WIDE, Lengths, Shape, causal_lm
 from common.config.arguments import RunArguments, SamplingArguments, option
 from common.files import write_json
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
@@ -27,6 +27,7 @@ FIXED = Lengths("fixed_lengths", 64, 1, 32, 32, 56, 0)
 REAL = Lengths("real_lengths", 40, 5, 16, 40, 56, 36)
 ONE_SAMPLE = Lengths("one_sample", 64, 1, 16, 40, 56, 36)
 FIVE_FIXED = Lengths("five_samples_fixed", 32, 5, 32, 32, 56, 0)
+WHOLE = replace(REAL, name="real_lengths_whole_weights")
 GROWTH = (
     *(Lengths(f"batch {n}", n, 1, 16, 40, 56, 36) for n in (8, 32, 128)),
     *(Lengths(f"{n} new tokens", 32, 1, 16, 40, n, n * 0.6) for n in (28, 112)),
@@ -38,7 +39,11 @@ class RolloutBenchmark:
     """What is measured."""
 
     repeats: int = option(5, "measurements of each, in turns; the best counts")
-    sharded: bool = option(False, "under ZeRO-3 over all ranks, against generate with synced_gpus")
+    sharded: bool = option(
+        False,
+        "under ZeRO-3 over all ranks, against generate with synced_gpus; with all weights spread, "
+        "and with those of a small model whole",
+    )
     growth: bool = option(True, "also how the ratio changes with batch and length")
 
 
@@ -50,7 +55,7 @@ def main(stage: Stage, run: RunArguments, settings: RolloutBenchmark) -> None:
     """Writes a row for each shape and lengths."""
     cases = [(s, n) for s in (QUICKSTART, WIDE) for n in (FIXED, REAL, ONE_SAMPLE, FIVE_FIXED)]
     if settings.sharded:
-        cases = [(s, REAL) for s in (QUICKSTART, WIDE)]
+        cases = [(s, n) for s in (QUICKSTART, WIDE) for n in (REAL, WHOLE)]
     elif settings.growth:
         cases += [(QUICKSTART, n) for n in GROWTH]
     rows = []
@@ -76,6 +81,7 @@ def measure(shape: Shape, lengths: Lengths, repeats: int, *, sharded: bool) -> d
                 dtype=torch.float32,
                 optimizer=_optimizer(),
                 total_steps=1,
+                whole=lengths is WHOLE,
             )
             for _ in range(2)
         )
@@ -123,13 +129,6 @@ def measure(shape: Shape, lengths: Lengths, repeats: int, *, sharded: bool) -> d
         "generate_tokens_per_second": found["generate"],
         "ratio": found["native"] / found["generate"],
     }
-
-
-def now() -> float:
-    """Seconds, after the device has finished what was asked of it."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _optimizer() -> Any:

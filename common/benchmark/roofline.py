@@ -6,14 +6,13 @@ same run, for a plain copy and for a plain matrix product.
 """
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from common.benchmark.memory import PeakMemory
+from common.benchmark.measuring import PeakMemory, timed
 from common.benchmark.shapes import (
     EOS,
     LLAMA_1B,
@@ -23,7 +22,6 @@ from common.benchmark.shapes import (
     WIDE,
     Lengths,
     Shape,
-    best,
     causal_lm,
 )
 from common.config.arguments import RunArguments, SamplingArguments, option
@@ -72,7 +70,10 @@ def main(stage: Stage, run: RunArguments, settings: RooflineBenchmark) -> None:
     rows = []
     with progress_bar(len(cases), "rooflines", shown=run.progress) as bar:
         for shape, work in cases:
-            rows.append(measure(shape, work, settings.repeats))
+            try:
+                rows.append(measure(shape, work, settings.repeats))
+            except torch.OutOfMemoryError:
+                stage.say(f"{shape.name} with {work.rows} rows does not fit, and is left out")
             bar.update()
     write_json(stage.folder / "rows.json", rows)
     shares = ", ".join(
@@ -177,24 +178,6 @@ def matrix_rate(dtype: torch.dtype, repeats: int) -> float:
     size = 8192 if torch.cuda.is_available() else 1536
     one, two = (torch.randn(size, size, device=device(), dtype=dtype) for _ in range(2))
     return 2.0 * size**3 / timed(lambda: one @ two, 3 * repeats)
-
-
-def timed(work: Callable[[], Any], repeats: int) -> float:
-    """Seconds, the best of several after one to warm up."""
-    seconds = []
-    for _ in range(repeats + 1):
-        synchronize()
-        started = time.perf_counter()
-        work()
-        synchronize()
-        seconds.append(time.perf_counter() - started)
-    return best(seconds[1:])
-
-
-def synchronize() -> None:
-    """Waits for the device."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 @contextlib.contextmanager

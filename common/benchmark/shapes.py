@@ -1,7 +1,6 @@
 """Models of known shape with random weights, and prompts of known lengths."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +89,3 @@ def causal_lm(shape: Shape, mean_length: float, seed: int = 0, positions: int = 
     bias[EOS] = math.log(chance / (1.0 - chance) * shape.vocabulary)
     model.lm_head.bias = nn.Parameter(bias)
     return model.eval()
-
-
-def best(seconds: Sequence[float]) -> float:
-    """The smallest of several measurements: everything else on the machine only adds."""
-    return min(seconds)

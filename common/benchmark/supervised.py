@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from common.benchmark.examples import REWARD_BATCH, SFT_BATCH
-from common.benchmark.shapes import QUICKSTART, WIDE, Shape, best
+from common.benchmark.measuring import best
+from common.benchmark.shapes import QUICKSTART, WIDE, Shape
 from common.config.arguments import RunArguments, option
 from common.errors import UserError
 from common.files import write_json

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from common.training.distributed import device
-
 
 class RowLayer(DynamicLayer):
     """One layer's keys and values, `[slots, heads, capacity, head width]`, allocated once.
@@ -57,15 +55,16 @@ class RowLayer(DynamicLayer):
 class RowCache(Cache):
     """The layers' buffers, and the bookkeeping that they share."""
 
-    def __init__(self, slots: int, capacity: int) -> None:
+    def __init__(self, slots: int, capacity: int, device: torch.device) -> None:
         """Args:
         slots: rows that can be held at a time.
         capacity: tokens that a row can hold, prompt and response together.
+        device: where the model is.
         """
         super().__init__(layers=[])
         self.slots = slots
         self.capacity = capacity
-        self._numbers = torch.arange(slots, device=device())
+        self._numbers = torch.arange(slots, device=device)
         self.rows = self.columns = self._numbers[:0]
         self.width = 0
 

@@ -14,7 +14,6 @@ from common.hybrid_engine.graphs import Recorder, StepGraphs
 from common.hybrid_engine.sampling import choose_tokens
 from common.models.attention import decoding_masks
 from common.models.logprobs import position_ids
-from common.training.distributed import device
 from common.training.padding import left_pad
 
 ROW_STEPS, WIDTH_STEP = 8, 64
@@ -58,8 +57,11 @@ class DecodingLoop:
         self.greedy = greedy
         self.lengths = np.array([len(p) for p in self.prompts])
         self.slots = min(sampling.generation_batch_size, len(prompts))
-        self.cache = RowCache(self.slots, int(self.lengths.max()) + max_new_tokens)
-        self.graphs = StepGraphs(self._step, record) if record else None
+        self.device = next(model.parameters()).device
+        self.cache = RowCache(
+            self.slots, int(self.lengths.max()) + max_new_tokens, device=self.device
+        )
+        self.graphs = StepGraphs(record) if record else None
         self.waiting = sorted(  # taken from the end
             range(len(prompts)), key=lambda i: (-self.lengths[i], self.prompts[i], -i)
         )
@@ -70,15 +72,17 @@ class DecodingLoop:
         # One row more, for places that no row holds; one column more, for what rows say between
         # their limit and the next look.
         shape = (len(prompts) + 1, max_new_tokens + 1)
-        self._tokens = torch.zeros(shape, dtype=torch.long, device=device())
-        self._logprobs = torch.zeros(shape, device=device())
+        integers = {"dtype": torch.long, "device": self.device}
+        self._tokens = torch.zeros(shape, **integers)
+        self._logprobs = torch.zeros(shape, device=self.device)
         # Of each place: the prompt's number, tokens said, and the column of the last one.
-        self._places = torch.zeros(3, self.slots, dtype=torch.long, device=device())
-        self._ends = torch.tensor([[max_new_tokens], [self.cache.capacity - 1]], device=device())
-        self._last = torch.zeros(self.slots, dtype=torch.long, device=device())
-        self._open = torch.zeros(self.slots, dtype=torch.bool, device=device())
-        self._drawn = torch.zeros(self.slots, most_steps, dtype=torch.float64, device=device())
-        self._turn = torch.zeros(1, dtype=torch.long, device=device())
+        self._places = torch.zeros(3, self.slots, **integers)
+        self._ends = torch.tensor([[max_new_tokens], [self.cache.capacity - 1]], **integers)
+        self._last = torch.zeros(self.slots, **integers)
+        self._open = torch.zeros(self.slots, dtype=torch.bool, device=self.device)
+        shape = (self.slots, most_steps)
+        self._drawn = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        self._turn = torch.zeros(1, **integers)
         self._seen: Tensor | None = None
 
     @property
@@ -90,6 +94,11 @@ class DecodingLoop:
     def logprobs(self) -> Tensor:
         """`[prompts, max_new_tokens]` float32."""
         return self._logprobs[:-1, : self.limit]
+
+    def close(self) -> None:
+        """Lets go of the cache and of what was recorded; they are parts of reference cycles."""
+        self.cache.layers.clear()
+        self.graphs = None
 
     def longest_rest(self) -> int:
         """Tokens that the youngest row may still say."""
@@ -107,11 +116,11 @@ class DecodingLoop:
         holes = np.flatnonzero(~works[:kept])
         movers = kept + np.flatnonzero(works[kept:])
         if len(holes):
-            self.cache.move(_tensor(movers), _tensor(holes), self._width())
+            self.cache.move(self._tensor(movers), self._tensor(holes), self._width())
         order = np.arange(kept)
         order[holes] = movers
         self.held, self._steps = self.held[order], self._steps[order]
-        places = _tensor(order)
+        places = self._tensor(order)
         for state in (self._last, self._open, self._seen):
             if state is not None:
                 state[:kept] = state[places]
@@ -133,7 +142,7 @@ class DecodingLoop:
         """
         distinct = list(dict.fromkeys(self.prompts[row] for row in rows)) or [self.prompts[0]]
         number = {prompt: i for i, prompt in enumerate(distinct)}
-        ids, mask = (x.to(device()) for x in left_pad(distinct, 0))
+        ids, mask = (x.to(self.device) for x in left_pad(distinct, 0))
         encoded = DynamicCache()
         logits = self.model(
             input_ids=ids,
@@ -145,7 +154,7 @@ class DecodingLoop:
         ).logits[:, -1]
         if not rows:
             return
-        place = _tensor(np.array([number[self.prompts[row]] for row in rows]))
+        place = self._tensor(np.array([number[self.prompts[row]] for row in rows]))
         pads = [ids.shape[1] - len(prompt) for prompt in distinct]
         before = len(self.held)
         self.cache.add(encoded, pads, place, held=before)
@@ -157,7 +166,7 @@ class DecodingLoop:
         if self.sampling.repetition_penalty != 1.0:
             if self._seen is None:
                 shape = (self.slots, logits.shape[-1])
-                self._seen = torch.zeros(shape, dtype=torch.bool, device=device())
+                self._seen = torch.zeros(shape, dtype=torch.bool, device=self.device)
             self._seen[new] = tokens_seen(ids, mask, logits.shape[-1])[place]
         self._load(new, 1)
         self._say(logits, new)
@@ -172,7 +181,7 @@ class DecodingLoop:
             rows = rounded(rows, max(1, self.slots // ROW_STEPS), self.slots)
             width = rounded(self._width() + count - 1, WIDTH_STEP, self.cache.capacity)
             for _ in range(count):
-                self.graphs.run(rows, width)
+                self.graphs.run(rows, width, lambda: self._step(rows, width))
             self._steps += count
             return
         for _ in range(count):
@@ -227,14 +236,14 @@ class DecodingLoop:
         if len(held) == 0:
             self._places[:, :1] = self._nobody()
             return
-        self._places[:, rows] = _tensor(np.stack([held, steps, self._columns()[rows]]))
+        self._places[:, rows] = self._tensor(np.stack([held, steps, self._columns()[rows]]))
         if not self.greedy:
             drawn = uniform_draws(self.seed, self.streams[held], steps, count)
-            self._drawn[rows, :count] = torch.from_numpy(drawn).to(device())
+            self._drawn[rows, :count] = torch.from_numpy(drawn).to(self.device)
 
     def _nobody(self) -> Tensor:
         """State of a place that no row holds, `[3, 1]`: what it says goes to the one row more."""
-        return _tensor(np.array([[len(self.prompts)], [0], [0]]))
+        return self._tensor(np.array([[len(self.prompts)], [0], [0]]))
 
     def _columns(self) -> np.ndarray:
         """Where each held row's last token goes; it is not in the cache yet."""
@@ -244,6 +253,9 @@ class DecodingLoop:
     def _width(self) -> int:
         """Columns in use, those of the last tokens included."""
         return int(self._columns().max(initial=0)) + 1
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.tensor(values, device=self.device)  # a copy: the host counts on
 
 
 def rounded(value: int, step: int, most: int) -> int:
@@ -255,7 +267,3 @@ def tokens_seen(ids: Tensor, mask: Tensor, vocabulary: int) -> Tensor:
     """Which tokens stand in each row, `[rows, vocabulary]` bool; padding does not count."""
     seen = ids.new_zeros(len(ids), vocabulary + 1, dtype=torch.bool)
     return seen.scatter(1, ids.masked_fill(~mask, vocabulary), True)[:, :-1]
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.tensor(values, device=device())  # a copy: the host counts on

@@ -38,8 +38,9 @@ DEEPSPEED_LAYERS = (
     "those of transformers 5 return hidden states and fill the cache that they are given. Use "
     "--rollout native, which is the faster one of the two that run"
 )
-"""DeepSpeed 0.19 knows this of OPT and BLOOM and leaves them out; with Llama, GPT-2 and GPT-NeoX it
-goes on, and fails or would. A test watches for versions in which that has changed."""
+"""Tried with DeepSpeed 0.19.8 and transformers 5.23, as far as a CPU goes: it leaves OPT out,
+refuses BLOOM, and fails on GPT-NeoX for a name that is gone; for Llama and GPT-2 it builds layers
+whose answers do not fit. A test watches for versions in which that has changed."""
 
 
 @dataclass
@@ -49,7 +50,7 @@ class RolloutArguments:
     rollout: Literal["auto", "native", "generate", "deepspeed"] = option(
         "auto",
         "native: this project's loop; generate: transformers'; auto: native where it fits the "
-        "model, else generate; deepspeed: its injected layers, which do not fit transformers 5",
+        "model, else generate; deepspeed: always refused, the message says why",
     )
     gather: Literal["auto", "all", "layers"] = option(
         "auto",
@@ -57,7 +58,9 @@ class RolloutArguments:
         "all where they fit into free memory",
     )
     cuda_graphs: bool = option(
-        True, "on a GPU, record decode steps as CUDA graphs (not where layers are gathered singly)"
+        False,
+        "on a GPU, record decode steps as CUDA graphs, where all weights are gathered; "
+        "experimental: tested by recordings on a CPU, not on a card yet",
     )
     rollout_check_every: int = option(
         10, "rollouts between comparisons of the sampler with the training forward; 0: first only"

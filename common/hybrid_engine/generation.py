@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.hybrid_engine.decoding import DecodingLoop
 from common.hybrid_engine.graphs import Recorder
 from common.hybrid_engine.rollout import Rollout, assemble
-from common.training.distributed import any_rank, device, rank
+from common.training.distributed import any_rank, rank
 from common.training.padding import left_pad
 
 CHECK_EVERY = 8
@@ -51,7 +51,7 @@ def sample_responses(
         record: records decode steps, to play them again without the host's work.
 
     Returns:
-        a `Rollout` in the order of `prompts`, on this rank's device.
+        a `Rollout` in the order of `prompts`, on the model's device.
 
     Raises:
         UserError: the model gave a token no finite probability.
@@ -69,16 +69,19 @@ def sample_responses(
         record=record,
     )
     agree = any_rank if together else bool
-    while True:
-        loop.drop_ended()
-        rows = loop.next_rows()
-        if agree(bool(rows)):
-            loop.admit(rows)
-        if not agree(len(loop.held) > 0):
-            break
-        loop.advance(CHECK_EVERY if together else min(CHECK_EVERY, loop.longest_rest()))
+    try:
+        while True:
+            loop.drop_ended()
+            rows = loop.next_rows()
+            if agree(bool(rows)):
+                loop.admit(rows)
+            if not agree(len(loop.held) > 0):
+                break
+            loop.advance(CHECK_EVERY if together else min(CHECK_EVERY, loop.longest_rest()))
+    finally:
+        loop.close()
     check_finite(loop.logprobs)
-    ids, mask = (x.to(device()) for x in left_pad(prompts, pad_id))
+    ids, mask = (x.to(loop.device) for x in left_pad(prompts, pad_id))
     return assemble(ids, mask, loop.tokens, loop.logprobs, eos_id, pad_id)
 
 

@@ -62,9 +62,12 @@ def choose_tokens(
         target = draws.unsqueeze(1) * cumulative[:, -1:]
         tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)  # logits that are NaN: a check follows
-    chosen = chances.gather(-1, tokens.unsqueeze(1)).squeeze(1)
-    # A token that a penalty has preferred may be too unlikely for a float32.
-    return Choice(tokens, chosen.clamp_min(torch.finfo(torch.float32).tiny).log())
+    places = tokens.unsqueeze(1)
+    if allowed is scaled:
+        logprobs = chances.gather(-1, places).log()
+    else:  # a token that a penalty preferred may be too unlikely for a float32's probability
+        logprobs = scaled.gather(-1, places) - scaled.logsumexp(dim=-1, keepdim=True)
+    return Choice(tokens, logprobs.squeeze(1))
 
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from common.models.logprobs import logprobs_and_entropy, token_logprobs
+from common.models.logprobs import logprobs_and_entropy, position_ids, token_logprobs
 from common.training.packing import arrange
 
 MOST_LOGITS = 2**24
@@ -104,15 +104,18 @@ class PolicyModel(nn.Module):
             input_ids: `[batch, width]`.
             attention_mask: `[batch, width]`, padding on either side; or, for packed rows,
                 `[batch, 1, width, width]`.
-            wanted: `[batch, width]` bool: the tokens asked for; no row's first.
+            wanted: `[batch, width]` bool: the tokens asked for; a row's first, which nothing
+                predicts, is left out.
             positions: `[batch, width]`, of packed rows.
         """
         if positions is None:
             inputs, places = arrange(self.inner, input_ids, attention_mask)
+            positions = position_ids(attention_mask.bool())
         else:
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
             inputs["position_ids"] = positions
             places = torch.arange(wanted.numel(), device=wanted.device).view_as(wanted)
+        wanted = wanted & (positions > 0)
         before, targets = places[wanted] - 1, input_ids[wanted]
         if self.scores_in_head:
             hidden = self.inner.base_model(**inputs, use_cache=False).last_hidden_state

@@ -71,6 +71,7 @@ def build_engine(
     total_steps: int,
     new_modules: Sequence[str] = (),
     adam_eps: float = 1e-8,
+    whole: bool | None = None,
 ) -> Any:
     """A DeepSpeed engine that trains `model` with AdamW and a warm-up schedule.
 
@@ -78,6 +79,7 @@ def build_engine(
         model: on any device; DeepSpeed moves (and under ZeRO-3 partitions) it.
         total_steps: optimizer steps of the whole training, for the schedule.
         new_modules: names of freshly initialized modules (heads), which get no weight decay.
+        whole: under ZeRO-3, whether weights stay whole between uses; by default, where they fit.
 
     Returns:
         `deepspeed.DeepSpeedEngine`.
@@ -104,7 +106,7 @@ def build_engine(
             accumulation=shape.accumulation,
             world_size=shape.world_size,
             max_grad_norm=optimizer.max_grad_norm,
-            keep_whole=fits_whole(model, dtype),
+            keep_whole=fits_whole(model, dtype) if whole is None else whole,
         ),
     )
     return engine
@@ -191,8 +193,8 @@ def optimizer_step(
     both first: the gradient is then the same on one rank and on two.
 
     Args:
-        micro_losses: exactly `gradient_accumulation_steps` functions, each running one forward
-            and returning the *sum* of the loss over its rows (or tokens).
+        micro_losses: exactly `gradient_accumulation_steps` functions, each returning the *sum* of
+            the loss over its rows (or tokens), of a forward of its own.
         count: what the mean divides by: rows (or tokens) of the whole step, over all ranks.
         place: which step this is, for the error.
         check: called with this rank's loss sum before the last backward; may raise.

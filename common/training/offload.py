@@ -9,43 +9,52 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 
 
 class Waiting:
-    """Tensors that can be sent to the host's memory, which frees their own, and fetched back."""
+    """Tensors that can be sent to the host's memory, which frees their own, and fetched back.
+
+    Whole storages are emptied and filled again, so that other views of them stay valid: DeepSpeed
+    keeps several of each optimizer state.
+    """
 
     def __init__(self, tensors: Callable[[], Sequence[Tensor]], *, constant: bool = False) -> None:
         """Args:
-        tensors: which ones, asked anew at each sending; none shares its memory with another.
+        tensors: which ones, asked anew at each sending; they own their storages.
         constant: their values never change, so that one copy is enough.
         """
         self.tensors = tensors
         self.constant = constant
-        self._copies: dict[int, Tensor] = {}
-        self._away: list[tuple[Tensor, torch.device]] = []
+        self._copies: dict[UntypedStorage, Tensor] = {}
+        self._away: list[UntypedStorage] = []
 
+    @torch.no_grad()
     def send(self) -> None:
-        """To the host's memory; the tensors are empty until they are fetched."""
-        for tensor in self.tensors():
-            copy = self._copies.get(id(tensor))
-            if copy is None or copy.shape != tensor.shape:
-                pinned = tensor.is_cuda
-                copy = torch.empty_like(
-                    tensor, device="cpu", pin_memory=pinned, requires_grad=False
-                )
-                copy.copy_(tensor.detach())
+        """To the host's memory; nothing may look at the tensors until they are fetched."""
+        if self._away:
+            return
+        copies: dict[UntypedStorage, Tensor] = {}
+        for storage in storages_of(self.tensors()):
+            copy = self._copies.get(storage)
+            if copy is None or len(copy) != storage.nbytes():
+                pinned = storage.device.type == "cuda"
+                copy = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=pinned)
+                copy.copy_(_bytes_of(storage))
             elif not self.constant:
-                copy.copy_(tensor.detach())
-            self._copies[id(tensor)] = copy
-            self._away.append((tensor, tensor.device))
-            tensor.data = tensor.data.new_empty(0)
+                copy.copy_(_bytes_of(storage))
+            copies[storage] = copy
+            storage.resize_(0)
+        self._copies, self._away = copies, list(copies)
 
+    @torch.no_grad()
     def fetch(self) -> None:
         """Back to where they were, bit for bit."""
-        for tensor, place in self._away:
-            tensor.data = self._copies[id(tensor)].to(place, copy=True)
-        self._away.clear()
+        for storage in self._away:
+            copy = self._copies[storage]
+            storage.resize_(len(copy))
+            _bytes_of(storage).copy_(copy)
+        self._away = []
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
@@ -69,11 +78,25 @@ class Waiting:
             self.send()
 
 
+def storages_of(tensors: Sequence[Tensor]) -> list[UntypedStorage]:
+    """Each storage once; with a card, only those that lie on it.
+
+    A tensor whose storage cannot be emptied (it is a file in memory) gets one of its own.
+    """
+    found: dict[UntypedStorage, None] = {}
+    for tensor in tensors:
+        if torch.cuda.is_available() and not tensor.is_cuda:
+            continue  # DeepSpeed's own offload has it there already
+        if not tensor.untyped_storage().resizable():
+            tensor.data = tensor.data.clone()
+        found[tensor.untyped_storage()] = None
+    return list(found)
+
+
 def weights_of(*models: Any) -> list[Tensor]:  # noqa: ANN401
     """What this rank holds of the models' weights: whole ones, or ZeRO-3's shards."""
     found = [p for m in models if isinstance(m, nn.Module) for p in m.parameters()]
-    held = (getattr(p, "ds_tensor", p) for p in found)
-    return list({id(tensor): tensor for tensor in held}.values())
+    return [getattr(p, "ds_tensor", p) for p in found]
 
 
 def optimizer_states(*engines: Any) -> list[Tensor]:  # noqa: ANN401
@@ -84,6 +107,12 @@ def optimizer_states(*engines: Any) -> list[Tensor]:  # noqa: ANN401
         adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
         for group in adam.param_groups:
             found += [p for p in group["params"] if id(p) not in own]
+        # ZeRO-3 empties the groups between steps, and keeps its weights here.
+        found += getattr(engine.optimizer, "fp32_partitioned_groups_flat", [])
         for state in adam.state.values():
             found += [t for t in state.values() if isinstance(t, Tensor) and t.dim() > 0]
-    return list({id(tensor): tensor for tensor in found}.values())
+    return found
+
+
+def _bytes_of(storage: UntypedStorage) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)

@@ -80,5 +80,5 @@ def deepspeed_config(
         "wall_clock_breakdown": False,
     }
     if config["zero_optimization"].get(KEPT) == "auto":
-        config["zero_optimization"][KEPT] = 2**40 if keep_whole else 100_000
+        config["zero_optimization"][KEPT] = 2**40 if keep_whole else 10_000
     return config

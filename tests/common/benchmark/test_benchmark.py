@@ -9,7 +9,7 @@ import torch
 from common.benchmark import report, roofline, supervised
 from common.benchmark.examples import reward_rows, sft_rows
 from common.benchmark.iteration import build, measure
-from common.benchmark.memory import PeakMemory
+from common.benchmark.measuring import PeakMemory
 from common.benchmark.rollouts import measure as measure_rollouts
 from common.benchmark.shapes import BOS, EOS, QUICKSTART, Lengths, Shape, causal_lm
 from common.benchmark.supervised import BATCHES, summarized
@@ -73,7 +73,7 @@ def written_parts(folder):
         for shape in ("quickstart", "width 256"):
             kinds = {
                 "rollouts": ("real_lengths", "fixed_lengths", "one_sample"),
-                "sharded": ("real_lengths",),
+                "sharded": ("real_lengths", "real_lengths_whole_weights"),
                 "iteration": ("full length",),
                 "supervised": ("sft", "reward"),
                 "roofline": ("",),
@@ -101,6 +101,7 @@ def test_the_page_and_the_ratios_come_from_the_parts(tmp_path, capsys):
         "fixed_lengths": expected["rollouts", "quickstart", "fixed_lengths"],
         "one_sample": expected["rollouts", "quickstart", "one_sample"],
         "zero3_2_ranks": expected["sharded", "quickstart", "real_lengths"],
+        "zero3_2_ranks_whole": expected["sharded", "quickstart", "real_lengths_whole_weights"],
     }
     wide = found["rollout_vs_generate_width_256"]["fixed_lengths"]
     assert wide == expected["rollouts", "width 256", "fixed_lengths"]

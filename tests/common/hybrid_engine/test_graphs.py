@@ -1,5 +1,7 @@
 """Recorded decode steps, on a recorder that does on a CPU what a CUDA graph does."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -8,18 +10,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from common.config.arguments import SamplingArguments
-from common.hybrid_engine import decoding
+from common.hybrid_engine import decoding, engine
 from common.hybrid_engine.generation import CHECK_EVERY, sample_responses
 from common.hybrid_engine.graphs import StepGraphs, cuda_recorder
 from tests.common.hybrid_engine.test_generation import KINDS, MANY, often_ending
+
+ASKS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim")
+"""Operations whose result the host must have before it can go on."""
 
 
 class Tape(TorchDispatchMode):
     """Records every tensor operation with the very tensors it worked on.
 
     Playing runs the operations again on the same memory: whatever the host would have worked out
-    anew, another tensor or another number, stays what it was when it was recorded. Recording a
-    CUDA graph has no effects, so those of ours are undone.
+    anew, another tensor or another number, stays what it was when it was recorded. Operations that
+    wait for the device are refused, choosing rows by a mask among them; `tolist` is not seen.
     """
 
     def __init__(self) -> None:
@@ -27,8 +32,11 @@ class Tape(TorchDispatchMode):
         self.operations: list[tuple[Any, Any, Any, list[torch.Tensor]]] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
-        if func is torch.ops.aten._local_scalar_dense.default:
-            raise RuntimeError("the host asks the device while a graph is recorded")
+        name = func.overloadpacket.__name__
+        tensors = [t for t in tree_leaves((args[1:], kwargs)) if isinstance(t, torch.Tensor)]
+        by_mask = name.startswith("index") and any(t.dtype == torch.bool for t in tensors[:1])
+        if name in ASKS or name == "lift_fresh" or by_mask:
+            raise RuntimeError(f"{name}: the host and the device meet while a graph is recorded")
         results = func(*args, **(kwargs or {}))
         found = [t for t in tree_leaves(results) if isinstance(t, torch.Tensor)]
         inputs = {storage(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
@@ -50,7 +58,7 @@ def storage(tensor: torch.Tensor) -> int:
 
 
 class Recorder:
-    """What `cuda_recorder` gives, for a loop whose state lies in `watched`."""
+    """What `cuda_recorder` gives: recording has no effects on the loop's tensors, playing has."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.recorded = self.played = 0
@@ -124,36 +132,86 @@ def test_greedy_steps_are_recorded_too(monkeypatch):
     )
 
 
-def test_a_model_that_asks_the_device_is_launched_as_usual(monkeypatch):
-    model = often_ending("llama")
-    settings = {"eos_id": 2, "pad_id": 0, "max_new_tokens": 20, "seed": 4}
-    settings["sampling"] = SamplingArguments()
-    expected = sample_responses(model, MANY, **settings).response_ids()
-    forward = model.forward
-
-    def curious(*args, **kwargs):
-        outputs = forward(*args, **kwargs)
-        assert outputs.logits.sum().item() != 0.5
-        return outputs
-
-    model.forward = curious
-    with pytest.warns(UserWarning, match="cannot be recorded: the host asks"):
-        found = sample_responses(model, MANY, record=Recorder(monkeypatch), **settings)
-    assert found.response_ids() == expected
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda logits: logits.sum().item(),
+        lambda logits: bool((logits > 0).any()),
+        lambda logits: logits[logits > 0],
+        lambda logits: torch.tensor([1.0]),
+    ],
+)
+def test_the_recorder_of_these_tests_refuses_what_a_card_refuses(question):
+    logits = torch.randn(3, 4)
+    with pytest.raises(RuntimeError, match="the host and the device meet"), Tape():
+        question(logits)
 
 
 def test_a_size_is_recorded_at_its_second_step_and_played_from_then_on():
     done = []
-    graphs = StepGraphs(
-        lambda rows, width: done.append(("launched", rows, width)),
-        lambda step: lambda: done.append("played"),
-    )
+    graphs = StepGraphs(lambda step: lambda: done.append("played"))
     for size in ((8, 64), (8, 64), (8, 64), (16, 64), (8, 64), (16, 64)):
-        graphs.run(*size)
+        graphs.run(*size, lambda size=size: done.append(("launched", *size)))
     assert done == [
         *(("launched", 8, 64), "played", "played"),
         *(("launched", 16, 64), "played", "played"),
     ]
+
+
+@pytest.mark.parametrize("records", [False, True])
+def test_nothing_of_a_rollout_lives_on(records, monkeypatch):
+    """Neither cache nor recordings, though they know each other, until garbage is collected."""
+    made = []
+    original = decoding.DecodingLoop.__init__
+
+    def noted(loop, *args, **kwargs):
+        original(loop, *args, **kwargs)
+        made.append(loop)
+
+    monkeypatch.setattr(decoding.DecodingLoop, "__init__", noted)
+    model = often_ending("llama")
+    settings = {"eos_id": 2, "pad_id": 0, "max_new_tokens": 9, "seed": 4}
+    kept = []
+
+    def record(step):
+        kept.append(weakref.ref(made[0].cache.layers[0].keys))
+        kept.append(weakref.ref(step))
+        return step
+
+    gc.disable()
+    try:
+        sample_responses(
+            model,
+            MANY,
+            sampling=SamplingArguments(),
+            record=record if records else None,
+            **settings,
+        )
+        loop = weakref.ref(made.pop())
+        assert loop() is None
+        assert all(reference() is None for reference in kept)
+        assert bool(kept) == records
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"), [({}, 0), ({"cuda_graphs": True}, 1), ({"gather": "layers"}, 0)]
+)
+def test_steps_are_recorded_when_asked_for(settings, asked, monkeypatch):
+    """Not where every forward is a collective."""
+    calls = []
+    monkeypatch.setattr(engine, "cuda_recorder", lambda: calls.append(1))
+    rollouts = engine.HybridRollout(
+        often_ending("llama"),
+        SamplingArguments(),
+        engine.RolloutArguments(**settings),
+        eos_id=2,
+        pad_id=0,
+        max_new_tokens=5,
+    )
+    rollouts.respond([[1, 20]], 0)
+    assert len(calls) == asked
 
 
 def test_sizes_are_few():

@@ -103,12 +103,23 @@ def small_trainer(
     zero: str = "0",
     seed: int = 0,
     kind: type[PPOTrainer] = PPOTrainer,
+    reference: Any = None,
+    checkpointing: bool = False,
 ) -> PPOTrainer:
-    """A trainer with real DeepSpeed engines; must run inside `process_group()`."""
+    """A trainer with real DeepSpeed engines; must run inside `process_group()`.
+
+    Args:
+        reference: instead of a plain copy of the actor.
+        checkpointing: actor and critic work activations out again in the backward pass.
+    """
     common = {"zero": zero, "dtype": torch.float32, "adam_eps": 1e-5}
     trained = settings.steps - settings.critic_warmup_steps
+    policy, values = small_actor(vocabulary), small_critic(vocabulary)
+    if checkpointing:
+        policy.gradient_checkpointing_enable({"use_reentrant": False})
+        values.stock.gradient_checkpointing_enable({"use_reentrant": False})
     actor = build_engine(
-        PolicyModel(small_actor(vocabulary)),
+        PolicyModel(policy),
         optimizer=settings.optimizer(settings.actor_learning_rate),
         total_steps=max(trained, 1) * settings.updates_per_rollout,
         **common,
@@ -116,13 +127,13 @@ def small_trainer(
     return kind(
         actor=actor,
         critic=build_engine(
-            small_critic(vocabulary),
+            values,
             optimizer=settings.optimizer(settings.critic_learning_rate),
             total_steps=settings.updates,
             new_modules=("score",),
             **common,
         ),
-        reference=PolicyModel(small_actor(vocabulary)),
+        reference=reference or PolicyModel(small_actor(vocabulary)),
         reward=reward,
         template=TEMPLATE,
         settings=settings,

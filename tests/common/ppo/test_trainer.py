@@ -10,11 +10,10 @@ from common.errors import UserError
 from common.ppo.arguments import PPOArguments
 from common.ppo.experience import Experience
 from common.ppo.trainer import PPOTrainer, token_counts
-from common.training.distributed import rank, world_size
-from common.training.engine import gathered_parameters, process_group
-from common.training.offload import optimizer_states, weights_of
+from common.training.distributed import rank
+from common.training.engine import process_group
 from tests.common.ppo.small import Reward, encoded, small_trainer
-from tests.ranks import run_ranks, shard_everything
+from tests.ranks import run_ranks
 
 VOCABULARY, LONGEST = 7, 12
 PROMPTS = [encoded(str(i), [1, *[3 + i % 4] * (1 + i % 3)]) for i in range(8)]
@@ -32,15 +31,12 @@ SETTINGS = PPOArguments(
 )
 
 
-def trainer_of(
-    score=lambda prompt, response: float(len(response)), zero: str = "0", **changes
-) -> PPOTrainer:
+def trainer_of(score=lambda prompt, response: float(len(response)), **changes) -> PPOTrainer:
     return small_trainer(
         replace(SETTINGS, **changes),
         Reward(score),
         vocabulary=VOCABULARY,
         max_response_tokens=LONGEST,
-        zero=zero,
     )
 
 
@@ -132,72 +128,9 @@ def start_checks() -> dict[str, str]:
     return found
 
 
-def reused(zero: str = "0") -> dict[str, object]:
-    """Weights after two steps, and forwards of each model, with scoring's forwards reused or not.
-
-    A rollout is one mini-batch of one micro-batch, so that both ways see the same batches.
-    """
-    found: dict[str, object] = {}
-    mine = PROMPTS[rank() :: world_size()]
-    for reuse in (True, False):
-        trainer = trainer_of(
-            zero=zero, reuse_scoring=reuse, mini_batch_size=8, micro_batch_size=8, ppo_epochs=2
-        )
-        calls = {"actor": 0, "critic": 0}
-
-        def counted(name: str, trainer: PPOTrainer = trainer, calls: dict = calls) -> None:
-            def count(*_: object) -> None:
-                calls[name] += 1
-
-            getattr(trainer, name).module.register_forward_pre_hook(count)
-
-        for name in calls:
-            counted(name)
-        forwards = []
-        for step in (1, 2, 3):
-            trainer.iterate(step, mine)
-            forwards.append(dict(calls))
-        with gathered_parameters(trainer.actor.module), gathered_parameters(trainer.critic.module):
-            values = weights(trainer.actor) + weights(trainer.critic)
-        found[str(reuse)] = (forwards, values)
-    return found
-
-
-def offloaded(zero: str = "0") -> dict[str, object]:
-    """Weights after three steps with and without offload, and what was away in each phase."""
-    found: dict[str, object] = {}
-    mine = PROMPTS[rank() :: world_size()]
-    for offload in (True, False):
-        trainer = trainer_of(zero=zero, offload_idle=offload)
-        seen: list[tuple[str, int, int]] = []
-
-        def noted(
-            phase: str, trainer: PPOTrainer = trainer, seen: list[tuple[str, int, int]] = seen
-        ) -> None:
-            original = getattr(trainer, phase)
-
-            def note(*args: object, **kwargs: object) -> object:
-                moments = optimizer_states(trainer.actor, trainer.critic)
-                frozen = weights_of(trainer.reference)
-                seen.append((phase, *(sum(t.numel() for t in x) for x in (moments, frozen))))
-                return original(*args, **kwargs)
-
-            setattr(trainer, phase, note)
-
-        for phase in ("generate", "update"):
-            noted(phase)
-        for step in (1, 2, 3):
-            trainer.iterate(step, mine)
-        with gathered_parameters(trainer.actor.module), gathered_parameters(trainer.critic.module):
-            found[str(offload)] = (seen, weights(trainer.actor) + weights(trainer.critic))
-    return found
-
-
 SCENARIOS = {
     f.__name__: f
     for f in (
-        reused,
-        offloaded,
         critic_warmup,
         update_counts,
         not_finite,
@@ -309,33 +242,6 @@ def test_a_fresh_run_checks_its_start(found):
     assert found["start_checks"]["2"] == "went on"
 
 
-def same_weights(found: dict[str, object]) -> bool:
-    with_reuse, without = found["True"][1], found["False"][1]
-    return all(torch.equal(a, b) for a, b in zip(with_reuse, without, strict=True))
-
-
-def test_scoring_is_the_first_updates_forward(found):
-    """The same weights to the last bit, with one forward less a step for each trained model."""
-    assert same_weights(found["reused"])
-    reuse, anew = (found["reused"][name][0] for name in ("True", "False"))
-    assert [a["critic"] - r["critic"] for a, r in zip(anew, reuse, strict=True)] == [1, 2, 3]
-    assert [a["actor"] - r["actor"] for a, r in zip(anew, reuse, strict=True)] == [0, 1, 2]
-
-
-def check_offload(found: dict[str, object]) -> None:
-    assert same_weights(found)
-    away, here = found["True"][0], found["False"][0]
-    assert [phase for phase, *_ in away] == ["generate", "update"] * 3
-    for phase, moments, frozen in away[2:]:  # the first step makes the moments
-        assert frozen == 0
-        assert (moments == 0) == (phase == "generate")
-    assert all(moments > 0 and frozen > 0 for _, moments, frozen in here[2:])
-
-
-def test_what_is_idle_can_wait_in_the_hosts_memory(found):
-    check_offload(found["offloaded"])
-
-
 # Without engines
 
 
@@ -368,7 +274,6 @@ def counts_on_this_rank() -> list[list[float]]:
 
 def two_ranks() -> dict[str, object]:
     """A step on two ranks, one rank's NaN, and the counts, in one start of two processes."""
-    shard_everything()
     with process_group():
         mine = PROMPTS[rank() :: 2]
         trainer = trainer_of()
@@ -381,8 +286,6 @@ def two_ranks() -> dict[str, object]:
             "values": values,
             "message": str(caught.value),
             "counts": counts_on_this_rank(),
-            "reused": {zero: reused(zero) for zero in ("2", "3")},
-            "offloaded": {zero: offloaded(zero) for zero in ("2", "3")},
         }
 
 
@@ -395,18 +298,6 @@ def test_token_counts_are_over_both_ranks(both):
     # Rank 0 takes rows (2, 0), (3, 1) and (0, 1), (2, 3); rank 1 (3, 1), (2, 0) and (2, 3), (0, 1).
     expected = [[4 + 3 + 5 + 5, 2 + 1 + 1 + 1], [3 + 1 + 1 + 5, 4 + 2 + 1 + 5]]
     assert [answer["counts"] for answer in both] == [expected, expected]
-
-
-@pytest.mark.parametrize("zero", ["2", "3"])
-def test_scoring_is_the_first_updates_forward_on_two_ranks(both, zero):
-    for answer in both:
-        assert same_weights(answer["reused"][zero])
-
-
-@pytest.mark.parametrize("zero", ["2", "3"])
-def test_what_is_idle_can_wait_on_two_ranks(both, zero):
-    for answer in both:
-        check_offload(answer["offloaded"][zero])
 
 
 def test_two_ranks_stop_together_and_log_the_same(both):

@@ -1,0 +1,216 @@
+"""What a PPO iteration saves, and that this changes nothing: reused forwards, states sent away."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from common.models.policy import PolicyModel
+from common.ppo.arguments import PPOArguments
+from common.ppo.trainer import PPOTrainer
+from common.training.distributed import rank, world_size
+from common.training.engine import build_frozen, gathered_parameters, process_group
+from tests.common.ppo.small import Reward, encoded, small_actor, small_trainer
+from tests.ranks import run_ranks, shard_everything
+
+VOCABULARY, LONGEST = 7, 12
+PROMPTS = [encoded(str(i), [1, *[3 + i % 4] * (1 + i % 3)]) for i in range(8)]
+SETTINGS = PPOArguments(
+    steps=4,
+    rollout_batch_size=8,
+    mini_batch_size=8,
+    micro_batch_size=8,
+    ppo_epochs=2,
+    kl_coefficient=0.1,
+    actor_learning_rate=1e-2,
+    critic_learning_rate=1e-2,
+    lr_schedule="constant",
+    critic_warmup_steps=1,
+)
+SEVERAL = {"mini_batch_size": 4, "micro_batch_size": 2}
+"""Two mini-batches of two micro-batches on one rank, of one on two."""
+
+
+def trainer_of(zero: str = "0", *, checkpointing: bool = False, **changes: Any) -> PPOTrainer:
+    reference = None
+    if zero == "3":
+        reference = build_frozen(
+            PolicyModel(small_actor(VOCABULARY)), zero="3", dtype=torch.float32
+        )
+    return small_trainer(
+        replace(SETTINGS, **changes),
+        Reward(lambda prompt, response: float(len(response))),
+        vocabulary=VOCABULARY,
+        max_response_tokens=LONGEST,
+        zero=zero,
+        reference=reference,
+        checkpointing=checkpointing,
+    )
+
+
+def weights(trainer: PPOTrainer) -> list[torch.Tensor]:
+    models = (trainer.actor.module, trainer.critic.module)
+    with gathered_parameters(models[0]), gathered_parameters(models[1]):
+        return [p.detach().clone() for m in models for p in m.parameters()]
+
+
+def after_three_steps(trainer: PPOTrainer) -> tuple[list[torch.Tensor], list[tuple[int, int]]]:
+    """The weights, and how often actor and critic had run after each step."""
+    calls = {"actor": 0, "critic": 0}
+
+    def counted(name: str) -> None:
+        def count(*_: object) -> None:
+            calls[name] += 1
+
+        getattr(trainer, name).module.register_forward_pre_hook(count)
+
+    for name in calls:
+        counted(name)
+    forwards = []
+    for step in (1, 2, 3):
+        trainer.iterate(step, PROMPTS[rank() :: world_size()])
+        forwards.append((calls["actor"], calls["critic"]))
+    return weights(trainer), forwards
+
+
+def reused(zero: str = "0", **changes: Any) -> dict[bool, Any]:
+    """Three steps with scoring's forwards reused, and with none reused."""
+    return {
+        reuse: after_three_steps(trainer_of(zero, reuse_scoring=reuse, **changes))
+        for reuse in (True, False)
+    }
+
+
+def states(engine: Any) -> list[torch.Tensor]:
+    """Moments and own fp32 weights, where DeepSpeed keeps them under each stage."""
+    optimizer = engine.optimizer
+    adam = optimizer.optimizer if hasattr(optimizer, "optimizer") else optimizer
+    found = [t for state in adam.state.values() for t in state.values() if t.dim() > 0]
+    for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):
+        found += getattr(optimizer, name, [])
+    for parameter in engine.module.parameters():  # other views of the same, under ZeRO-2
+        mapping = getattr(parameter, "_hp_mapping", None)
+        if mapping is not None:
+            found.append(mapping.hp_fragment)
+            found += (mapping.optim_fragment or {}).values()
+    return found
+
+
+def held(tensors: list[torch.Tensor]) -> int:
+    """Bytes of memory that the tensors' storages have."""
+    storages = {t.untyped_storage() for t in tensors}
+    return sum(s.nbytes() for s in storages)
+
+
+def offloaded(zero: str = "0") -> dict[bool, Any]:
+    """Three steps with and without offload; what was held when a phase began."""
+    found = {}
+    for offload in (True, False):
+        trainer = trainer_of(zero, offload_idle=offload, **SEVERAL)
+        seen: list[tuple[str, int, int]] = []
+
+        def noted(phase: str, trainer: PPOTrainer = trainer, seen: list = seen) -> None:
+            original = getattr(trainer, phase)
+
+            def note(*args: object, **kwargs: object) -> object:
+                optimizers = states(trainer.actor) + states(trainer.critic)
+                shards = [getattr(p, "ds_tensor", p) for p in trainer.reference.parameters()]
+                seen.append((phase, held(optimizers), held(shards)))
+                return original(*args, **kwargs)
+
+            setattr(trainer, phase, note)
+
+        noted("generate")
+        noted("update")
+        found[offload] = (*after_three_steps(trainer), seen)
+    return found
+
+
+def on_one_rank() -> dict[str, Any]:
+    with process_group():
+        return {
+            "reused": reused(),
+            "several": reused(**SEVERAL),
+            "checkpointing": reused(checkpointing=True),
+            "offloaded": {"0": offloaded()},
+        }
+
+
+def on_two_ranks() -> dict[str, Any]:
+    with process_group():
+        whole = reused("3")  # small weights stay whole
+        shard_everything()
+        return {
+            "whole": whole,
+            **{f"reused, {zero}": reused(zero) for zero in ("2", "3")},
+            "several, 3": reused("3", **SEVERAL),
+            "offloaded": {zero: offloaded(zero) for zero in ("2", "3")},
+        }
+
+
+@pytest.fixture(scope="module")
+def one():
+    return run_ranks(on_one_rank, 1, start_group=False)[0]
+
+
+@pytest.fixture(scope="module")
+def two():
+    return run_ranks(on_two_ranks, 2, start_group=False)
+
+
+def assert_equal_weights(found: dict[bool, Any], **tolerance: float) -> None:
+    for a, b in zip(found[True][0], found[False][0], strict=True):
+        torch.testing.assert_close(a, b, **(tolerance or {"rtol": 0.0, "atol": 0.0}))
+
+
+def saved_forwards(found: dict[bool, Any]) -> list[tuple[int, int]]:
+    both = zip(found[True][1], found[False][1], strict=True)
+    return [(anew[0] - reuse[0], anew[1] - reuse[1]) for reuse, anew in both]
+
+
+def test_the_first_update_goes_back_through_scorings_forward(one):
+    """Where a rollout is one micro-batch, both ways see the same batches: equal to the last bit."""
+    assert_equal_weights(one["reused"])
+    assert saved_forwards(one["reused"]) == [(0, 1), (1, 2), (2, 3)]  # the actor waits a step
+
+
+def test_of_several_micro_batches_the_first_is_reused(one):
+    """Scoring's batches are then others than without, and differ by rounding."""
+    assert_equal_weights(one["several"], rtol=1e-3, atol=1e-5)
+    # Eight rows in one batch without; with, two rows and six: one forward more, one less.
+    assert saved_forwards(one["several"]) == [(-1, 0), (-1, 0), (-1, 0)]
+
+
+def test_reuse_works_with_gradient_checkpointing(one):
+    assert_equal_weights(one["checkpointing"])
+
+
+@pytest.mark.parametrize("name", ["whole", "reused, 2", "reused, 3", "several, 3"])
+def test_reuse_on_two_ranks(two, name):
+    for answer in two:
+        tolerance = {"rtol": 1e-3, "atol": 1e-5} if "several" in name else {}
+        assert_equal_weights(answer[name], **tolerance)
+
+
+def check_offload(found: dict[bool, Any]) -> None:
+    assert_equal_weights(found)
+    away, here = found[True][2], found[False][2]
+    assert [phase for phase, *_ in away] == ["generate", "update"] * 3
+    for (phase, moments, frozen), (_, all_moments, all_frozen) in zip(away, here, strict=True):
+        assert frozen == 0 < all_frozen
+        if phase == "update":  # nothing more than without offload, either
+            assert moments == all_moments
+    # Before the first update there are no moments, but perhaps fp32 weights.
+    assert [moments for phase, moments, _ in away if phase == "generate"] == [0, 0, 0]
+    assert all(moments > 0 for _, moments, _ in here[2:])
+
+
+def test_what_is_idle_can_wait_in_the_hosts_memory(one):
+    check_offload(one["offloaded"]["0"])
+
+
+@pytest.mark.parametrize("zero", ["2", "3"])
+def test_what_is_idle_can_wait_on_two_ranks(two, zero):
+    for answer in two:
+        check_offload(answer["offloaded"][zero])
