@@ -16,8 +16,9 @@ from common.models.attention import layer_kinds, takes_masks_over_pairs
 from common.models.logprobs import position_ids
 from common.training.distributed import device
 
-PACK_BELOW = 0.9
-"""Share of real tokens in a batch below which its rows are packed: the mask has its price, too."""
+PACK_BELOW, PACK_WIDTH = 0.9, 4096
+"""Share of real tokens in a batch below which its rows are packed, and how long they may be: the
+mask has its price, which grows with the square of the width."""
 
 
 class Arranged(NamedTuple):
@@ -91,7 +92,8 @@ def arrange(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Arranged:
     mask = attention_mask.bool()
     counts = mask.sum(dim=1).clamp(min=1).tolist()
     width = max(counts)
-    packs = sum(counts) < PACK_BELOW * width * len(counts) and can_pack(model)
+    packs = width <= PACK_WIDTH and sum(counts) < PACK_BELOW * width * len(counts)
+    packs = packs and can_pack(model)
     rows = first_fit(counts, width) if packs else [[i] for i in range(len(counts))]
     starts = [0] * len(counts)
     for number, row in enumerate(rows):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import Gemma2Config, MistralConfig
 
+from common.training import packing
 from common.training.packing import arrange, can_pack, first_fit, pack
 from tests.models import tiny_causal_lm
 
@@ -111,6 +112,13 @@ def test_padding_is_taken_out_by_packing():
     assert found.places[1][MASK[1]].tolist() == [12, 13]
     seen = found.inputs["attention_mask"][1, 0].int().tolist()
     assert seen[4] == [1, 1, 1, 1, 1, 0, 0] and seen[6] == [0, 0, 0, 0, 0, 1, 1]
+
+
+def test_rows_too_long_for_a_mask_only_move_to_the_left(monkeypatch):
+    monkeypatch.setattr(packing, "PACK_WIDTH", 6)
+    found = arrange(tiny_causal_lm("llama"), IDS, MASK)
+    assert found.inputs["attention_mask"] is None
+    assert found.inputs["input_ids"].shape == (4, 7)
 
 
 def test_rows_of_like_length_only_move_to_the_left():
