@@ -13,7 +13,14 @@ main() {
   while (($#)); do
     case "$1" in
       --quick) quick=1 ;;
-      --run) run="${2:?--run wants a folder}"; shift ;;
+      --run)
+        if (($# < 2)); then
+          echo "benchmark: --run needs a folder" >&2
+          return 2
+        fi
+        run="$2"
+        shift
+        ;;
       *) echo "benchmark: unknown option $1; there are --quick and --run DIR" >&2; return 2 ;;
     esac
     shift

@@ -3,6 +3,7 @@
 `native` is this project's decoding loop; `generate` is transformers' own, the reference.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -36,7 +37,7 @@ DEEPSPEED_LAYERS = (
     "rollout: deepspeed cannot run: the layers that DeepSpeed's hybrid engine injects exist for "
     "CUDA only, keep a cache of their own and return tuples, as the layers of transformers 4 did; "
     "those of transformers 5 return hidden states and fill the cache that they are given. Use "
-    "--rollout native, which is the faster one of the two that run"
+    "--rollout native, or generate, which is slower"
 )
 """Tried with DeepSpeed 0.19.8 and transformers 5.23, as far as a CPU goes: it leaves OPT out,
 refuses BLOOM, and fails on GPT-NeoX for a name that is gone; for Llama and GPT-2 it builds layers
@@ -74,6 +75,11 @@ class RolloutArguments:
     def __post_init__(self) -> None:
         if self.rollout == "deepspeed":
             raise UserError(DEEPSPEED_LAYERS)
+        if self.cuda_graphs and not torch.cuda.is_available():
+            warnings.warn(
+                "cuda_graphs: this machine has no CUDA card; steps are launched as usual",
+                stacklevel=2,
+            )
         check_range(self, 0, "rollout_check_every")
         if self.rollout_check_limit is not None:
             check_range(self, 0, "rollout_check_limit", above=True)

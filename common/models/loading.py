@@ -133,7 +133,10 @@ def check_model_folder(path: str) -> None:
         if not (folder / "config.json").is_file() and not adapter_base(path):
             raise UserError(f"{path}: not a model folder: it has neither config.json nor adapters")
     elif path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.exists():
-        raise UserError(f"{path}: no such model folder")
+        raise UserError(
+            f"{path}: no such model folder; run the stage that makes it, or name another "
+            "(model in stage 1, actor and reward in stage 3)"
+        )
 
 
 def save_model(engine_or_model: Any, tokenizer: Any, folder: Path, card: str) -> None:

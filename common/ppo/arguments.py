@@ -27,7 +27,7 @@ class PPOArguments:
     offload_idle: bool = option(
         False,
         "what is not at work waits in the host's memory: optimizer states while responses are "
-        "generated and scored, reference and reward model at all other times",
+        "generated and scored, reference and reward model at all other times; of use on a GPU",
     )
     ppo_epochs: int = option(2, "passes over each rollout, each in a fresh order")
     gamma: float = option(1.0, "discount per token (the paper: 0.95)")

@@ -195,6 +195,7 @@ def test_nothing_of_a_rollout_lives_on(records, monkeypatch):
         gc.enable()
 
 
+@pytest.mark.filterwarnings("ignore:cuda_graphs")
 @pytest.mark.parametrize(
     ("settings", "asked"), [({}, 0), ({"cuda_graphs": True}, 1), ({"gather": "layers"}, 0)]
 )
@@ -221,6 +222,8 @@ def test_sizes_are_few():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a card")
 def test_without_a_card_there_is_nothing_to_record_with():
     assert cuda_recorder() is None
+    with pytest.warns(UserWarning, match="cuda_graphs: this machine has no CUDA card"):
+        engine.RolloutArguments(cuda_graphs=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
