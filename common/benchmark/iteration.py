@@ -106,7 +106,7 @@ def build(shape: Shape, lengths: Lengths, zero_name: str, steps: int) -> PPOTrai
     )
     tokenizer = SimpleNamespace(eos_token_id=EOS, pad_token_id=PAD, get_vocab=dict)
     template: Any = SimpleNamespace(end_id=EOS, tokenizer=tokenizer)
-    common = {"zero": zero, "dtype": dtype, "total_steps": steps}
+    common = {"zero": zero, "dtype": dtype, "total_steps": steps, "whole": None}
     actor = build_engine(
         PolicyModel(causal_lm(shape, lengths.mean)),
         optimizer=settings.optimizer(settings.actor_learning_rate),

@@ -83,6 +83,7 @@ def build_trainer(
         optimizer=ppo.optimizer(ppo.actor_learning_rate),
         total_steps=max(trained, 1) * ppo.updates_per_rollout,
         adam_eps=1e-5,
+        whole=None,
     )
     return PPOTrainer(
         actor=actor_engine,
@@ -94,6 +95,7 @@ def build_trainer(
             total_steps=ppo.updates,
             new_modules=("score", "classifier"),
             adam_eps=1e-5,
+            whole=None,
         ),
         reference=build_frozen(
             PolicyModel(load_causal_lm(sft_path, model_settings)), zero=zero, dtype=dtype

@@ -71,7 +71,7 @@ def build_engine(
     total_steps: int,
     new_modules: Sequence[str] = (),
     adam_eps: float = 1e-8,
-    whole: bool | None = None,
+    whole: bool | None = False,
 ) -> Any:
     """A DeepSpeed engine that trains `model` with AdamW and a warm-up schedule.
 
@@ -79,7 +79,8 @@ def build_engine(
         model: on any device; DeepSpeed moves (and under ZeRO-3 partitions) it.
         total_steps: optimizer steps of the whole training, for the schedule.
         new_modules: names of freshly initialized modules (heads), which get no weight decay.
-        whole: under ZeRO-3, whether weights stay whole between uses; by default, where they fit.
+        whole: under ZeRO-3, whether weights stay whole between uses; None: where they fit. It pays
+            where several forwards lie between two updates, as in PPO; with one, it costs a fifth.
 
     Returns:
         `deepspeed.DeepSpeedEngine`.

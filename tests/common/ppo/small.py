@@ -112,7 +112,7 @@ def small_trainer(
         reference: instead of a plain copy of the actor.
         checkpointing: actor and critic work activations out again in the backward pass.
     """
-    common = {"zero": zero, "dtype": torch.float32, "adam_eps": 1e-5}
+    common = {"zero": zero, "dtype": torch.float32, "adam_eps": 1e-5, "whole": None}
     trained = settings.steps - settings.critic_warmup_steps
     policy, values = small_actor(vocabulary), small_critic(vocabulary)
     if checkpointing:

@@ -35,6 +35,7 @@ def trained(folder, zero):
             learning_rate=1e-2, batch_size=2, micro_batch_size=1, warmup_ratio=0.0
         ),
         total_steps=4,
+        whole=None,
     )
     ids = IDS[rank() : rank() + 1]
     mask = torch.ones_like(ids).bool()
