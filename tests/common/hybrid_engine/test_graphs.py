@@ -197,7 +197,8 @@ def test_nothing_of_a_rollout_lives_on(records, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:cuda_graphs")
 @pytest.mark.parametrize(
-    ("settings", "asked"), [({}, 0), ({"cuda_graphs": True}, 1), ({"gather": "layers"}, 0)]
+    ("settings", "asked"),
+    [({}, 0), ({"cuda_graphs": True}, 1), ({"cuda_graphs": True, "gather": "layers"}, 0)],
 )
 def test_steps_are_recorded_when_asked_for(settings, asked, monkeypatch):
     """Not where every forward is a collective."""

@@ -22,6 +22,9 @@ from common.training.engine import build_engine
 
 PAD, BOS, EOS = 0, 1, 2
 
+VOCABULARY, LONGEST = 7, 12
+"""Of the trainers in these tests; a response's limit in tokens."""
+
 TEMPLATE = SimpleNamespace(end_id=EOS, tokenizer=SimpleNamespace(pad_token_id=PAD))
 """All that the trainer wants of a template."""
 
@@ -92,6 +95,22 @@ def small_critic(vocabulary: int, seed: int = 4, *, zero_head: bool = True) -> S
 def encoded(name: str, ids: Sequence[int]) -> EncodedPrompt:
     """A prompt of these token ids whose text is `name`."""
     return EncodedPrompt(list(ids), Prompt((Message("user", name),), "test:1"))
+
+
+PROMPTS = [encoded(str(i), [1, *[3 + i % 4] * (1 + i % 3)]) for i in range(8)]
+
+SETTINGS = PPOArguments(
+    steps=4,
+    rollout_batch_size=8,
+    mini_batch_size=4,
+    micro_batch_size=2,
+    ppo_epochs=2,
+    kl_coefficient=0.1,
+    actor_learning_rate=1e-2,
+    critic_learning_rate=1e-2,
+    lr_schedule="constant",
+    critic_warmup_steps=1,
+)
 
 
 def small_trainer(

@@ -7,29 +7,22 @@ import pytest
 import torch
 
 from common.models.policy import PolicyModel
-from common.ppo.arguments import PPOArguments
 from common.ppo.trainer import PPOTrainer
 from common.training.distributed import rank, world_size
 from common.training.engine import build_frozen, gathered_parameters, process_group
-from tests.common.ppo.small import Reward, encoded, small_actor, small_trainer
+from tests.common.ppo.small import (
+    LONGEST,
+    PROMPTS,
+    SETTINGS,
+    VOCABULARY,
+    Reward,
+    small_actor,
+    small_trainer,
+)
 from tests.ranks import run_ranks, shard_everything
 
-VOCABULARY, LONGEST = 7, 12
-PROMPTS = [encoded(str(i), [1, *[3 + i % 4] * (1 + i % 3)]) for i in range(8)]
-SETTINGS = PPOArguments(
-    steps=4,
-    rollout_batch_size=8,
-    mini_batch_size=8,
-    micro_batch_size=8,
-    ppo_epochs=2,
-    kl_coefficient=0.1,
-    actor_learning_rate=1e-2,
-    critic_learning_rate=1e-2,
-    lr_schedule="constant",
-    critic_warmup_steps=1,
-)
-SEVERAL = {"mini_batch_size": 4, "micro_batch_size": 2}
-"""Two mini-batches of two micro-batches on one rank, of one on two."""
+AT_ONCE = {"mini_batch_size": 8, "micro_batch_size": 8}
+"""A rollout is one mini-batch of one micro-batch; `SETTINGS` have two, of two on one rank."""
 
 
 def trainer_of(zero: str = "0", *, checkpointing: bool = False, **changes: Any) -> PPOTrainer:
@@ -74,10 +67,15 @@ def after_three_steps(trainer: PPOTrainer) -> tuple[list[torch.Tensor], list[tup
     return weights(trainer), forwards
 
 
-def reused(zero: str = "0", **changes: Any) -> dict[bool, Any]:
+def reused(
+    zero: str = "0", *, several: bool = False, checkpointing: bool = False
+) -> dict[bool, Any]:
     """Three steps with scoring's forwards reused, and with none reused."""
+    changes = {} if several else AT_ONCE
     return {
-        reuse: after_three_steps(trainer_of(zero, reuse_scoring=reuse, **changes))
+        reuse: after_three_steps(
+            trainer_of(zero, checkpointing=checkpointing, reuse_scoring=reuse, **changes)
+        )
         for reuse in (True, False)
     }
 
@@ -107,7 +105,7 @@ def offloaded(zero: str = "0") -> dict[bool, Any]:
     """Three steps with and without offload; what was held when a phase began."""
     found = {}
     for offload in (True, False):
-        trainer = trainer_of(zero, offload_idle=offload, **SEVERAL)
+        trainer = trainer_of(zero, offload_idle=offload)
         seen: list[tuple[str, int, int]] = []
 
         def noted(phase: str, trainer: PPOTrainer = trainer, seen: list = seen) -> None:
@@ -131,7 +129,7 @@ def on_one_rank() -> dict[str, Any]:
     with process_group():
         return {
             "reused": reused(),
-            "several": reused(**SEVERAL),
+            "several": reused(several=True),
             "checkpointing": reused(checkpointing=True),
             "offloaded": {"0": offloaded()},
         }
@@ -144,7 +142,7 @@ def on_two_ranks() -> dict[str, Any]:
         return {
             "whole": whole,
             **{f"reused, {zero}": reused(zero) for zero in ("2", "3")},
-            "several, 3": reused("3", **SEVERAL),
+            "several, 3": reused("3", several=True),
             "offloaded": {zero: offloaded(zero) for zero in ("2", "3")},
         }
 

@@ -12,23 +12,15 @@ from common.ppo.experience import Experience
 from common.ppo.trainer import PPOTrainer, token_counts
 from common.training.distributed import rank
 from common.training.engine import process_group
-from tests.common.ppo.small import Reward, encoded, small_trainer
-from tests.ranks import run_ranks
-
-VOCABULARY, LONGEST = 7, 12
-PROMPTS = [encoded(str(i), [1, *[3 + i % 4] * (1 + i % 3)]) for i in range(8)]
-SETTINGS = PPOArguments(
-    steps=4,
-    rollout_batch_size=8,
-    mini_batch_size=4,
-    micro_batch_size=2,
-    ppo_epochs=2,
-    kl_coefficient=0.1,
-    actor_learning_rate=1e-2,
-    critic_learning_rate=1e-2,
-    lr_schedule="constant",
-    critic_warmup_steps=1,
+from tests.common.ppo.small import (
+    LONGEST,
+    PROMPTS,
+    SETTINGS,
+    VOCABULARY,
+    Reward,
+    small_trainer,
 )
+from tests.ranks import run_ranks
 
 
 def trainer_of(score=lambda prompt, response: float(len(response)), **changes) -> PPOTrainer:
