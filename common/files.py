@@ -1,5 +1,6 @@
 """Files of a run, each replaced as a whole: a reader sees the old one or the new, never half."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -10,15 +11,36 @@ from common.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 beside the file's place, then renames; makes the folder where it is missing."""
+    """Writes UTF-8 beside the file's place, then renames; makes the folder where it is missing.
+
+    What is under the name afterwards is on the disk, too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room (or no quota) left to write.
+
+    torch's writer and safetensors' have errors of their own, and torch's drops the reason.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    signs = (
+        "No space left on device",
+        "Disk quota exceeded",
+        "file write failed",
+        "unexpected pos",
+    )
+    return any(sign in str(error) for sign in signs)
 
 
 def write_json(path: Path, content: Any) -> None:

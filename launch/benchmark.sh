@@ -31,8 +31,8 @@ main() {
   local rollouts=(--repeats 8) iterations=(--repeats 6) supervised=(--repeats 3 --steps 100)
   local rooflines=(--repeats 5)
   if ((quick)); then
-    rollouts=(--repeats 3 --growth false) iterations=(--repeats 3 --growth false)
-    supervised=(--repeats 2 --steps 30 --growth false) rooflines=(--repeats 2)
+    rollouts=(--repeats 2 --growth false) iterations=(--repeats 2 --growth false)
+    supervised=(--repeats 2 --steps 16 --growth false) rooflines=(--repeats 2)
   fi
   launch_stage 1 -m common.benchmark.rollouts --run "$run/rollouts" "${rollouts[@]}"
   local several=1

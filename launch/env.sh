@@ -1,6 +1,10 @@
 # Sourced by every launcher: what this machine is, and how a stage is started on it.
 #
-# Sets ROOT, PYTHON, DEVICE (cpu or cuda), and defines `launch_stage`, `note_start`, `free_port`.
+# Sets ROOT, PYTHON, DEVICE (cpu or cuda), and defines `launch_stage` and `launch_plain`.
+#
+# Both end with the stage's own code: 0 done; 2 an error that says what to do; 75 stopped by SIGTERM,
+# SIGUSR1 or Ctrl-C, and the same command goes on; 70 ended as hung; 137 stopped at once by a second
+# signal; anything else: a crash.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="$ROOT/.venv/bin/python"
@@ -50,17 +54,59 @@ launch_stage() {
     shift
   fi
   shift
-  # A session of its own: a signal to this script is passed on to the launcher and every rank,
-  # which the deepspeed command by itself would leave behind.
-  setsid deepspeed --quiet --num_gpus "$ranks" --master_addr 127.0.0.1 --master_port "$(free_port)" \
-    "${what[@]}" "$@" </dev/null &
-  local group=$! status=0
-  trap 'kill -TERM -- "-$group" 2>/dev/null' TERM
-  trap 'kill -INT -- "-$group" 2>/dev/null' INT
+  supervise gentle deepspeed --quiet --num_gpus "$ranks" --master_addr 127.0.0.1 \
+    --master_port "$(free_port)" "${what[@]}" "$@"
+}
+
+# launch_plain COMMAND…: one stage that needs no ranks.
+launch_plain() {
+  note_start
+  supervise plain "$@"
+}
+
+# A session of its own, for the deepspeed command by itself leaves ranks behind. It must not get
+# signals that ask to stop: it would end the ranks one by one. They look for a file instead.
+supervise() {
+  SUPERVISED_MANNER="$1" SUPERVISED_SIGNALS=0 SUPERVISED_NOTES="$(mktemp -d)"
+  shift
+  local status=0 code=""
+  RLHF_STOP_FILE="$SUPERVISED_NOTES/stop" RLHF_STATUS_FILE="$SUPERVISED_NOTES/status" \
+    setsid "$@" </dev/null &
+  SUPERVISED_GROUP=$!
+  trap pass_on_signal TERM INT USR1
   while true; do
-    wait "$group" && status=0 || status=$?
-    kill -0 "$group" 2>/dev/null || break
+    wait "$SUPERVISED_GROUP" && status=0 || status=$?
+    kill -0 "$SUPERVISED_GROUP" 2>/dev/null || break
   done
-  trap - TERM INT
-  return "$status"
+  end_session "$SUPERVISED_GROUP"
+  trap - TERM INT USR1
+  code="$(cat "$SUPERVISED_NOTES/status" 2>/dev/null || true)"
+  rm -rf "$SUPERVISED_NOTES"
+  if ((SUPERVISED_SIGNALS > 1)); then return 137; fi
+  if [[ "$SUPERVISED_MANNER" == gentle && "$status" == 0 && -z "$code" ]]; then
+    echo "launch: the launcher ended before its ranks (was it killed?); the same command goes on" >&2
+    return 1
+  fi
+  return "${code:-$status}"
+}
+
+pass_on_signal() {
+  SUPERVISED_SIGNALS=$((SUPERVISED_SIGNALS + 1))
+  if ((SUPERVISED_SIGNALS > 1)); then
+    kill -KILL -- "-$SUPERVISED_GROUP" 2>/dev/null || true
+  elif [[ "$SUPERVISED_MANNER" == gentle ]]; then
+    echo "launch: stopping after this step and saving; once more: stop at once" >&2
+    touch "$SUPERVISED_NOTES/stop"
+  else
+    kill -TERM -- "-$SUPERVISED_GROUP" 2>/dev/null || true
+  fi
+}
+
+# What is left of a session when its first process is gone: asked to end, then made to.
+end_session() {
+  local signal
+  for signal in TERM TERM TERM TERM KILL; do
+    kill -"$signal" -- "-$1" 2>/dev/null || return 0
+    sleep 0.5
+  done
 }

@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # The whole pipeline from one YAML file: every stage that has a section in it, in order.
 #
-#   bash launch/pipeline.sh CONFIG [--run DIR] [--processes N] [--seed N] [--fresh]
+#   bash launch/pipeline.sh CONFIG [--run DIR] [--processes N] [--seed N] [--fresh] [--restart STAGE]
 #
-# A stage that finished is not run again; --fresh starts over. {run} and {data} in CONFIG stand for
-# the run directory and for the folder of data files (RLHF_DATA, by default ../shared/data).
+# The same command goes on where it was stopped or killed: a finished stage is left out, an
+# unfinished one goes on from its last checkpoint, and one whose settings or inputs changed since it
+# finished is done again. --fresh starts all over, --restart one stage. It ends with code 75 when a
+# signal stopped it (see env.sh). {run} and {data} in CONFIG stand for the run directory and for the
+# folder of data files (RLHF_DATA, by default ../shared/data).
 set -euo pipefail
 
 # In a function, which is read whole: an edit of this file does not reach a run under way.
 main() {
-  local here plan run processes seed config options stage
+  local here plan run processes seed config options stage settled
   here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
   bash "$here/setup.sh"
   source "$here/env.sh"
@@ -19,19 +22,24 @@ main() {
   read -r run processes seed config <<<"$(head -n 1 <<<"$plan")"
   options=(--config "$config" --run "$run" --seed "$seed")
 
-  for stage in $(tail -n +2 <<<"$plan"); do
-    note_start
+  options+=(--on_change rerun)
+  while read -r stage settled; do
+    # Looked at when its turn comes: the stages before it may have made its inputs anew.
+    if ((settled)) && "$PYTHON" -m common.training.resume.identity "$run" "$stage"; then
+      echo "$stage: finished already, from the same settings and inputs"
+      continue
+    fi
     case "$stage" in
-      data) "$PYTHON" -m common.data.ad_moderation.prepare "${options[@]}" ;;
+      data) launch_plain "$PYTHON" -m common.data.ad_moderation.prepare "${options[@]}" ;;
       sft) launch_stage "$processes" "$ROOT/step1_sft/main.py" "${options[@]}" ;;
       sample) launch_stage "$processes" "$ROOT/step2_reward/sample.py" "${options[@]}" ;;
-      rank) "$PYTHON" "$ROOT/step2_reward/rank.py" "${options[@]}" ;;
-      pairs) "$PYTHON" "$ROOT/step2_reward/pairs.py" "${options[@]}" ;;
+      rank) launch_plain "$PYTHON" "$ROOT/step2_reward/rank.py" "${options[@]}" ;;
+      pairs) launch_plain "$PYTHON" "$ROOT/step2_reward/pairs.py" "${options[@]}" ;;
       reward) launch_stage "$processes" "$ROOT/step2_reward/main.py" "${options[@]}" ;;
       rlhf) launch_stage "$processes" "$ROOT/step3_rlhf/main.py" "${options[@]}" ;;
       evaluation) launch_stage "$processes" -m common.evaluation.main "${options[@]}" ;;
     esac
-  done
+  done < <(tail -n +2 <<<"$plan")
   "$PYTHON" -m common.evaluation.report "$run"
 }
 

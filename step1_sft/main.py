@@ -22,27 +22,31 @@ from common.data.encoding import describe, encode_conversations
 from common.data.layouts import read_conversations
 from common.data.pii import scrub_conversations
 from common.data.records import Conversation
-from common.data.sources import parse_sources
+from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.errors import UserError
 from common.models.cards import model_card
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, stop_at
 from common.models.policy import PolicyModel
 from common.models.tiny import TinyArguments, write_tiny_model
-from common.training.distributed import barrier, is_main, world_size
+from common.training.distributed import barrier, is_main
 from common.training.engine import build_engine
 from common.training.packing import can_pack
+from common.training.resume.checkpoints import CheckpointArguments
 from common.training.sft import SFTObjective, perplexity
 from common.training.stage import Stage, run_stage
 from common.training.supervised import evaluate_supervised, total_steps, train_supervised
-from common.zero.config import resolve_dtype, resolve_zero
+from common.zero.config import resolve_dtype
+
+TINY = "tiny"
+"""Stands for a small model of random weights, made here."""
 
 
 @dataclass
 class SFTArguments:
     """What only stage 1 has."""
 
-    model: str = option("tiny", "base model: hub name, folder, or `tiny` (random weights)")
+    model: str = option(TINY, "base model: hub name, folder, or `tiny` (random weights)")
     data: list[str] = option(
         [], "training data: files or hub names, or mappings with path, weight, columns, …"
     )
@@ -65,6 +69,7 @@ ARGUMENTS = (
     LoraArguments,
     ZeroArguments,
     OptimizerArguments,
+    CheckpointArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -79,8 +84,10 @@ def main(
     lora: LoraArguments,
     zero_settings: ZeroArguments,
     optimizer: OptimizerArguments,
+    saving: CheckpointArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
+    stage.begin([*paths_of(sft.data, sft.eval_data), *([sft.model] * (sft.model != TINY))])
     train, held_out, replaced = prepare_data(sft, run.seed)
     base = base_model(stage, sft.model, tiny, train, text, run.seed)
     tokenizer = load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
@@ -93,10 +100,6 @@ def main(
         + "".join(f", {c}" for c in (describe(counts), describe(replaced)) if c)
     )
 
-    dtype, zero = (
-        resolve_dtype(model_settings.dtype),
-        resolve_zero(zero_settings.zero, world_size()),
-    )
     model = load_causal_lm(base, model_settings, lora)
     stop_at(model, template.end_id)
     check_packing(model, sft.pack_tokens)
@@ -106,8 +109,8 @@ def main(
     )
     engine = build_engine(
         PolicyModel(model),
-        zero=zero,
-        dtype=dtype,
+        zero=stage.resolve_zero(zero_settings.zero),
+        dtype=resolve_dtype(model_settings.dtype),
         optimizer=optimizer,
         total_steps=total_steps(len(train_set), optimizer),
     )
@@ -117,13 +120,19 @@ def main(
         mean = sums["loss"] / max(tokens, 1.0)
         return {"eval/loss": mean, "eval/perplexity": perplexity(sums["loss"], tokens)}
 
-    with stage.open_metrics() as metrics:
+    with (
+        stage.open_metrics() as metrics,
+        stage.checkpoints(
+            saving, engines={"model": engine}, shared={"metrics": metrics}
+        ) as checkpoints,
+    ):
         final = train_supervised(
             engine,
             objective,
             optimizer,
             seed=run.seed,
             metrics=metrics,
+            checkpoints=checkpoints,
             evaluate=evaluate,
             title="stage 1, SFT",
             show_progress=run.progress,
@@ -138,6 +147,7 @@ def main(
             "left_out": dict(counts),
         },
         f"held-out perplexity {final['eval/perplexity']:.2f}, saved in {folder}",
+        checkpoints.earlier_seconds,
     )
 
 
@@ -179,7 +189,7 @@ def base_model(
     seed: int,
 ) -> str:
     """Path of the base model; `tiny` is made first, its tokenizer from the training text."""
-    if name != "tiny":
+    if name != TINY:
         return name
     folder = stage.models / "base"
     if is_main():

@@ -22,7 +22,7 @@ from common.data.encoding import describe
 from common.data.layouts import read_rankings
 from common.data.pairs import all_pairs, read_pairs
 from common.data.records import Pair
-from common.data.sources import parse_sources
+from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.models.cards import model_card
 from common.models.loading import load_tokenizer, save_model, separate_pad
@@ -30,12 +30,12 @@ from common.models.scalar import load_scalar_model
 from common.reward import diagnostics
 from common.reward.probe import ProbeRow, probe_scores, read_probe
 from common.reward.training import PairObjective, RewardArguments, encode_pairs
-from common.training.distributed import world_size
 from common.training.engine import build_engine
 from common.training.packing import can_pack
+from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
 from common.training.supervised import evaluate_supervised, total_steps, train_supervised
-from common.zero.config import resolve_dtype, resolve_zero
+from common.zero.config import resolve_dtype
 
 
 @dataclass
@@ -57,6 +57,7 @@ ARGUMENTS = (
     LoraArguments,
     ZeroArguments,
     OptimizerArguments,
+    CheckpointArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -71,9 +72,12 @@ def main(
     lora: LoraArguments,
     zero_settings: ZeroArguments,
     optimizer: OptimizerArguments,
+    saving: CheckpointArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     base = source.model or str(stage.models / "sft")
+    files = paths_of(source.data) or [str(stage.root / "pairs" / "pairs.jsonl")]
+    stage.begin([base, *files, *filter(None, [source.probe])])
     tokenizer = separate_pad(
         load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     )
@@ -102,7 +106,7 @@ def main(
     )
     engine = build_engine(
         model,
-        zero=resolve_zero(zero_settings.zero, world_size()),
+        zero=stage.resolve_zero(zero_settings.zero),
         dtype=resolve_dtype(model_settings.dtype),
         optimizer=optimizer,
         total_steps=total_steps(len(train_set), optimizer),
@@ -113,13 +117,19 @@ def main(
         sums, count = evaluate_supervised(engine, held_out_objective, optimizer.eval_batch_size)
         return {f"eval/{name}": value / count for name, value in sums.items()}
 
-    with stage.open_metrics() as metrics:
+    with (
+        stage.open_metrics() as metrics,
+        stage.checkpoints(
+            saving, engines={"model": engine}, shared={"metrics": metrics}
+        ) as checkpoints,
+    ):
         train_supervised(
             engine,
             objective,
             optimizer,
             seed=run.seed,
             metrics=metrics,
+            checkpoints=checkpoints,
             evaluate=evaluate,
             title="stage 2, reward model",
             show_progress=run.progress,
@@ -139,6 +149,7 @@ def main(
         f"held-out pair accuracy {facts['accuracy']:.3f}"
         + (f", right minus wrong {gap:.2f} deviations" if gap is not None else "")
         + f", saved in {folder}",
+        checkpoints.earlier_seconds,
     )
 
 

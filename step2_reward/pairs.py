@@ -6,7 +6,7 @@ from common.config.arguments import RunArguments, option
 from common.data.encoding import describe
 from common.data.layouts import read_rankings
 from common.data.pairs import all_pairs, write_pairs
-from common.data.sources import parse_sources
+from common.data.sources import parse_sources, paths_of
 from common.training.distributed import is_main
 from common.training.stage import Stage, run_stage
 
@@ -29,6 +29,7 @@ ARGUMENTS = (RunArguments, PairsArguments)
 def main(stage: Stage, run: RunArguments, settings: PairsArguments) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     files = settings.rankings or [str(stage.root / "rank" / "rankings.jsonl")]
+    stage.begin(paths_of(files))
     rankings = read_rankings(parse_sources(files))
     pairs, dropped = all_pairs(
         rankings.rankings, top=settings.top, bottom=settings.bottom, seed=run.seed

@@ -33,6 +33,7 @@ ARGUMENTS = (RunArguments, RankArguments)
 def main(stage: Stage, run: RunArguments, settings: RankArguments) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     file = Path(settings.samples) if settings.samples else stage.root / "sample" / "samples.jsonl"
+    stage.begin([str(file)])
     rows = []
     for number, row in enumerate(read_json_lines(file), start=1):
         if (row.get("facts") or {}).get("domain") not in DOMAINS:

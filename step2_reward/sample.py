@@ -12,18 +12,19 @@ from common.config.arguments import (
 )
 from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
-from common.data.sources import parse_sources
+from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.errors import UserError
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm, load_tokenizer
-from common.training.distributed import device, gather_objects, is_main, rank, world_size
+from common.training.distributed import device, is_main
 from common.training.metrics import progress_bar
-from common.training.padding import in_batches
+from common.training.resume.checkpoints import CheckpointArguments
 from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
 from common.zero.config import resolve_dtype
+from step2_reward.samples import Samples
 
 
 @dataclass
@@ -47,6 +48,7 @@ ARGUMENTS = (
     TextArguments,
     SamplingArguments,
     RolloutArguments,
+    CheckpointArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -59,9 +61,11 @@ def main(
     text: TextArguments,
     sampling: SamplingArguments,
     rollout: RolloutArguments,
+    saving: CheckpointArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     path = sample.model or str(stage.models / "sft")
+    stage.begin([path, *paths_of(sample.data)])
     tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
     prompts, counts = encode_prompts(read_prompts(parse_sources(sample.data)), template, text)
@@ -69,38 +73,33 @@ def main(
     model = load_causal_lm(path, model_settings).to(device(), resolve_dtype(model_settings.dtype))
     rollouts = HybridRollout.for_template(model.eval(), template, text, sampling, rollout)
 
-    # Where there are more ranks than prompts, some repeat the last one, and draw the same.
-    mine = list(range(rank(), len(prompts), world_size())) or [len(prompts) - 1]
-    found: dict[int, list[dict[str, Any]]] = {i: [] for i in mine}
-    drawn = 0
-    with progress_bar(len(mine) * sample.responses, "stage 2, sampling", shown=run.progress) as bar:
-        for attempt in range(1 + sample.redraws):
-            wanted = [
-                (i, i * sample.responses + n)
-                for i in sorted(mine, key=lambda i: len(prompts[i].ids))
-                for n in range(len(found[i]), sample.responses)
-            ]
-            for part in in_batches(len(wanted), WAVE * sampling.generation_batch_size):
-                rows = [i for i, _ in wanted[part]]
+    samples = Samples([len(p.ids) for p in prompts], sample.responses, sample.redraws)
+    width = WAVE * sampling.generation_batch_size
+    with (
+        stage.checkpoints(saving, shared={"samples": samples}) as checkpoints,
+        progress_bar(
+            len(samples.mine) * sample.responses, "stage 2, sampling", shown=run.progress
+        ) as bar,
+    ):
+        checkpoints.restore()
+        bar.update(sum(map(len, samples.found.values())))
+        while samples.more():
+            part = samples.take(width)
+            if part:
                 rolled = rollouts.respond(
-                    [prompts[i].ids for i in rows],
-                    derive_seed(run.seed, "sample", attempt),
-                    streams=[stream for _, stream in wanted[part]],
-                    check=attempt == 0 and part.start == 0,
+                    [prompts[i].ids for i, _ in part],
+                    derive_seed(run.seed, "sample", samples.attempt),
+                    streams=[stream for _, stream in part],
+                    check=checkpoints.step == 0,
                 )
-                responses = [
-                    {"text": template.decode_response(ids), "ended": ended}
-                    for ids, ended in zip(rolled.response_ids(), rolled.ended.tolist(), strict=True)
-                ]
-                drawn += len(rows)
-                bar.update(
-                    sum(add_distinct(found[i], r) for i, r in zip(rows, responses, strict=True))
-                )
+                for (i, _), ids, ended in zip(
+                    part, rolled.response_ids(), rolled.ended.tolist(), strict=True
+                ):
+                    text = template.decode_response(ids)
+                    bar.update(samples.keep(i, {"text": text, "ended": ended}))
+            checkpoints.after(checkpoints.step + 1, {})
 
-    merged: dict[int, list[dict[str, Any]]] = {}
-    for part in gather_objects(found):
-        merged |= part  # type: ignore[operator]
-    total = sum(gather_objects(drawn))  # type: ignore[arg-type]
+    merged, total = samples.merged(), samples.total()
     rankable = [i for i in range(len(prompts)) if len(merged[i]) >= 2]
     counts["prompts without two distinct responses"] = len(prompts) - len(rankable)
     if not rankable:
@@ -124,15 +123,8 @@ def main(
         },
         f"{kept} distinct responses to {len(rows)} prompts"
         + (f" ({short} prompts have fewer than {sample.responses})" if short else ""),
+        checkpoints.earlier_seconds,
     )
-
-
-def add_distinct(kept: list[dict[str, Any]], response: dict[str, Any]) -> bool:
-    """Keeps a response if it is neither empty nor among those kept; says whether it was."""
-    if not response["text"] or any(k["text"] == response["text"] for k in kept):
-        return False
-    kept.append(response)
-    return True
 
 
 def sample_row(

@@ -18,7 +18,7 @@ from common.config.arguments import (
 )
 from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
-from common.data.sources import parse_sources
+from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.evaluation.policy import mean_of, respond
 from common.hybrid_engine.engine import RolloutArguments
@@ -27,10 +27,12 @@ from common.models.loading import load_tokenizer, save_model
 from common.ppo.arguments import PPOArguments
 from common.ppo.build import build_trainer
 from common.ppo.trainer import PPOTrainer
-from common.training.batching import stream_indices
+from common.training.batching import ends_epoch, stream_indices
 from common.training.distributed import rank, world_size
 from common.training.metrics import progress_bar
+from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
+from common.training.watchdog import WATCHDOG
 
 
 @dataclass
@@ -57,6 +59,7 @@ ARGUMENTS = (
     RolloutArguments,
     LoraArguments,
     ZeroArguments,
+    CheckpointArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -72,9 +75,12 @@ def main(
     rollout: RolloutArguments,
     lora: LoraArguments,
     zero: ZeroArguments,
+    saving: CheckpointArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     sft_folder = rlhf.actor or str(stage.models / "sft")
+    reward_folder = rlhf.reward or str(stage.models / "reward")
+    stage.begin([sft_folder, reward_folder, *paths_of(rlhf.data, rlhf.eval_data)])
     tokenizer = load_tokenizer(sft_folder, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
     prompts, counts = encode_prompts(read_prompts(parse_sources(rlhf.data)), template, text)
@@ -87,7 +93,7 @@ def main(
 
     trainer = build_trainer(
         sft_folder,
-        rlhf.reward or str(stage.models / "reward"),
+        reward_folder,
         rlhf.critic_from,
         template,
         text,
@@ -96,26 +102,41 @@ def main(
         rollout,
         model_settings,
         lora,
-        zero,
+        stage.resolve_zero(zero.zero),
         run.seed,
     )
-    latest: dict[str, float] = {}
     with (
         stage.open_metrics() as metrics,
-        progress_bar(ppo.steps, "stage 3, PPO", shown=run.progress) as bar,
+        stage.checkpoints(
+            saving,
+            engines={"actor": trainer.actor, "critic": trainer.critic},
+            shared={"kl": trainer.kl, "metrics": metrics},
+        ) as checkpoints,
+        progress_bar(
+            ppo.steps, "stage 3, PPO", done=checkpoints.restore(), shown=run.progress
+        ) as bar,
     ):
-        for step in range(1, ppo.steps + 1):
+        for step in range(checkpoints.step + 1, ppo.steps + 1):
             indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
-            latest = trainer.iterate(step, [prompts[i] for i in indices[rank() :: world_size()]])
+            values = trainer.iterate(step, [prompts[i] for i in indices[rank() :: world_size()]])
             if held_out and (step % ppo.evaluate_every == 0 or step == ppo.steps):
-                latest |= evaluate(trainer, held_out, sampling.generation_batch_size)
-            metrics.write(step, latest)
+                WATCHDOG.at(f"the evaluation after step {step}")
+                values |= evaluate(trainer, held_out, sampling.generation_batch_size)
+            metrics.write(step, values)
             bar.update()
             bar.set_postfix_str(
-                f"score {latest['reward/score']:+.2f}, KL {latest['kl/sequence_k1']:.2f}",
+                f"score {values['reward/score']:+.2f}, KL {values['kl/sequence_k1']:.2f}",
                 refresh=False,
             )
+            checkpoints.after(
+                step,
+                values,
+                epoch_ended=ends_epoch(step, ppo.rollout_batch_size, len(prompts)),
+                loss=held_out_loss(values),
+                last=step == ppo.steps,
+            )
 
+    latest = checkpoints.values
     settings = stage.settings
     save_model(
         trainer.actor, tokenizer, stage.models / "actor", model_card("ICE-GRT", "ppo", settings)
@@ -135,7 +156,14 @@ def main(
         },
         f"score {latest['reward/score']:+.2f} deviations, KL {latest['kl/sequence_k1']:.2f} nats "
         f"a sequence, saved in {stage.models / 'actor'}",
+        checkpoints.earlier_seconds,
     )
+
+
+def held_out_loss(values: dict[str, float]) -> float | None:
+    """What the best checkpoint is told by: lower is better; None without an evaluation."""
+    score = values.get("eval/overall", values.get("eval/score"))
+    return None if score is None else -score
 
 
 def evaluate(trainer: PPOTrainer, prompts: list[EncodedPrompt], batch_size: int) -> dict[str, Any]:

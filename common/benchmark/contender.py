@@ -23,6 +23,7 @@ from common.data.records import Pair
 from common.models.policy import PolicyModel
 from common.reward.training import Comparison, PairObjective, RewardArguments
 from common.training.engine import build_engine, process_group
+from common.training.resume.checkpoints import Unsaved
 from common.training.sft import SFTObjective
 from common.training.stage import leave, quiet_libraries
 from common.training.supervised import Objective, train_supervised
@@ -82,6 +83,7 @@ def main(task: str, shape_name: str, steps: str, batch_size: str, out: str) -> N
         optimizer,
         seed=0,
         metrics=Steps(meter),  # type: ignore[arg-type]
+        checkpoints=Unsaved(),
         evaluate=dict,
         title="",
         show_progress=False,

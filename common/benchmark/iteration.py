@@ -53,6 +53,7 @@ def main(
     stage: Stage, run: RunArguments, settings: IterationBenchmark, zero: ZeroArguments
 ) -> None:
     """Writes a row for each shape and lengths: seconds and share of each phase."""
+    stage.begin_anew()
     rows = []
     cases = (*CASES, *GROWTH) if settings.growth else CASES
     with progress_bar(len(cases), "PPO iterations", shown=run.progress) as bar:

@@ -59,6 +59,7 @@ def main(stage: Stage, run: RunArguments, settings: RolloutBenchmark) -> None:
         cases = [(s, n) for s in (QUICKSTART, WIDE) for n in kinds]
     elif settings.growth:
         cases += [(QUICKSTART, n) for n in GROWTH]
+    stage.begin_anew()
     rows = []
     with progress_bar(len(cases), "rollouts", shown=run.progress) as bar:
         for shape, lengths in cases:

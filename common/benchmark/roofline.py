@@ -67,6 +67,7 @@ ARGUMENTS = (RunArguments, RooflineBenchmark)
 def main(stage: Stage, run: RunArguments, settings: RooflineBenchmark) -> None:
     """Writes a row for each shape and number of rows."""
     cases = GPU_CASES if torch.cuda.is_available() else CPU_CASES
+    stage.begin_anew()
     rows = []
     with progress_bar(len(cases), "rooflines", shown=run.progress) as bar:
         for shape, work in cases:

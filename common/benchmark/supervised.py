@@ -39,6 +39,7 @@ ARGUMENTS = (RunArguments, SupervisedBenchmark)
 
 def main(stage: Stage, run: RunArguments, settings: SupervisedBenchmark) -> None:
     """Writes a row for SFT and one for reward training of each shape."""
+    stage.begin_anew()
     rows = []
     cases = [(shape, *task) for shape in SHAPES for task in BATCHES.items()]
     if settings.growth:

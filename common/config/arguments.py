@@ -5,13 +5,17 @@ What only one stage has stands in that stage. Field names are option names:
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from common.errors import UserError
 
 
 def option(default: object, text: str) -> object:
-    """A dataclass field with its line of help; lists are copied."""
+    """A dataclass field with its line of help; lists are copied.
+
+    A dataclass names in `HARMLESS` those of its settings that change no result: a resumed run may
+    have others than it was begun with.
+    """
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"help": text})
     return field(default=default, metadata={"help": text})
@@ -32,13 +36,35 @@ def check_range(settings: object, low: float, *names: str, above: bool = False) 
 
 @dataclass
 class RunArguments:
-    """Where results go, and what they may depend on."""
+    """Where results go, what they may depend on, and how a stage goes on."""
+
+    HARMLESS: ClassVar = (
+        *("run", "wandb", "wandb_project", "progress"),
+        *("fresh", "allow_changes", "on_change", "step_timeout"),
+    )
 
     run: str = option("runs/default", "folder that takes everything this run makes")
     seed: int = option(0, "every random draw derives from it, in a separate stream per purpose")
     wandb: bool = option(False, "also log to Weights & Biases (WANDB_MODE=offline works)")
     wandb_project: str = option("ice-rlhf", "Weights & Biases project")
     progress: bool = option(True, "draw a progress bar")
+    fresh: bool = option(False, "delete what this stage has done in this run, and start it over")
+    allow_changes: list[str] = option(
+        [],
+        "settings that may differ from those that the stage was begun with, by name; `inputs` for "
+        "changed files",
+    )
+    on_change: Literal["refuse", "rerun"] = option(
+        "refuse",
+        "when settings or inputs changed: stop; or do a finished stage again, and one of which "
+        "only inputs changed",
+    )
+    step_timeout: float = option(
+        30.0, "minutes that one step may take before the run is ended as hung"
+    )
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, "step_timeout", above=True)
 
 
 @dataclass

@@ -198,6 +198,12 @@ def resolved_settings(*groups: Any) -> dict[str, Any]:
     return {name: value for group in groups for name, value in asdict(group).items()}
 
 
+def result_settings(*groups: Any) -> dict[str, Any]:
+    """Those of `resolved_settings` that the result depends on."""
+    free = {name for group in groups for name in getattr(group, "HARMLESS", ())}
+    return {n: v for n, v in resolved_settings(*groups).items() if n not in free}
+
+
 def _option(argv: Sequence[str], name: str) -> str | None:
     """The value of `--name VALUE` or `--name=VALUE`, the last one given."""
     value = None

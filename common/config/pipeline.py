@@ -1,10 +1,10 @@
 """What `launch/pipeline.sh` needs to know of a pipeline file: where it runs, and what is left.
 
-Prints "RUN PROCESSES SEED CONFIG" and then one unfinished stage a line.
+Prints "RUN PROCESSES SEED CONFIG" and then one stage a line, with 1 behind it when it has been done
+with these settings (from which inputs is for the launcher to see), else 0.
 """
 
 import argparse
-import hashlib
 import importlib
 import json
 import os
@@ -13,9 +13,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from common.config.parsing import SECTIONS, parse_arguments, read_yaml
+from common.config.parsing import SECTIONS, parse_arguments, read_yaml, result_settings
 from common.errors import UserError, nearest
+from common.files import write_json
+from common.training.resume.identity import RECORD as BEGUN
+from common.training.resume.identity import movable, read_identity
 
 RECORD = "pipeline.json"
 MODULES = {
@@ -53,16 +57,15 @@ class Plan:
     seed: int
     config: Path
     stages: tuple[str, ...]
-    """Sections that are present and not finished, in order."""
-    finished: tuple[str, ...] = ()
-    """Those that are left out."""
+    """Sections that are present, in order."""
+    settled: tuple[str, ...] = ()
+    """Those of them that have been done with these settings."""
 
 
 def make_plan(argv: Sequence[str]) -> Plan:
-    """Reads the pipeline file, checks the run directory, and lists the stages to run.
+    """Reads the pipeline file, checks the run directory, and lists the stages.
 
-    A finished stage is left out, unless its section or one before it has changed since. A run
-    directory belongs to one seed and number of processes; others are refused.
+    A run directory belongs to one seed; another is refused.
 
     Raises:
         UserError: unreadable config, no stages, a setting that a stage would refuse, a run
@@ -88,34 +91,30 @@ def make_plan(argv: Sequence[str]) -> Plan:
     processes = tree.get("processes", 1) if args.processes is None else args.processes
     if processes < 1:
         raise UserError(f"--processes is {processes}, but must be at least 1")
-    check_sections(args.config, stages, run, seed, marks)
+    if args.restart and args.restart not in stages:
+        raise UserError(f"--restart {args.restart}: no such stage{nearest(args.restart, stages)}")
+    settings = check_sections(args.config, stages, run, seed, marks)
     if args.fresh:
         remove_run(run)
-    before = _claim(run, {"seed": seed, "processes": processes})
-    sections = {name: _fingerprint(tree[name]) for name in stages}
-    finished = [
-        (run / name / "result.json").is_file() and before.get(name) == sections[name]
-        for name in stages
-    ]
-    # Whatever follows an unfinished stage was made from older inputs.
-    left = stages[finished.index(False) :] if False in finished else []
-    for name in left:
-        (run / name / "result.json").unlink(missing_ok=True)
-    record = {"seed": seed, "processes": processes, "sections": sections}
-    (run / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
-    done = tuple(name for name in stages if name not in left)
-    return Plan(run, processes, seed, args.config.resolve(), tuple(left), done)
+    _claim(run, seed)
+    if args.restart:  # a stage that does not know what it was begun with starts over
+        (run / args.restart / BEGUN).unlink(missing_ok=True)
+    settled = tuple(name for name in stages if _is_settled(run, name, settings[name]))
+    return Plan(run, processes, seed, args.config.resolve(), tuple(stages), settled)
 
 
 def check_sections(
     config: Path, stages: Sequence[str], run: Path, seed: int, marks: dict[str, int]
-) -> None:
+) -> dict[str, dict[str, Any]]:
     """Parses every section, and reads its files, as its stage will.
 
     A mistake in the last one then costs no training.
 
     Args:
         marks: the line of each key, as `read_yaml` gives them.
+
+    Returns:
+        for each stage the settings that its result depends on.
 
     Raises:
         UserError: what `parse_arguments` raises; a data source that is malformed; a file outside
@@ -126,9 +125,11 @@ def check_sections(
     from common.data.sources import parse_sources
 
     options = ["--config", str(config), "--run", str(run), "--seed", str(seed)]
+    settings = {}
     for stage in stages:
-        types = importlib.import_module(MODULES[stage]).ARGUMENTS
-        for group in parse_arguments(types, stage, options):
+        groups = parse_arguments(importlib.import_module(MODULES[stage]).ARGUMENTS, stage, options)
+        settings[stage] = result_settings(*groups)
+        for group in groups:
             for name in DATA_SETTINGS:
                 values = getattr(group, name, None)
                 place = f"{config}:{marks.get(f'{stage}.{name}', '?')}"
@@ -144,6 +145,7 @@ def check_sections(
                     if not path.is_file():
                         raise UserError(f"{place}: no such file: {source.path}")
                     getattr(layouts, READERS[stage])([source])
+    return settings
 
 
 def remove_run(run: Path) -> None:
@@ -162,36 +164,40 @@ def remove_run(run: Path) -> None:
     shutil.rmtree(run)
 
 
-def _claim(run: Path, wanted: dict[str, int]) -> dict[str, str]:
-    """Makes the run directory, or checks whose it is; returns its sections' fingerprints."""
-    run.mkdir(parents=True, exist_ok=True)
+def _claim(run: Path, seed: int) -> None:
+    """Makes the run directory, or checks whose it is."""
     file = run / RECORD
-    if not file.is_file():
-        return {}
-    before = json.loads(file.read_text(encoding="utf-8"))
-    for name, value in wanted.items():
-        if before.get(name) != value:
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8")).get("seed")
+        if before != seed:
             raise UserError(
-                f"{run} was made with {name} {before.get(name)}, not {value}; use --fresh to "
-                "start over, or --run for another folder"
+                f"{run} was made with seed {before}, not {seed}; use --fresh to start over, or "
+                "--run for another folder"
             )
-    return before.get("sections", {})
+    write_json(file, {"seed": seed})
 
 
-def _fingerprint(section: object) -> str:
-    return hashlib.sha256(json.dumps(section, sort_keys=True).encode()).hexdigest()
+def _is_settled(run: Path, stage: str, settings: dict[str, Any]) -> bool:
+    """Whether a stage has been done with these settings."""
+    begun = read_identity(run / stage)
+    done = (run / stage / "result.json").is_file()
+    # As they stand in the file: through JSON tuples become lists.
+    now = json.loads(json.dumps(movable(settings, run)))
+    return done and begun is not None and begun.settings == now
 
 
 def _parser() -> argparse.ArgumentParser:
     launcher = os.environ.get("RLHF_LAUNCHER", "pipeline.sh CONFIG")
     parser = argparse.ArgumentParser(
-        usage=f"bash launch/{launcher} [--run DIR] [--processes N] [--seed N] [--fresh]",
+        usage=f"bash launch/{launcher} [--run DIR] [--processes N] [--seed N] [--fresh] "
+        "[--restart STAGE]",
         description="Runs the stages of a pipeline file that are not finished.",
     )
     parser.add_argument("config", type=Path, help="YAML file with a section per stage")
     parser.add_argument("--run", help="run directory; by default the config's, or runs/NAME")
     parser.add_argument("--processes", type=int, help="ranks of every stage")
     parser.add_argument("--seed", type=int, help="seed of the whole run")
+    parser.add_argument("--restart", metavar="STAGE", help="start one stage over")
     parser.add_argument("--fresh", action="store_true", help="delete the run directory first")
     return parser
 
@@ -207,11 +213,9 @@ def main(argv: Sequence[str]) -> int:
         if any(c.isspace() for c in str(part)):
             print(f"pipeline: error: blanks in a path are not supported: {part}", file=sys.stderr)
             return 2
-    if plan.finished:
-        done = ", ".join(plan.finished)
-        print(f"pipeline: finished already: {done}; --fresh starts over", file=sys.stderr)
     print(os.fspath(plan.run), plan.processes, plan.seed, plan.config)
-    print("\n".join(plan.stages))
+    for name in plan.stages:
+        print(name, int(name in plan.settled))
     return 0
 
 

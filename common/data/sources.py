@@ -71,6 +71,11 @@ def parse_sources(values: Sequence[str | dict[str, Any]]) -> list[DataSource]:
     return [_parse_source(value, f"data[{i}]") for i, value in enumerate(values)]
 
 
+def paths_of(*lists: Sequence[str | dict[str, Any]]) -> list[str]:
+    """Files and hub names of several lists of sources, of which some may be empty."""
+    return [s.path for values in lists if values for s in parse_sources(values)]
+
+
 def _parse_source(value: str | dict[str, Any], place: str) -> DataSource:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:

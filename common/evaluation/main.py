@@ -24,6 +24,7 @@ from common.models.scalar import load_scalar_model
 from common.reward.scoring import RewardScorer
 from common.training.distributed import device, is_main
 from common.training.metrics import progress_bar
+from common.training.resume.checkpoints import CheckpointArguments
 from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
 from common.zero.config import resolve_dtype
@@ -50,6 +51,7 @@ ARGUMENTS = (
     TextArguments,
     SamplingArguments,
     RolloutArguments,
+    CheckpointArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -62,6 +64,7 @@ def main(
     text: TextArguments,
     sampling: SamplingArguments,
     rollout: RolloutArguments,
+    saving: CheckpointArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     paths = {
@@ -69,6 +72,8 @@ def main(
         "rlhf": settings.rlhf or str(stage.models / "actor"),
     }
     sources = parse_sources(settings.data)
+    reward = settings.reward or str(stage.models / "reward")
+    stage.begin([*paths.values(), reward, *(s.path for s in sources)])
     names = [s.name for s in sources]
     for name in names:
         if names.count(name) > 1:
@@ -77,15 +82,20 @@ def main(
     answered: dict[str, int] = {}
     left_out: Counter[str] = Counter()
     dtype = resolve_dtype(model_settings.dtype)
-    rows: list[dict[str, Any]] = []
-    passes = settings.samples + 1
-    with progress_bar(len(paths) * len(splits) * passes, "evaluation", shown=run.progress) as bar:
+    judged, passes = Judged(), settings.samples + 1
+    total = len(paths) * len(splits) * passes
+    with (
+        stage.checkpoints(saving, shared={"judged": judged}) as checkpoints,
+        progress_bar(total, "evaluation", done=checkpoints.restore(), shown=run.progress) as bar,
+    ):
+        done, step = checkpoints.step, 0
         for name, path in paths.items():
             tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
             template = Template(tokenizer, text.template)
-            model = load_causal_lm(path, model_settings).to(device(), dtype).eval()
-            rollouts = HybridRollout.for_template(model, template, text, sampling, rollout)
-            scorer = reward_scorer(stage, settings, model_settings, text, template)
+            if step + len(splits) * passes > done:
+                model = load_causal_lm(path, model_settings).to(device(), dtype).eval()
+                rollouts = HybridRollout.for_template(model, template, text, sampling, rollout)
+                scorer = reward_scorer(stage, settings, model_settings, text, template)
             for split, records in splits.items():
                 prompts, counts = encode_prompts(records, template, text)
                 prompts = prompts[: settings.limit or None]
@@ -93,6 +103,9 @@ def main(
                     answered[split] = len(prompts)
                     left_out += counts
                 for number in range(passes):
+                    step += 1
+                    if step <= done:
+                        continue
                     greedy = number == settings.samples
                     answers = answer(
                         rollouts,
@@ -103,7 +116,7 @@ def main(
                         greedy=greedy,
                         check=number == 0,
                     )
-                    rows += [
+                    judged.rows += [
                         {
                             "split": split,
                             "index": i,
@@ -115,6 +128,8 @@ def main(
                         for i, row in enumerate(answers)
                     ]
                     bar.update()
+                    checkpoints.after(step, {}, last=step == total)
+    rows = judged.rows
     if is_main():
         write_json_lines(stage.folder / "responses.jsonl", rows)
     means = {
@@ -131,7 +146,23 @@ def main(
         },
         ", ".join(filter(None, [f"{len(rows)} responses judged", describe(left_out)]))
         + f", in {stage.folder / 'responses.jsonl'}",
+        checkpoints.earlier_seconds,
     )
+
+
+class Judged:
+    """The responses so far; the same on every rank."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.rows = state["rows"]
 
 
 def answer(

@@ -6,7 +6,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from deepspeed.runtime.rollout import (
@@ -47,6 +47,8 @@ whose answers do not fit. A test watches for versions in which that has changed.
 @dataclass
 class RolloutArguments:
     """What generates responses, and how it is watched."""
+
+    HARMLESS: ClassVar = ("rollout_check_every", "rollout_check_limit")
 
     rollout: Literal["auto", "native", "generate", "deepspeed"] = option(
         "auto",

@@ -1,7 +1,7 @@
 """Settings of PPO; what the paper states is in the preset `ice_grt`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from common.config.arguments import OptimizerArguments, check_range, option
 from common.errors import UserError
@@ -11,6 +11,8 @@ from common.training.batching import BatchShape
 @dataclass
 class PPOArguments:
     """The algorithm: rollouts, rewards, advantages, updates."""
+
+    HARMLESS: ClassVar = ("offload_idle",)
 
     steps: int = option(100, "rollouts, each followed by its updates")
     rollout_batch_size: int = option(64, "prompts per rollout, over all ranks")

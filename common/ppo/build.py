@@ -7,7 +7,6 @@ from common.config.arguments import (
     ModelArguments,
     SamplingArguments,
     TextArguments,
-    ZeroArguments,
 )
 from common.data.template import Template
 from common.errors import UserError
@@ -21,7 +20,7 @@ from common.ppo.trainer import PPOTrainer
 from common.reward.scoring import RewardScorer
 from common.training.distributed import world_size
 from common.training.engine import build_engine, build_frozen
-from common.zero.config import resolve_dtype, resolve_zero
+from common.zero.config import resolve_dtype
 
 
 def build_trainer(
@@ -35,10 +34,13 @@ def build_trainer(
     rollout: RolloutArguments,
     model_settings: ModelArguments,
     lora: LoraArguments,
-    zero_settings: ZeroArguments,
+    zero: str,
     seed: int,
 ) -> PPOTrainer:
     """Actor and reference from the SFT model, critic from it or from the reward model.
+
+    Args:
+        zero: a resolved ZeRO config.
 
     Raises:
         UserError: models that don't fit together, settings that can't be combined.
@@ -50,7 +52,6 @@ def build_trainer(
             f"rollout_batch_size {ppo.rollout_batch_size} does not divide by {world_size()} ranks"
         )
     dtype = resolve_dtype(model_settings.dtype)
-    zero = resolve_zero(zero_settings.zero, world_size())
 
     reward_tokenizer = load_tokenizer(
         reward_path, trust_remote_code=model_settings.trust_remote_code

@@ -87,3 +87,8 @@ def stream_indices(examples: int, batch_size: int, seed: int, step: int) -> np.n
     )
     offset = start - epochs[0] * examples
     return stream[offset : offset + batch_size]
+
+
+def ends_epoch(step: int, batch_size: int, examples: int) -> bool:
+    """Whether batch `step` of a stream, counted from 1, takes the last example of a pass."""
+    return step * batch_size // examples > (step - 1) * batch_size // examples

@@ -22,8 +22,12 @@ WHOLE_SHARE = 0.05
 ZeRO-3, as four models may do; optimizer states and gradients are spread all the same."""
 
 
+MINUTES_FOR_THE_WATCHDOG = 5.0
+"""Collectives wait this much longer than a step may take: the watchdog knows what was done."""
+
+
 @contextlib.contextmanager
-def process_group() -> Iterator[None]:
+def process_group(step_minutes: float = 30.0) -> Iterator[None]:
     """The ranks' process group for the length of a `main`; torn down whatever happens.
 
     Without the tear-down, gloo's threads end the process with "terminate called" and code −6.
@@ -50,7 +54,7 @@ def process_group() -> Iterator[None]:
         os.environ.setdefault(name, value)
     deepspeed.init_distributed(
         dist_backend="nccl" if torch.cuda.is_available() else "gloo",
-        timeout=timedelta(minutes=30),
+        timeout=timedelta(minutes=step_minutes + MINUTES_FOR_THE_WATCHDOG),
         auto_mpi_discovery=False,
         verbose=False,
     )

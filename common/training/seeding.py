@@ -1,6 +1,7 @@
 """Separate random streams by purpose, so that one setting's draws never shift another's."""
 
 import hashlib
+import random
 
 import numpy as np
 import torch
@@ -21,5 +22,11 @@ def numpy_stream(seed: int, *purpose: object) -> np.random.Generator:
 
 
 def seed_global(seed: int, *purpose: object) -> None:
-    """Sets torch's global generators (CPU and device), for code that draws from no other."""
-    torch.manual_seed(derive_seed(seed, *purpose) % 2**63)
+    """Sets the global generators of torch (CPU and device), NumPy and Python.
+
+    For code of libraries that draws from no other.
+    """
+    derived = derive_seed(seed, *purpose)
+    torch.manual_seed(derived)
+    np.random.seed(derived % 2**32)
+    random.seed(derived)

@@ -2,62 +2,229 @@
 
 import atexit
 import contextlib
+import fcntl
+import json
 import os
 import platform
+import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from common.config.arguments import RunArguments
-from common.config.parsing import parse_arguments, resolved_settings
+from common.config.parsing import parse_arguments, resolved_settings, result_settings
 from common.errors import UserError
-from common.files import write_json, write_text
-from common.training.distributed import barrier, is_main
+from common.files import is_disk_full, write_json, write_text
+from common.training.distributed import barrier, broadcast_object, device, is_main, world_size
 from common.training.engine import process_group
+from common.training.memory import is_out_of_memory, memory_message
 from common.training.metrics import MetricsWriter
+from common.training.resume.checkpoints import CheckpointArguments, Checkpoints
+from common.training.resume.folders import labels
+from common.training.resume.identity import (
+    INPUTS,
+    Difference,
+    Identity,
+    content_hashes,
+    differences,
+    movable,
+    read_identity,
+    with_zero,
+    write_identity,
+)
+from common.training.resume.signals import REQUESTS, SIGNALS, STOP_CODE, Stopped
+from common.training.resume.states import Stateful
 from common.training.seeding import seed_global
+from common.training.watchdog import WATCHDOG
+from common.zero.config import resolve_zero
 
 SECONDS_FOR_RANK_0 = 5.0
 """How long another rank waits before it prints an error that rank 0 may have printed already."""
 
+SECONDS_FOR_THE_CAUSE = 15.0
+"""How long a rank whose peer is gone waits, so that the peer's own error comes first."""
+
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "peft", "numpy")
+
+OWN_FILES = ("metrics.jsonl", "events.jsonl", "result.json", "begun.json")
+"""What a stage's folder holds besides its checkpoints and what it makes for others."""
+
+
+class Finished(Exception):
+    """The stage has been done before, from the same inputs."""
 
 
 class Stage:
     """One stage of one run: its folder, its metrics, and the facts that it ends with."""
 
-    def __init__(self, name: str, run: RunArguments, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: RunArguments,
+        settings: dict[str, Any],
+        binding: dict[str, Any] | None = None,
+    ) -> None:
+        """Args:
+        settings: all of them, resolved; binding: those that the result depends on.
+        """
         self.name = name
         self.run = run
         self.root = Path(run.run)
         self.folder = self.root / name
         self.models = self.root / "models"
         self.settings = settings
+        self.binding = settings if binding is None else binding
         # The launchers note when they began: imports take seconds, which people wait for too.
         self.started = float(os.environ.get("RLHF_STAGE_STARTED", time.time()))
+        self._lock: Any = None
+        self._identity = Identity({}, {})
+
+    def begin(self, inputs: Sequence[str] = ()) -> None:
+        """Starts the stage, or goes on with it: the same command does either. A collective.
+
+        Args:
+            inputs: files, folders and hub names that the result depends on.
+
+        Raises:
+            Finished: it has been done from the same inputs.
+            UserError: it was begun with other settings or inputs (says which), and going on or
+                starting over would mix up or wipe what is there.
+        """
+        outcome: tuple[str, Any] = ("", None)
+        if is_main():
+            try:
+                outcome = ("", self._begin(inputs))
+            except (UserError, Finished) as error:
+                outcome = (type(error).__name__, str(error))
+        kind, content = broadcast_object(outcome)  # type: ignore[misc]
+        if kind:
+            raise {"UserError": UserError, "Finished": Finished}[kind](content)
+        self._identity = content
+        self._note_settings()
+
+    def begin_anew(self) -> None:
+        """Starts the stage whatever has been done before. For rank 0 and the others alike."""
+        if is_main():
+            self._start_over()
+        self._note_settings()
+
+    def resolve_zero(self, name: str) -> str:
+        """The ZeRO config: what `auto` stood for when the stage was begun, or stands for now."""
+        before = self._identity.zero
+        zero = before if name == "auto" and before else resolve_zero(name, world_size())
+        if zero != before:
+            self._identity = with_zero(self._identity, zero)
+            if is_main():
+                write_identity(self.folder, self._identity)
+        return zero
 
     def open_metrics(self) -> MetricsWriter:
         """This stage's `metrics.jsonl` (and wandb run)."""
-        return MetricsWriter(self.folder, self.run, self.name, self.settings)
+        return MetricsWriter(self.folder, self.run, self.name, self.settings, self._identity.id)
+
+    def checkpoints(
+        self,
+        settings: CheckpointArguments,
+        *,
+        engines: Mapping[str, Any] | None = None,
+        shared: Mapping[str, Stateful],
+        local: Mapping[str, Stateful] | None = None,
+    ) -> Checkpoints:
+        """This stage's checkpoints; what the arguments are, `Checkpoints` says."""
+        return Checkpoints(
+            self.folder / "checkpoints",
+            settings,
+            engines=engines or {},
+            shared=shared,
+            local=local,
+            facts={"stage": self.name, "zero": self._identity.zero},
+            step_minutes=self.run.step_timeout,
+            say=self.say,
+        )
 
     def say(self, text: str) -> None:
         """One line on the terminal, from rank 0."""
         if is_main():
             print(f"{self.name}: {text}", flush=True)
 
-    def finish(self, facts: dict[str, Any], line: str) -> None:
-        """Writes `result.json` (which marks the stage as done) and prints what was achieved."""
+    def finish(self, facts: dict[str, Any], line: str, earlier: float = 0.0) -> None:
+        """Writes `result.json` (which marks the stage as done) and prints what was achieved.
+
+        Args:
+            earlier: seconds that processes before this one have spent on the stage.
+        """
         barrier()
         if is_main():
-            seconds = round(time.time() - self.started, 1)
+            seconds = round(earlier + time.time() - self.started, 1)
             result = {"seconds": seconds, **facts}
             result |= {"seed": self.run.seed, "versions": package_versions()}
             write_json(self.folder / "result.json", result)
             print(f"{self.name}: {line} ({seconds:.0f} s)", flush=True)
+
+    def _note_settings(self) -> None:
+        if is_main():
+            text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
+            write_text(self.folder / "config.yaml", text)
+
+    def _start_over(self) -> None:
+        """Deletes what the stage has written, but for what it made for others."""
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        for name in OWN_FILES:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _begin(self, inputs: Sequence[str]) -> Identity:
+        """What `begin` does on rank 0."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = take_lock(self.folder / ".lock")
+        # Compared as they stand in the file: through JSON tuples become lists.
+        settings = json.loads(json.dumps(movable(self.binding, self.root)))
+        now = Identity(settings, content_hashes(inputs, self.root), environment())
+        before = None if self.run.fresh else read_identity(self.folder)
+        done = (self.folder / "result.json").is_file()
+        if before is None or not (done or labels(self.folder / "checkpoints")):
+            self._start_over()
+            write_identity(self.folder, now)
+            return now
+        found = differences(before, now)
+        refused = [d for d in found if d.name not in self.run.allow_changes]
+        if refused and self._reruns(refused, done):
+            self.say(f"done again, because {'; '.join(map(str, refused))}")
+            self._start_over()
+            write_identity(self.folder, now)
+            return now
+        if refused:
+            self._refuse(refused, done)
+        if done and not found:
+            raise Finished
+        (self.folder / "result.json").unlink(missing_ok=True)
+        changed = [n for n in now.environment if now.environment[n] != before.environment.get(n)]
+        if changed:
+            what = ", ".join(
+                f"{n} {before.environment.get(n)} (now {now.environment[n]})" for n in changed
+            )
+            self.say(f"begun with {what}: goes on, but roundings may differ")
+        kept = Identity(now.settings, now.inputs, now.environment, before.zero, before.id)
+        write_identity(self.folder, kept)
+        return kept
+
+    def _reruns(self, refused: Sequence[Difference], done: bool) -> bool:
+        only_inputs = all(d.name == INPUTS for d in refused)
+        return self.run.on_change == "rerun" and (done or only_inputs)
+
+    def _refuse(self, refused: Sequence[Difference], done: bool) -> None:
+        names = " ".join(dict.fromkeys(d.name for d in refused))
+        state = "was done" if done else "was begun, and has checkpoints,"
+        raise UserError(
+            f"{self.folder}: this stage {state} with other settings or inputs: "
+            f"{'; '.join(map(str, refused))}. To go on all the same, --allow_changes {names}; to "
+            "start it over and lose what it has done, --fresh true; or choose another --run"
+        )
 
 
 def run_stage(
@@ -66,32 +233,119 @@ def run_stage(
     """Parses arguments, brings up the ranks, runs `body(stage, *argument groups)`, ends cleanly.
 
     Without `distributed` the stage is a plain process, for stages that need no ranks. The first of
-    `types` must be `RunArguments`. A `UserError` is printed without a traceback, once, and the
-    process ends with code 2.
+    `types` must be `RunArguments`. The process ends with code 0; with 2 after a `UserError`, which
+    is printed without a traceback, once; with 75 when it was asked to stop and can go on; with 1
+    after any other error.
     """
     quiet_libraries()
+    if distributed:
+        REQUESTS.install()
+    else:
+        stop_at_once()
     try:
         groups = parse_arguments(types, name)
         settings = resolved_settings(*groups)
         seed_global(groups[0].seed, name)  # what libraries draw: adapters, their dropout
-        with process_group() if distributed else contextlib.nullcontext():
-            stage = Stage(name, groups[0], settings)
-            if is_main():
-                stage.folder.mkdir(parents=True, exist_ok=True)
-                (stage.folder / "result.json").unlink(missing_ok=True)
-                text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-                write_text(stage.folder / "config.yaml", text)
+        minutes = groups[0].step_timeout
+        with process_group(minutes) if distributed else contextlib.nullcontext():
+            stage = Stage(name, groups[0], settings, result_settings(*groups))
             body(stage, *groups)
-    except UserError as error:
-        number = os.environ.get("RANK", "0")
-        if number != "0":
-            # Where rank 0 has failed alike, the launcher ends this rank before it speaks.
-            time.sleep(SECONDS_FOR_RANK_0)
-        where = "" if number == "0" else f" (rank {number})"
-        print(f"{name}: error{where}: {error}", file=sys.stderr, flush=True)
-        leave(2) if distributed else sys.exit(2)
-    if distributed:
-        leave(0)
+        code = 0
+    except Finished:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{name}: finished already; --fresh true starts it over", flush=True)
+        code = 0
+    except Stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{name}: stopped; the same command goes on", flush=True)
+        code = STOP_CODE
+    except Exception as error:
+        code = report(name, error)
+    if not distributed:
+        sys.exit(code)
+    leave(code)
+
+
+def take_lock(path: Path) -> Any:  # noqa: ANN401
+    """A file that only one process holds, until it is gone; two would spoil each other's files.
+
+    Raises:
+        UserError: another process has it.
+    """
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise UserError(
+            f"{path.parent}: another process ({file.read().strip() or 'unknown'}) is at work on "
+            "this stage; wait for it, end it, or choose another --run"
+        ) from None
+    except OSError:
+        return file  # a file system without locks
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {platform.node()}")
+    file.flush()
+    return file
+
+
+def stop_at_once() -> None:
+    """Signals end this process wherever it is: its files are each replaced as a whole."""
+
+    def stop(number: int, frame: Any) -> None:  # noqa: ANN401
+        raise Stopped
+
+    for number in SIGNALS:
+        signal.signal(number, stop)
+
+
+def report(name: str, error: Exception) -> int:
+    """Prints what went wrong, the cause before what followed from it; returns the exit code."""
+    # Whoever is told to end now ends at once: there is nothing to save any longer.
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_DFL)
+    number = os.environ.get("RANK", "0")
+    text, code = message_of(error)
+    if is_consequence(error):
+        time.sleep(SECONDS_FOR_THE_CAUSE)
+        text = f"another rank is gone ({text}), at {WATCHDOG.place}"
+    elif number != "0":
+        # Where rank 0 has failed alike, the launcher ends this rank before it speaks.
+        time.sleep(SECONDS_FOR_RANK_0)
+    elif code == 1:
+        traceback.print_exception(error)
+    where = "" if number == "0" else f" (rank {number})"
+    if code == 1 and number != "0" and not is_consequence(error):
+        traceback.print_exception(error)
+    print(f"{name}: error{where}: {text}", file=sys.stderr, flush=True)
+    return code
+
+
+def message_of(error: Exception) -> tuple[str, int]:
+    """What to tell the user of an error, and the exit code: 2 where the user can do something."""
+    if isinstance(error, UserError):
+        return str(error), 2
+    if is_out_of_memory(error):
+        return memory_message(error, WATCHDOG.place), 2
+    if is_disk_full(error):
+        return (
+            f"the disk is full at {WATCHDOG.place} ({error}); what was saved before is whole. "
+            "Make room, and give the same command again",
+            2,
+        )
+    return f"{type(error).__name__} at {WATCHDOG.place}: {error}", 1
+
+
+def is_consequence(error: Exception) -> bool:
+    """Whether an error only says that another rank is gone."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL error")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+def environment() -> dict[str, Any]:
+    """What changes roundings, besides settings and inputs."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return {**package_versions(), "device": device().type, "threads": threads}
 
 
 def leave(code: int) -> None:
@@ -101,6 +355,14 @@ def leave(code: int) -> None:
     very end. One that lets go of a tensor while the interpreter is being torn down aborts the
     process ("terminate called without an active exception", code -6) after all its work is done.
     """
+    status = os.environ.get("RLHF_STATUS_FILE")
+    if status and os.environ.get("RANK", "0") == "0":
+        # The launchers read it: DeepSpeed's own loses codes, and takes any but 0 as a failure.
+        with contextlib.suppress(OSError):
+            write_text(Path(status), f"{code}\n")
+        code = 0 if code == STOP_CODE else code
+    elif status and code == STOP_CODE:
+        code = 0
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

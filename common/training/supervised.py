@@ -26,6 +26,8 @@ from common.training.distributed import (
 )
 from common.training.engine import optimizer_step
 from common.training.metrics import MetricsWriter, progress_bar
+from common.training.resume.checkpoints import Checkpoints, Unsaved
+from common.training.watchdog import WATCHDOG
 
 
 class Objective(Protocol):
@@ -55,31 +57,36 @@ def train_supervised(
     *,
     seed: int,
     metrics: MetricsWriter,
+    checkpoints: Checkpoints | Unsaved,
     evaluate: Callable[[], dict[str, float]],
     title: str,
     show_progress: bool = True,
 ) -> dict[str, float]:
     """Trains for `settings.epochs` passes, evaluating `settings.evaluations` times on the way.
 
+    Goes on where the newest checkpoint ends.
+
     Args:
         evaluate: returns "eval/…" values; a collective that leaves the engine's mode as it was.
         title: of the progress bar.
 
     Returns:
-        the values of the last evaluation, which comes after the last step.
+        the values of the last step, which end with those of the last evaluation.
 
     Raises:
         UserError: the loss is NaN or infinite (names step and examples).
+        Stopped: somebody asked for it.
     """
     shape = BatchShape(settings.batch_size, settings.micro_batch_size, world_size())
     steps = total_steps(len(objective.lengths), settings)
+    epoch = steps_per_epoch(len(objective.lengths), settings.batch_size)
     evaluate_after = {
         round(steps * i / settings.evaluations) for i in range(1, settings.evaluations)
     }
-    latest: dict[str, float] = {}
     engine.train()
-    with progress_bar(steps, title, shown=show_progress) as bar:
-        for step in range(1, steps + 1):
+    done = checkpoints.restore()
+    with progress_bar(steps, title, done=done, shown=show_progress) as bar:
+        for step in range(done + 1, steps + 1):
             indices = step_indices(len(objective.lengths), settings.batch_size, seed, step - 1)
             weight = sum(objective.weights[i] for i in indices if i != FILLER)
             sums: dict[str, Tensor] = {}
@@ -106,12 +113,19 @@ def train_supervised(
             values = {f"train/{k}": v / max(weight, 1.0) for k, v in totals.items()}
             values |= {"train/learning_rate": rate, "train/grad_norm": norm}
             if step in evaluate_after or step == steps:
-                latest = evaluate()
-                values |= latest
+                WATCHDOG.at(f"the evaluation after step {step}")
+                values |= evaluate()
             metrics.write(step, values)
             bar.update()
             bar.set_postfix_str(f"loss {values['train/loss']:.3f}", refresh=False)
-    return latest
+            checkpoints.after(
+                step,
+                values,
+                epoch_ended=step % epoch == 0,
+                loss=values.get("eval/loss"),
+                last=step == steps,
+            )
+    return checkpoints.values
 
 
 def evaluate_supervised(

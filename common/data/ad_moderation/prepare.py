@@ -20,6 +20,7 @@ ARGUMENTS = (RunArguments, DomainArguments)
 
 def main(stage: Stage, run: RunArguments, settings: DomainArguments) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
+    stage.begin()
     counts = write_splits(stage.folder, seed=run.seed, sizes=Sizes().scaled(settings.scale))
     stage.finish(
         {"rows": counts}, ", ".join(f"{count} {name}" for name, count in counts.items()) + " rows"

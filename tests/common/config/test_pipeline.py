@@ -1,12 +1,15 @@
 """What a pipeline file leads to: which stages run, whose the run directory is, what is refused."""
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
-from common.config.pipeline import Plan, main, make_plan
+from common.config.parsing import parse_arguments, result_settings
+from common.config.pipeline import MODULES, Plan, main, make_plan
 from common.errors import UserError
+from common.training.stage import Stage
 
 CONFIG = """\
 run: {run}
@@ -35,9 +38,20 @@ def config(tmp_path):
 
 def finish(plan: Plan, *stages: str) -> None:
     """Leaves what a finished stage leaves."""
+    options = ["--config", str(plan.config), "--run", str(plan.run), "--seed", str(plan.seed)]
     for stage in stages:
-        (plan.run / stage).mkdir(parents=True, exist_ok=True)
-        (plan.run / stage / "result.json").write_text("{}")
+        types = importlib.import_module(MODULES[stage]).ARGUMENTS
+        groups = parse_arguments(types, stage, options)
+        folder = plan.run / stage
+        run_of_stage = Stage(stage, groups[0], {}, result_settings(*groups))
+        run_of_stage.begin()
+        (folder / "result.json").write_text("{}")
+
+
+def left(config: Path, *argv: str) -> tuple[str, ...]:
+    """Stages that have not been done with the settings that the file has now."""
+    plan = make_plan([str(config), *argv])
+    return tuple(name for name in plan.stages if name not in plan.settled)
 
 
 def edit(config: Path, before: str, after: str) -> None:
@@ -73,55 +87,70 @@ def test_a_file_without_run_seed_and_processes(config, tmp_path, monkeypatch):
     assert (plan.run, plan.seed, plan.processes) == (Path("runs/config"), 0, 1)
 
 
-def test_finished_stages_are_left_out(config):
+def test_finished_stages_are_settled(config):
     plan = make_plan([str(config)])
     finish(plan, "data", "sft")
-    assert make_plan([str(config)]).stages == ("pairs", "reward", "rlhf")
-    finish(plan, *STAGES)
-    assert make_plan([str(config)]).stages == ()
+    assert make_plan([str(config)]).stages == STAGES
+    assert left(config) == ("pairs", "reward", "rlhf")
+    finish(plan, "pairs", "reward", "rlhf")
+    assert left(config) == ()
 
 
-def test_what_follows_an_unfinished_stage_is_run_again(config):
+def test_an_unfinished_stage_is_left_and_what_follows_is_for_its_inputs_to_say(config):
     plan = make_plan([str(config)])
     finish(plan, "data", "pairs", "reward", "rlhf")
-    assert make_plan([str(config)]).stages == ("sft", "pairs", "reward", "rlhf")
-    # Nor may it count as finished afterwards, when only the first of them has run.
-    finish(plan, "sft")
-    assert make_plan([str(config)]).stages == ("pairs", "reward", "rlhf")
+    assert left(config) == ("sft",)
 
 
-def test_a_changed_section_is_run_again_and_what_follows(config):
+def test_a_changed_section_is_left(config):
     finish(make_plan([str(config)]), *STAGES)
     edit(config, "model: tiny", "model: tiny\n  eval_fraction: 0.1")
-    assert make_plan([str(config)]).stages == ("sft", "pairs", "reward", "rlhf")
+    assert left(config) == ("sft",)
     # Interrupted at once: the change must not be forgotten.
-    assert make_plan([str(config)]).stages == ("sft", "pairs", "reward", "rlhf")
+    assert left(config) == ("sft",)
+
+
+@pytest.mark.parametrize("setting", ["progress: false", "checkpoint_minutes: 1", "wandb: false"])
+def test_what_changes_no_result_is_no_change(config, setting):
+    finish(make_plan([str(config)]), *STAGES)
+    edit(config, "model: tiny", f"model: tiny\n  {setting}")
+    assert left(config) == ()
 
 
 def test_layout_and_comments_are_no_change(config):
     finish(make_plan([str(config)]), *STAGES)
     edit(config, "data:\n  scale: 0.5\n", "data: {scale: 0.50}  # the same\n")
-    assert make_plan([str(config)]).stages == ()
+    assert left(config) == ()
 
 
-def test_a_new_section_is_run_and_what_follows(config):
+def test_a_new_section_is_left(config):
     finish(make_plan([str(config)]), *STAGES)
     edit(config, "pairs: {}\n", "rank: {labelers: 3}\npairs: {}\n")
-    assert make_plan([str(config)]).stages == ("rank", "pairs", "reward", "rlhf")
+    assert left(config) == ("rank",)
 
 
-@pytest.mark.parametrize(
-    ("option", "words"),
-    [
-        (("--seed", "6"), "was made with seed 5, not 6"),
-        (("--processes", "1"), "was made with processes 2, not 1"),
-    ],
-)
-def test_a_run_belongs_to_one_seed_and_number_of_processes(config, option, words):
+def test_a_run_may_be_moved(config, tmp_path):
+    finish(make_plan([str(config)]), *STAGES)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert left(config, "--run", str(tmp_path / "moved")) == ()
+
+
+def test_a_run_belongs_to_one_seed_and_to_any_number_of_processes(config):
     finish(make_plan([str(config)]), "data")
-    message = refused(config, *option)
-    assert words in message and "--fresh" in message and "--run" in message
-    assert make_plan([str(config)]).stages == STAGES[1:], "the refusal must change nothing"
+    message = refused(config, "--seed", "6")
+    assert "was made with seed 5, not 6" in message
+    assert "--fresh" in message and "--run" in message
+    assert left(config) == STAGES[1:], "the refusal must change nothing"
+    assert left(config, "--processes", "1") == STAGES[1:]
+
+
+def test_one_stage_is_restarted_by_name(config):
+    plan = make_plan([str(config)])
+    finish(plan, *STAGES)
+    assert left(config, "--restart", "reward") == ("reward",)
+    assert refused(config, "--restart", "rewards") == (
+        "--restart rewards: no such stage; did you mean 'reward'?"
+    )
 
 
 def test_fresh_starts_over(config):
@@ -129,7 +158,7 @@ def test_fresh_starts_over(config):
     finish(plan, *STAGES)
     (plan.run / "models").mkdir()
     plan = make_plan([str(config), "--fresh", "--seed", "6"])
-    assert (plan.seed, plan.stages) == (6, STAGES)
+    assert (plan.seed, plan.stages, plan.settled) == (6, STAGES, ())
     assert [p.name for p in plan.run.iterdir()] == ["pipeline.json"]
 
 
@@ -192,9 +221,9 @@ def test_a_file_without_stages(config):
 def test_main_prints_the_plan_for_the_shell(config, tmp_path, capsys):
     assert main([str(config)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"{tmp_path / 'run'} 2 5 {config.resolve()}", *STAGES]
+    assert lines == [f"{tmp_path / 'run'} 2 5 {config.resolve()}", *(f"{s} 0" for s in STAGES)]
     record = json.loads((tmp_path / "run" / "pipeline.json").read_text())
-    assert (record["seed"], record["processes"]) == (5, 2)
+    assert record == {"seed": 5}
 
 
 def test_main_tells_errors_without_a_traceback(config, capsys):
@@ -232,10 +261,9 @@ def test_what_a_later_stage_would_refuse_is_refused_before_the_first(
     assert make_plan([str(file)]).stages == ("data", section)
 
 
-def test_finished_stages_are_named(config, capsys):
-    plan = make_plan([str(config)])
-    finish(plan, "data", "sft")
-    again = make_plan([str(config)])
-    assert again.finished == ("data", "sft") and again.stages == ("pairs", "reward", "rlhf")
+def test_settled_stages_are_marked_for_the_shell(config, capsys):
+    finish(make_plan([str(config)]), "data", "sft")
+    capsys.readouterr()
     assert main([str(config)]) == 0
-    assert "finished already: data, sft; --fresh" in capsys.readouterr().err
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ["data 1", "sft 1", "pairs 0", "reward 0", "rlhf 0"]

@@ -31,6 +31,7 @@ from common.training.engine import (
     parameter_groups,
     process_group,
 )
+from common.training.resume.checkpoints import Unsaved
 from common.training.sft import SFTObjective
 from common.training.supervised import train_supervised
 from tests.common.training.plain import (
@@ -139,6 +140,7 @@ def supervised(engine, objective, optimizer):
         optimizer,
         seed=0,
         metrics=numbers,
+        checkpoints=Unsaved(),
         evaluate=dict,
         title="",
         show_progress=False,

@@ -1,0 +1,92 @@
+"""DeepSpeed engines in and out of a checkpoint, on as many ranks as saved it or on others.
+
+DeepSpeed's files are pickled: they are read only after the checkpoint's checksums have matched.
+"""
+
+import argparse
+import contextlib
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from common.errors import UserError
+from common.training.distributed import barrier, is_main
+
+TAG = "state"
+"""DeepSpeed's name for the one checkpoint in a folder."""
+
+FRESH_BYTES = 12
+"""Bytes of a trained weight beside the model's own: fp32 weight and AdamW's two moments."""
+
+
+def save_engine(engine: Any, folder: Path) -> None:
+    """Model, optimizer and schedule; frozen weights are left out. A collective."""
+    engine.save_checkpoint(
+        str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=has_frozen(engine.module)
+    )
+
+
+def load_engine(engine: Any, folder: Path, *, ranks_changed: bool, scratch: Path) -> None:
+    """Takes back what `save_engine` wrote. A collective.
+
+    Frozen weights must be in place already: they come from the folder that the run started from.
+
+    Args:
+        ranks_changed: another number of ranks saved it. ZeRO's shards are then put together
+            first (DeepSpeed's universal checkpoint) and cut anew.
+        scratch: a folder for that, beside the checkpoints; deleted afterwards.
+    """
+    strict = not has_frozen(engine.module)
+    if not ranks_changed or engine.zero_optimization_stage() == 0:
+        engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=strict)
+        return
+    if is_main():
+        _make_universal(folder / TAG, scratch / TAG)
+    barrier()
+    engine._config.load_universal_checkpoint = True
+    try:
+        engine.load_checkpoint(str(scratch), tag=TAG, load_module_strict=strict)
+    finally:
+        engine._config.load_universal_checkpoint = False
+        barrier()
+        if is_main():
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def has_frozen(model: nn.Module) -> bool:
+    """Whether some weights are not trained, as beneath adapters."""
+    return any(not p.requires_grad for p in model.parameters())
+
+
+def expected_bytes(engine: Any) -> int:
+    """About what `save_engine` will write, over all ranks."""
+    parts = [p for p in engine.module.parameters() if p.requires_grad]
+    return sum(getattr(p, "ds_numel", p.numel()) * (p.element_size() + FRESH_BYTES) for p in parts)
+
+
+def _make_universal(source: Path, target: Path) -> None:
+    """Weights and moments of all ranks' files, each parameter whole in files of its own."""
+    from deepspeed.checkpoint import ds_to_universal
+
+    said = io.StringIO()
+    shutil.rmtree(target, ignore_errors=True)
+    settings = argparse.Namespace(
+        input_folder=str(source),
+        output_folder=str(target),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    try:
+        with contextlib.redirect_stdout(said):
+            ds_to_universal.main(settings)
+    except Exception as error:
+        raise UserError(
+            f"{source}: DeepSpeed could not convert this checkpoint for another number of ranks "
+            f"({type(error).__name__}: {error}); go on with as many ranks as before"
+        ) from error

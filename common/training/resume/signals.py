@@ -1,0 +1,52 @@
+"""Requests to stop: the run finishes its step, saves, and ends with a code of its own.
+
+SIGTERM, SIGUSR1 (Slurm's warning before the time is up) and Ctrl-C ask for it; a second one ends
+the process at once. The launchers do not pass a signal on, which would end DeepSpeed's own
+processes, but make the file `RLHF_STOP_FILE`, which rank 0 looks for after every step.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+STOP_CODE = 75
+"""Exit code of a run that was asked to stop, and can go on (EX_TEMPFAIL of sysexits.h)."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Stopped(Exception):
+    """The run was asked to stop; what it has done so far is saved."""
+
+
+class StopRequests:
+    """Whether somebody wants this process to stop."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def install(self) -> None:
+        """From now on signals are requests. In the main thread only."""
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def asked(self) -> bool:
+        """Whether a signal came, or the launcher made its file."""
+        if not self._asked:
+            path = os.environ.get("RLHF_STOP_FILE")
+            self._asked = bool(path) and Path(path).exists()
+        return self._asked
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            os._exit(128 + number)
+        self._asked = True
+        if os.environ.get("RANK", "0") == "0":
+            text = "stopping after this step and saving; once more: stop at once\n"
+            os.write(sys.stderr.fileno(), text.encode())
+
+
+REQUESTS = StopRequests()
+"""This process's."""

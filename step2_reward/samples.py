@@ -1,0 +1,89 @@
+"""Which responses are drawn already and which are still wanted, over all ranks; resumable."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from common.training.distributed import any_rank, gather_objects, rank, world_size
+
+
+class Samples:
+    """Distinct responses to this rank's prompts, and what it still has to draw.
+
+    Missing distinct responses are drawn again in further attempts. Part of a checkpoint, where all
+    ranks' prompts are together: the drawing can go on with other ranks.
+    """
+
+    def __init__(self, lengths: Sequence[int], responses: int, redraws: int) -> None:
+        """Args:
+        lengths: tokens of each prompt, of all ranks.
+        responses: wanted for each.
+        redraws: attempts after the first.
+        """
+        # Where there are more ranks than prompts, some repeat the last one, and draw the same.
+        mine = list(range(rank(), len(lengths), world_size())) or [len(lengths) - 1]
+        self.mine = sorted(mine, key=lambda i: lengths[i])
+        self.responses = responses
+        self.redraws = redraws
+        self.found: dict[int, list[dict[str, Any]]] = {i: [] for i in mine}
+        self.drawn = 0
+        self.attempt = -1
+        self.waiting: list[tuple[int, int]] = []
+        """(prompt, stream of random numbers) of this attempt."""
+
+    def more(self) -> bool:
+        """Whether any rank has something left to draw; begins the next attempt. A collective."""
+        while not any_rank(bool(self.waiting)):
+            if self.attempt == self.redraws:
+                return False
+            self.attempt += 1
+            self.waiting = [
+                (i, i * self.responses + n)
+                for i in self.mine
+                for n in range(len(self.found[i]), self.responses)
+            ]
+        return True
+
+    def take(self, count: int) -> list[tuple[int, int]]:
+        """The next of this rank's, at most so many; perhaps none."""
+        part, self.waiting = self.waiting[:count], self.waiting[count:]
+        return part
+
+    def keep(self, prompt: int, response: dict[str, Any]) -> bool:
+        """Keeps a response if it is neither empty nor among those kept; says whether it was."""
+        self.drawn += 1
+        kept = self.found[prompt]
+        if not response["text"] or any(k["text"] == response["text"] for k in kept):
+            return False
+        kept.append(response)
+        return True
+
+    def merged(self) -> dict[int, list[dict[str, Any]]]:
+        """All ranks' responses, by prompt. A collective."""
+        return {i: found for part in gather_objects(self.found) for i, found in part.items()}
+
+    def total(self) -> int:
+        """How many were drawn, over all ranks. A collective."""
+        return sum(gather_objects(self.drawn))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of all ranks together. A collective."""
+        waiting = [pair for part in gather_objects(self.waiting) for pair in part]
+        return {
+            "attempt": self.attempt,
+            "drawn": self.total(),
+            "found": {str(i): found for i, found in self.merged().items()},
+            "waiting": [list(pair) for pair in waiting],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """This rank's share of what `state_dict` gave."""
+        self.attempt = state["attempt"]
+        self.drawn = state["drawn"] if rank() == 0 else 0
+        self.found = {i: state["found"][str(i)] for i in self.mine}
+        left = {tuple(pair) for pair in state["waiting"]}
+        self.waiting = [
+            (i, i * self.responses + n)
+            for i in self.mine
+            for n in range(self.responses)
+            if (i, i * self.responses + n) in left
+        ]

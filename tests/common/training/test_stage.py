@@ -1,0 +1,216 @@
+"""The same command again: a stage is done, goes on, or refuses to mix or wipe what is there."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from common.config.arguments import RunArguments
+from common.errors import UserError
+from common.training.resume.folders import Label, partial_folder, publish, write_manifest
+from common.training.stage import Finished, Stage, is_consequence, message_of
+from tests.stages import ROOT
+
+SETTINGS = {"rate": 0.1, "data": ["{here}/data.jsonl"]}
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "data.jsonl").write_text("rows\n")
+    return tmp_path
+
+
+def begin(here, run=None, **changes) -> Stage:
+    arguments = RunArguments(run=str(here / "run"), **(run or {}))
+    settings = {"rate": 0.1, **changes}
+    stage = Stage("sft", arguments, {**settings, "progress": True}, settings)
+    stage.begin([str(here / "data.jsonl")])
+    stage._lock.close()  # the process, as it were, has ended
+    return stage
+
+
+def checkpoint(here, step=1):
+    root = here / "run" / "sft" / "checkpoints"
+    folder = partial_folder(root, Label(step))
+    folder.mkdir(parents=True)
+    write_manifest(folder, {}, {"step": step})
+    publish(root, Label(step))
+    return root / str(Label(step))
+
+
+def done(here):
+    (here / "run" / "sft" / "result.json").write_text("{}")
+    (here / "run" / "sft" / "metrics.jsonl").write_text("{}\n")
+
+
+def test_a_new_stage_notes_what_it_was_begun_with(here):
+    begin(here)
+    record = json.loads((here / "run/sft/begun.json").read_text())
+    assert record["settings"] == {"rate": 0.1}
+    assert list(record["inputs"]) == [str(here / "data.jsonl")]
+    assert (here / "run/sft/config.yaml").read_text() == "rate: 0.1\nprogress: true\n"
+
+
+def test_what_has_been_done_is_not_done_again(here):
+    begin(here)
+    done(here)
+    with pytest.raises(Finished):
+        begin(here)
+    assert (here / "run/sft/metrics.jsonl").is_file()
+
+
+def test_an_unfinished_stage_goes_on_as_the_same(here):
+    first = begin(here)
+    kept = checkpoint(here)
+    again = begin(here)
+    assert kept.is_dir() and again._identity.id == first._identity.id
+
+
+def test_where_nothing_would_be_lost_it_starts_over_unasked(here):
+    first = begin(here)
+    (here / "run/sft/metrics.jsonl").write_text("half a step")
+    again = begin(here, rate=0.2)
+    assert not (here / "run/sft/metrics.jsonl").exists()
+    assert again._identity.id != first._identity.id
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_setting_is_refused_by_name_and_wipes_nothing(here, finished):
+    begin(here)
+    kept = checkpoint(here)
+    if finished:
+        done(here)
+    with pytest.raises(UserError) as caught:
+        begin(here, rate=0.2, clip=1)
+    message = str(caught.value)
+    assert "rate was 0.1, is 0.2; clip was not a setting, is 1" in message
+    assert "--allow_changes rate clip" in message and "--fresh true" in message
+    assert kept.is_dir() and (here / "run/sft/result.json").is_file() == finished
+
+
+def test_another_setting_may_be_allowed_by_name(here):
+    first = begin(here)
+    kept = checkpoint(here)
+    with pytest.raises(UserError, match="clip was not a setting"):
+        begin(here, {"allow_changes": ["rate"]}, rate=0.2, clip=1)
+    again = begin(here, {"allow_changes": ["rate", "clip"]}, rate=0.2, clip=1)
+    assert kept.is_dir() and again._identity.id == first._identity.id
+    begin(here, rate=0.2, clip=1)  # from now on these are its settings
+
+
+def test_an_allowed_change_of_a_finished_stage_goes_on_from_its_end(here):
+    begin(here)
+    kept = checkpoint(here)
+    done(here)
+    begin(here, {"allow_changes": ["rate"]}, rate=0.2)
+    assert kept.is_dir() and not (here / "run/sft/result.json").exists()
+
+
+def test_changed_inputs_are_refused_and_may_be_allowed(here):
+    begin(here)
+    checkpoint(here)
+    (here / "data.jsonl").write_text("other rows\n")
+    with pytest.raises(UserError, match="the content of .*data.jsonl changed.*_changes inputs"):
+        begin(here)
+    begin(here, {"allow_changes": ["inputs"]})
+
+
+def test_a_fresh_start_wipes_the_stage_and_only_it(here):
+    begin(here)
+    kept = checkpoint(here)
+    done(here)
+    (here / "run/models").mkdir()
+    (here / "run/sft/samples.jsonl").write_text("made for others")
+    begin(here, {"fresh": True}, rate=0.2)
+    assert not kept.exists() and not (here / "run/sft/result.json").exists()
+    assert (here / "run/models").is_dir() and (here / "run/sft/samples.jsonl").is_file()
+
+
+@pytest.mark.parametrize(
+    ("finished", "rate", "rows", "outcome"),
+    [
+        (True, 0.2, "rows\n", "again"),
+        (True, 0.1, "other\n", "again"),
+        (False, 0.1, "other\n", "again"),  # an earlier stage made them anew
+        (False, 0.2, "rows\n", "refused"),  # days of training are not wiped for an edit
+        (False, 0.1, "rows\n", "goes on"),
+    ],
+)
+def test_in_a_pipeline(here, capsys, finished, rate, rows, outcome):
+    begin(here)
+    kept = checkpoint(here)
+    if finished:
+        done(here)
+    (here / "data.jsonl").write_text(rows)
+    if outcome == "refused":
+        with pytest.raises(UserError):
+            begin(here, {"on_change": "rerun"}, rate=rate)
+    else:
+        begin(here, {"on_change": "rerun"}, rate=rate)
+    assert kept.exists() == (outcome != "again")
+    assert ("done again, because" in capsys.readouterr().out) == (outcome == "again")
+
+
+def test_other_versions_are_told(here, capsys):
+    begin(here)
+    checkpoint(here)
+    file = here / "run/sft/begun.json"
+    record = json.loads(file.read_text())
+    record["environment"]["torch"] = "0.4"
+    file.write_text(json.dumps(record))
+    begin(here)
+    assert "begun with torch 0.4 (now " in capsys.readouterr().out
+
+
+def test_two_processes_do_not_work_on_one_stage(here):
+    code = f"""
+from common.config.arguments import RunArguments
+from common.training.stage import Stage
+stage = Stage("sft", RunArguments(run={str(here / "run")!r}), {{}}, {{"rate": 0.1}})
+stage.begin([{str(here / "data.jsonl")!r}])
+print("begun", flush=True)
+input()
+"""
+    other = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert other.stdout.readline() == "begun\n"
+        with pytest.raises(UserError, match=rf"another process \({other.pid} on .*\) is at work"):
+            begin(here)
+    finally:
+        other.kill()
+        other.wait()
+    begin(here)
+
+
+def test_zero_stays_what_auto_stood_for(here, monkeypatch):
+    stage = begin(here)
+    assert stage.resolve_zero("auto") == "0"  # one rank
+    checkpoint(here)
+    monkeypatch.setattr("common.training.stage.world_size", lambda: 2)
+    assert begin(here).resolve_zero("auto") == "0"
+    assert begin(here).resolve_zero("3") == "3"
+
+
+def test_errors_in_words():
+    assert message_of(UserError("do this")) == ("do this", 2)
+    text, code = message_of(OSError(28, "No space left on device", "model.safetensors"))
+    assert code == 2 and "the disk is full" in text and "model.safetensors" in text
+    text, code = message_of(RuntimeError("you tried to allocate 40 bytes: can't allocate memory"))
+    assert code == 2 and "out of memory" in text and "40 bytes" in text
+    text, code = message_of(KeyError("x"))
+    assert code == 1 and text.startswith("KeyError at ")
+
+
+def test_what_follows_from_another_ranks_end_is_told_from_causes():
+    assert is_consequence(RuntimeError("[/gloo/pair.cc:525] Connection closed by peer [::1]:2"))
+    assert not is_consequence(RuntimeError("shape mismatch"))
+    assert not is_consequence(UserError("Connection closed by peer"))
