@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class NotFinite(UserError):
+    """A loss or a gradient is NaN or infinite; raised on all ranks alike."""
+
+
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
     """'; did you mean …?' for the closest known name, or else the list of known names."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

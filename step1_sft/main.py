@@ -31,6 +31,7 @@ from common.models.policy import PolicyModel
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.distributed import barrier, is_main
 from common.training.engine import build_engine
+from common.training.guard import Guard, GuardArguments, Recovery
 from common.training.packing import can_pack
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.sft import SFTObjective, perplexity
@@ -70,6 +71,7 @@ ARGUMENTS = (
     ZeroArguments,
     OptimizerArguments,
     CheckpointArguments,
+    GuardArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -85,6 +87,7 @@ def main(
     zero_settings: ZeroArguments,
     optimizer: OptimizerArguments,
     saving: CheckpointArguments,
+    watching: GuardArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     stage.begin([*paths_of(sft.data, sft.eval_data), *([sft.model] * (sft.model != TINY))])
@@ -120,10 +123,11 @@ def main(
         mean = sums["loss"] / max(tokens, 1.0)
         return {"eval/loss": mean, "eval/perplexity": perplexity(sums["loss"], tokens)}
 
+    guard = Guard(watching)
     with (
         stage.open_metrics() as metrics,
         stage.checkpoints(
-            saving, engines={"model": engine}, shared={"metrics": metrics}
+            saving, engines={"model": engine}, shared={"metrics": metrics, "guard": guard}
         ) as checkpoints,
     ):
         final = train_supervised(
@@ -133,6 +137,7 @@ def main(
             seed=run.seed,
             metrics=metrics,
             checkpoints=checkpoints,
+            recovery=Recovery(guard, checkpoints, metrics, stage.say),
             evaluate=evaluate,
             title="stage 1, SFT",
             show_progress=run.progress,
@@ -147,7 +152,7 @@ def main(
             "left_out": dict(counts),
         },
         f"held-out perplexity {final['eval/perplexity']:.2f}, saved in {folder}",
-        checkpoints.earlier_seconds,
+        checkpoints,
     )
 
 

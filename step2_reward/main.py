@@ -31,6 +31,7 @@ from common.reward import diagnostics
 from common.reward.probe import ProbeRow, probe_scores, read_probe
 from common.reward.training import PairObjective, RewardArguments, encode_pairs
 from common.training.engine import build_engine
+from common.training.guard import Guard, GuardArguments, Recovery
 from common.training.packing import can_pack
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
@@ -58,6 +59,7 @@ ARGUMENTS = (
     ZeroArguments,
     OptimizerArguments,
     CheckpointArguments,
+    GuardArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -73,6 +75,7 @@ def main(
     zero_settings: ZeroArguments,
     optimizer: OptimizerArguments,
     saving: CheckpointArguments,
+    watching: GuardArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     base = source.model or str(stage.models / "sft")
@@ -117,10 +120,11 @@ def main(
         sums, count = evaluate_supervised(engine, held_out_objective, optimizer.eval_batch_size)
         return {f"eval/{name}": value / count for name, value in sums.items()}
 
+    guard = Guard(watching)
     with (
         stage.open_metrics() as metrics,
         stage.checkpoints(
-            saving, engines={"model": engine}, shared={"metrics": metrics}
+            saving, engines={"model": engine}, shared={"metrics": metrics, "guard": guard}
         ) as checkpoints,
     ):
         train_supervised(
@@ -130,6 +134,7 @@ def main(
             seed=run.seed,
             metrics=metrics,
             checkpoints=checkpoints,
+            recovery=Recovery(guard, checkpoints, metrics, stage.say),
             evaluate=evaluate,
             title="stage 2, reward model",
             show_progress=run.progress,
@@ -149,7 +154,7 @@ def main(
         f"held-out pair accuracy {facts['accuracy']:.3f}"
         + (f", right minus wrong {gap:.2f} deviations" if gap is not None else "")
         + f", saved in {folder}",
-        checkpoints.earlier_seconds,
+        checkpoints,
     )
 
 

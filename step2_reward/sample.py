@@ -23,6 +23,7 @@ from common.training.metrics import progress_bar
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
+from common.training.watchdog import WATCHDOG
 from common.zero.config import resolve_dtype
 from step2_reward.samples import Samples
 
@@ -84,6 +85,7 @@ def main(
         checkpoints.restore()
         bar.update(sum(map(len, samples.found.values())))
         while samples.more():
+            WATCHDOG.at(f"sampling, batch {checkpoints.step + 1}")
             part = samples.take(width)
             if part:
                 rolled = rollouts.respond(
@@ -123,7 +125,7 @@ def main(
         },
         f"{kept} distinct responses to {len(rows)} prompts"
         + (f" ({short} prompts have fewer than {sample.responses})" if short else ""),
-        checkpoints.earlier_seconds,
+        checkpoints,
     )
 
 

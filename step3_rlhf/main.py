@@ -29,6 +29,7 @@ from common.ppo.build import build_trainer
 from common.ppo.trainer import PPOTrainer
 from common.training.batching import ends_epoch, stream_indices
 from common.training.distributed import rank, world_size
+from common.training.guard import Guard, GuardArguments, Recovery
 from common.training.metrics import progress_bar
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
@@ -60,6 +61,7 @@ ARGUMENTS = (
     LoraArguments,
     ZeroArguments,
     CheckpointArguments,
+    GuardArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -76,6 +78,7 @@ def main(
     lora: LoraArguments,
     zero: ZeroArguments,
     saving: CheckpointArguments,
+    watching: GuardArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     sft_folder = rlhf.actor or str(stage.models / "sft")
@@ -105,36 +108,42 @@ def main(
         stage.resolve_zero(zero.zero),
         run.seed,
     )
+    guard = Guard(watching)
     with (
         stage.open_metrics() as metrics,
         stage.checkpoints(
             saving,
             engines={"actor": trainer.actor, "critic": trainer.critic},
-            shared={"kl": trainer.kl, "metrics": metrics},
+            shared={"kl": trainer.kl, "metrics": metrics, "guard": guard},
         ) as checkpoints,
         progress_bar(
             ppo.steps, "stage 3, PPO", done=checkpoints.restore(), shown=run.progress
         ) as bar,
     ):
-        for step in range(checkpoints.step + 1, ppo.steps + 1):
-            indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
-            values = trainer.iterate(step, [prompts[i] for i in indices[rank() :: world_size()]])
-            if held_out and (step % ppo.evaluate_every == 0 or step == ppo.steps):
-                WATCHDOG.at(f"the evaluation after step {step}")
-                values |= evaluate(trainer, held_out, sampling.generation_batch_size)
-            metrics.write(step, values)
-            bar.update()
-            bar.set_postfix_str(
-                f"score {values['reward/score']:+.2f}, KL {values['kl/sequence_k1']:.2f}",
-                refresh=False,
-            )
-            checkpoints.after(
-                step,
-                values,
-                epoch_ended=ends_epoch(step, ppo.rollout_batch_size, len(prompts)),
-                loss=held_out_loss(values),
-                last=step == ppo.steps,
-            )
+        recovery = Recovery(guard, checkpoints, metrics, stage.say)
+        while checkpoints.step < ppo.steps:
+            step = checkpoints.step + 1
+            with recovery.step(step):
+                indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
+                mine = [prompts[i] for i in indices[rank() :: world_size()]]
+                values = trainer.iterate(step, mine)
+                if held_out and (step % ppo.evaluate_every == 0 or step == ppo.steps):
+                    WATCHDOG.at(f"the evaluation after step {step}")
+                    values |= evaluate(trainer, held_out, sampling.generation_batch_size)
+                metrics.write(step, values)
+                recovery.check(step, values)
+                bar.set_postfix_str(
+                    f"score {values['reward/score']:+.2f}, KL {values['kl/sequence_k1']:.2f}",
+                    refresh=False,
+                )
+                checkpoints.after(
+                    step,
+                    values,
+                    epoch_ended=ends_epoch(step, ppo.rollout_batch_size, len(prompts)),
+                    loss=held_out_loss(values),
+                    last=step == ppo.steps,
+                )
+            bar.update(checkpoints.step - bar.n)
 
     latest = checkpoints.values
     settings = stage.settings
@@ -156,7 +165,7 @@ def main(
         },
         f"score {latest['reward/score']:+.2f} deviations, KL {latest['kl/sequence_k1']:.2f} nats "
         f"a sequence, saved in {stage.models / 'actor'}",
-        checkpoints.earlier_seconds,
+        checkpoints,
     )
 
 

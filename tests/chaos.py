@@ -227,7 +227,8 @@ def end_states(checkpoints: Path) -> Iterator[object]:
     for file in sorted(last.glob("rank_*")):
         yield file.name, file.read_bytes()
     shared = json.loads((last / "shared.json").read_text())
-    shared["loop"] = {k: v for k, v in shared["loop"].items() if k not in ("seconds", "values")}
+    timed = ("seconds", "spent", "values")
+    shared["loop"] = {k: v for k, v in shared["loop"].items() if k not in timed}
     shared.pop("metrics", None)  # lengths of files in which timings stand
     yield shared
 

@@ -47,7 +47,12 @@ def findings(summary: dict[str, Any], metrics: Mapping[str, Metrics]) -> list[Fi
         metrics: stage -> what `read_metrics` gave.
     """
     stages, evaluation = summary["stages"], summary["evaluation"]
-    found = _ppo(stages.get("rlhf"), metrics.get("rlhf"))
+    found = [
+        Finding("warning", f"{stage}, {event}.")
+        for stage, series in metrics.items()
+        for event in series.events
+    ]
+    found += _ppo(stages.get("rlhf"), metrics.get("rlhf"))
     found += _reward_model(stages.get("reward"))
     for name, split in splits_of(evaluation).items():
         if split["difference"] is None:

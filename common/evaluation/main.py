@@ -146,7 +146,7 @@ def main(
         },
         ", ".join(filter(None, [f"{len(rows)} responses judged", describe(left_out)]))
         + f", in {stage.folder / 'responses.jsonl'}",
-        checkpoints.earlier_seconds,
+        checkpoints,
     )
 
 

@@ -53,6 +53,8 @@ class Metrics:
 
     series: dict[str, Series]
     notes: list[str]
+    events: tuple[str, ...] = ()
+    """What its guard found, from `events.jsonl` beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def read_metrics(path: Path) -> Metrics:
     if not path.is_file():
         return Metrics({}, [])
     rows, notes = read_lines(path)
+    events, more = _events(path.with_name("events.jsonl"))
+    notes += more
     points: dict[str, dict[int, float]] = {}
     for number, row in rows:
         step = row.get("step")
@@ -123,7 +127,18 @@ def read_metrics(path: Path) -> Metrics:
             shown = ", ".join(map(str, lost[:5])) + (", …" if len(lost) > 5 else "")
             where = "any step" if len(lost) == steps.size else f"step {shown}"
             notes.append(f"{_name(path)}: {name} is not a finite number at {where}")
-    return Metrics(series, notes)
+    return Metrics(series, notes, events)
+
+
+def _events(path: Path) -> tuple[tuple[str, ...], list[str]]:
+    """What a guard noted, as sentences."""
+    rows, notes = read_lines(path) if path.is_file() else ([], [])
+    texts = [
+        f"step {row['step']}: {row['text']}; the run {row['action']}"
+        for _, row in rows
+        if {"step", "text", "action"} <= row.keys()
+    ]
+    return tuple(texts), notes
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from common.models.lora import adapter_base, add_adapters, merged_adapters, whol
 from common.models.policy import language_model
 from common.training.distributed import barrier, is_main
 from common.training.engine import gathered_parameters
+from common.training.watchdog import WATCHDOG
 
 HEAD_NAMES = ("score", "classifier")
 """What stock classes call their head: Llama, Mistral, Qwen, OPT say score; GPT-2's critic
@@ -100,6 +101,7 @@ def load_complete(
     Raises:
         UserError: no such folder, unreadable files, missing or mismatched weights.
     """
+    WATCHDOG.at(f"loading {path}")
     check_model_folder(path)
     base = adapter_base(path)
     if base:  # heads may come with the adapters
@@ -149,6 +151,7 @@ def save_model(engine_or_model: Any, tokenizer: Any, folder: Path, card: str) ->
         engine_or_model: an engine, a model, or either around an object with `save_pretrained`.
         card: text of the model card.
     """
+    WATCHDOG.at(f"saving {folder}")
     model = getattr(engine_or_model, "module", engine_or_model)
     with gathered_parameters(model):
         if is_main():

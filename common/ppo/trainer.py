@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.data.encoding import EncodedPrompt
 from common.data.template import Template
-from common.errors import UserError
+from common.errors import NotFinite
 from common.hybrid_engine.engine import HybridRollout
 from common.hybrid_engine.rollout import Rollout
 from common.models.policy import score_responses
@@ -40,6 +40,7 @@ from common.training.distributed import rank as this_rank
 from common.training.engine import optimizer_step
 from common.training.offload import Waiting, optimizer_states, weights_of
 from common.training.seeding import derive_seed
+from common.training.watchdog import WATCHDOG
 
 
 @dataclass
@@ -84,15 +85,18 @@ class PPOTrainer:
             the step's metrics, over all ranks.
         """
         started = _now()
+        WATCHDOG.at(f"step {step}, rollout")
         with self._moments.away() if self.settings.offload_idle else contextlib.nullcontext():
             rollout = self.generate(prompts, "rollout", step)
             generated = _now()
+            WATCHDOG.at(f"step {step}, scoring")
             first = None
             if self.settings.reuse_scoring:
                 first = self.plan(rollout.attention_mask, step)[0][0][0]
             trains = self.trains_actor(step)
             experience = self.experience(rollout, prompts, first, train_actor=trains)
             scored = _now()
+            WATCHDOG.at(f"step {step}, training")
             if self.rollouts.is_due(step):
                 self.rollouts.check(rollout, experience.logprobs)
             if step == 1:
@@ -289,7 +293,7 @@ class PPOTrainer:
             # Only rank 0 prints: it must know the other ranks' losses.
             losses = {r: v for r, v in enumerate(gather_objects(value)) if not math.isfinite(v)}
             where = ", ".join(f"{v} on rank {r}" for r, v in losses.items())
-            raise UserError(
+            raise NotFinite(
                 f"the {name} loss is {where} at {place}; the models were not saved. Lower "
                 f"{'actor' if name == 'policy' else 'critic'}_learning_rate or clip_range"
             )

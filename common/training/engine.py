@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.arguments import OptimizerArguments
-from common.errors import UserError
+from common.errors import NotFinite, UserError
 from common.training.batching import BatchShape
 from common.training.distributed import any_rank, device, free_memory, world_size
 from common.zero.config import KEPT, deepspeed_config, zero_stage
@@ -202,30 +202,29 @@ def optimizer_step(
             the loss over its rows (or tokens), of a forward of its own.
         count: what the mean divides by: rows (or tokens) of the whole step, over all ranks.
         place: which step this is, for the error.
-        check: called with this rank's loss sum before the last backward; may raise.
+        check: called with this rank's loss sum after the step; may raise. (Between two steps the
+            engine holds no gradients, and can be put back.)
 
     Returns:
         the gradient norm before clipping, over all ranks.
 
     Raises:
-        UserError: the gradient is not finite; on all ranks, as the norm is theirs.
+        NotFinite: the gradient is not finite; on all ranks, as the norm is theirs.
     """
     scale = engine.gradient_accumulation_steps() * world_size() / max(count, 1.0)
     total: Tensor | None = None
     for i, micro_loss in enumerate(micro_losses, start=1):
         loss = micro_loss()
         total = loss.detach() if total is None else total + loss.detach()
-        last = i == engine.gradient_accumulation_steps()
-        if last:
-            check(total)
         engine.backward(loss * scale)
-        if last:
+        if i == engine.gradient_accumulation_steps():
             norm = gradient_norm(engine)
         engine.step()
+    check(total)
     reported = engine.get_global_grad_norm()
     norm = float(norm if reported is None else reported)
     if not 0 <= norm < math.inf:
-        raise UserError(
+        raise NotFinite(
             f"the gradient's norm is {norm} at {place}, though the loss is finite; the model was "
             "not saved. Lower the learning rate, or raise warmup_ratio"
         )

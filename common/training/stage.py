@@ -153,16 +153,21 @@ class Stage:
         if is_main():
             print(f"{self.name}: {text}", flush=True)
 
-    def finish(self, facts: dict[str, Any], line: str, earlier: float = 0.0) -> None:
+    def finish(
+        self, facts: dict[str, Any], line: str, checkpoints: Checkpoints | None = None
+    ) -> None:
         """Writes `result.json` (which marks the stage as done) and prints what was achieved.
 
         Args:
-            earlier: seconds that processes before this one have spent on the stage.
+            checkpoints: of the stage, where it has some; they know what was spent before.
         """
         barrier()
         if is_main():
+            earlier = checkpoints.earlier_seconds if checkpoints else 0.0
             seconds = round(earlier + time.time() - self.started, 1)
             result = {"seconds": seconds, **facts}
+            if checkpoints:
+                result["checkpoint_seconds"] = round(checkpoints.spent_seconds, 2)
             result |= {"seed": self.run.seed, "versions": package_versions()}
             write_json(self.folder / "result.json", result)
             print(f"{self.name}: {line} ({seconds:.0f} s)", flush=True)
@@ -274,8 +279,8 @@ def take_lock(path: Path) -> Any:  # noqa: ANN401
     """
     file = path.open("a+", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         file.seek(0)
         raise UserError(
             f"{path.parent}: another process ({file.read().strip() or 'unknown'}) is at work on "

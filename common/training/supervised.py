@@ -1,5 +1,6 @@
 """The loop that stages 1 and 2 share: fixed examples, a summed loss, a mean over the whole step."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common.config.arguments import OptimizerArguments
-from common.errors import UserError
+from common.errors import NotFinite
 from common.training.batching import (
     FILLER,
     BatchShape,
@@ -25,6 +26,7 @@ from common.training.distributed import (
     world_size,
 )
 from common.training.engine import optimizer_step
+from common.training.guard import Recovery
 from common.training.metrics import MetricsWriter, progress_bar
 from common.training.resume.checkpoints import Checkpoints, Unsaved
 from common.training.watchdog import WATCHDOG
@@ -58,6 +60,7 @@ def train_supervised(
     seed: int,
     metrics: MetricsWriter,
     checkpoints: Checkpoints | Unsaved,
+    recovery: Recovery | None = None,
     evaluate: Callable[[], dict[str, float]],
     title: str,
     show_progress: bool = True,
@@ -67,6 +70,7 @@ def train_supervised(
     Goes on where the newest checkpoint ends.
 
     Args:
+        recovery: looks at every step's metrics, and may go back to a checkpoint.
         evaluate: returns "eval/…" values; a collective that leaves the engine's mode as it was.
         title: of the progress bar.
 
@@ -74,10 +78,9 @@ def train_supervised(
         the values of the last step, which end with those of the last evaluation.
 
     Raises:
-        UserError: the loss is NaN or infinite (names step and examples).
+        NotFinite: the loss is NaN or infinite (names step and examples).
         Stopped: somebody asked for it.
     """
-    shape = BatchShape(settings.batch_size, settings.micro_batch_size, world_size())
     steps = total_steps(len(objective.lengths), settings)
     epoch = steps_per_epoch(len(objective.lengths), settings.batch_size)
     evaluate_after = {
@@ -86,46 +89,54 @@ def train_supervised(
     engine.train()
     done = checkpoints.restore()
     with progress_bar(steps, title, done=done, shown=show_progress) as bar:
-        for step in range(done + 1, steps + 1):
-            indices = step_indices(len(objective.lengths), settings.batch_size, seed, step - 1)
-            weight = sum(objective.weights[i] for i in indices if i != FILLER)
-            sums: dict[str, Tensor] = {}
-            mine = list(micro_batches(indices, shape, rank(), objective.lengths))
-
-            def micro_loss(batch: np.ndarray, sums: dict[str, Tensor] = sums) -> Tensor:
-                loss, statistics = objective.loss(engine, batch)
-                for name, value in {"loss": loss, **statistics}.items():
-                    sums[name] = sums.get(name, 0.0) + value.detach()
-                return loss
-
-            def check(total: Tensor, step: int = step, mine: list[np.ndarray] = mine) -> None:
-                stop_unless_finite(total, step, objective, mine)
-
-            rate = engine.get_lr()[0]
-            norm = optimizer_step(
-                engine,
-                [lambda b=b, f=micro_loss: f(b) for b in mine],
-                weight,
-                f"step {step}",
-                check,
-            )
-            totals = all_reduce_scalars(sums)
-            values = {f"train/{k}": v / max(weight, 1.0) for k, v in totals.items()}
-            values |= {"train/learning_rate": rate, "train/grad_norm": norm}
-            if step in evaluate_after or step == steps:
-                WATCHDOG.at(f"the evaluation after step {step}")
-                values |= evaluate()
-            metrics.write(step, values)
-            bar.update()
-            bar.set_postfix_str(f"loss {values['train/loss']:.3f}", refresh=False)
-            checkpoints.after(
-                step,
-                values,
-                epoch_ended=step % epoch == 0,
-                loss=values.get("eval/loss"),
-                last=step == steps,
-            )
+        while checkpoints.step < steps:
+            step = checkpoints.step + 1
+            with recovery.step(step) if recovery else contextlib.nullcontext():
+                values = supervised_step(engine, objective, settings, seed, step)
+                if step in evaluate_after or step == steps:
+                    WATCHDOG.at(f"the evaluation after step {step}")
+                    values |= evaluate()
+                metrics.write(step, values)
+                if recovery:
+                    recovery.check(step, values)
+                bar.set_postfix_str(f"loss {values['train/loss']:.3f}", refresh=False)
+                checkpoints.after(
+                    step,
+                    values,
+                    epoch_ended=step % epoch == 0,
+                    loss=values.get("eval/loss"),
+                    last=step == steps,
+                )
+            bar.update(checkpoints.step - bar.n)
     return checkpoints.values
+
+
+def supervised_step(
+    engine: Any, objective: Objective, settings: OptimizerArguments, seed: int, step: int
+) -> dict[str, float]:
+    """One optimizer step, counted from 1; returns its metrics, over all ranks. A collective."""
+    shape = BatchShape(settings.batch_size, settings.micro_batch_size, world_size())
+    indices = step_indices(len(objective.lengths), settings.batch_size, seed, step - 1)
+    weight = sum(objective.weights[i] for i in indices if i != FILLER)
+    sums: dict[str, Tensor] = {}
+    mine = list(micro_batches(indices, shape, rank(), objective.lengths))
+
+    def micro_loss(batch: np.ndarray) -> Tensor:
+        loss, statistics = objective.loss(engine, batch)
+        for name, value in {"loss": loss, **statistics}.items():
+            sums[name] = sums.get(name, 0.0) + value.detach()
+        return loss
+
+    rate = engine.get_lr()[0]
+    norm = optimizer_step(
+        engine,
+        [lambda b=b: micro_loss(b) for b in mine],
+        weight,
+        f"step {step}",
+        lambda total: stop_unless_finite(total, step, objective, mine),
+    )
+    values = {f"train/{k}": v / max(weight, 1.0) for k, v in all_reduce_scalars(sums).items()}
+    return values | {"train/learning_rate": rate, "train/grad_norm": norm}
 
 
 def evaluate_supervised(
@@ -158,7 +169,7 @@ def evaluate_supervised(
 def stop_unless_finite(
     total: Tensor, step: int, objective: Objective, batches: list[np.ndarray]
 ) -> None:
-    """Raises UserError on every rank when the loss is NaN or infinite on any. A collective."""
+    """Raises NotFinite on every rank when the loss is NaN or infinite on any. A collective."""
     value = float(total)
     if not any_rank(not math.isfinite(value)):
         return
@@ -167,7 +178,7 @@ def stop_unless_finite(
     bad = [(v, p) for v, p in gather_objects((value, places)) if not math.isfinite(v)]
     names = list(dict.fromkeys(name for _, part in bad for name in part))
     shown = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
-    raise UserError(
+    raise NotFinite(
         f"the loss is {bad[0][0]} at step {step}; nothing was saved. Its examples: {shown}. Lower "
         "learning_rate, raise warmup_ratio, or look at these examples"
     )

@@ -16,6 +16,8 @@ from common.config.arguments import (
 )
 from common.errors import UserError
 from common.models.tiny import TinyArguments
+from common.training.guard import GuardArguments
+from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage
 from step1_sft.main import SFTArguments
 from tests import inputs
@@ -44,7 +46,7 @@ def run_stage1(tmp_path, model: str, data: list[str], **changes) -> None:
     text = {"max_prompt_tokens": 200, "max_response_tokens": 50, "scrub_pii": False}
     kinds = (
         *(SFTArguments, ModelArguments, TinyArguments, TextArguments),
-        *(LoraArguments, ZeroArguments, OptimizerArguments),
+        *(LoraArguments, ZeroArguments, OptimizerArguments, CheckpointArguments, GuardArguments),
     )
     settings = {"model": model, "data": data, **text, **changes}
     run = RunArguments(run=str(tmp_path / "run"), progress=False)

@@ -17,6 +17,8 @@ from common.config.arguments import (
 from common.errors import UserError
 from common.hybrid_engine.engine import RolloutArguments
 from common.reward.training import RewardArguments
+from common.training.guard import GuardArguments
+from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage
 from step2_reward import pairs, rank, sample
 from step2_reward.main import RewardStageArguments
@@ -68,6 +70,8 @@ def run_reward(
         lora or LoraArguments(),
         ZeroArguments(),
         OptimizerArguments(),
+        CheckpointArguments(),
+        GuardArguments(),
     )
 
 
@@ -223,7 +227,13 @@ def test_adapters_on_layers_that_are_not_there(tmp_path, model):
 def run_sample(tmp_path, model: str, data: list[str], text=TEXT) -> None:
     stage, run = stage_of(tmp_path, "sample")
     settings = SampleArguments(model=model, data=data)
-    defaults = ModelArguments(), text, SamplingArguments(), RolloutArguments()
+    defaults = (ModelArguments(), text, SamplingArguments(), RolloutArguments())
+        ModelArguments(),
+        text,
+        SamplingArguments(),
+        RolloutArguments(),
+        CheckpointArguments(),
+    )
     sample.main(stage, run, settings, *defaults)
 
 
@@ -254,7 +264,7 @@ def test_a_prompt_without_two_distinct_responses_is_left_out_or_refused(tmp_path
     stage, run = stage_of(tmp_path, "sample")
     file = write(tmp_path, [{"prompt": "q"}, {"prompt": "another"}], "prompts.jsonl")
     settings = SampleArguments(model=model, data=[file], responses=3, redraws=1)
-    others = ModelArguments(), TEXT, EVER_SAME, RolloutArguments()
+    others = ModelArguments(), TEXT, EVER_SAME, RolloutArguments(), CheckpointArguments()
     found = message_of(sample.main, stage, run, settings, *others)
     assert found.startswith(f"{model}: it has no two distinct responses to any of 2 prompts")
     assert not (tmp_path / "run/sample/samples.jsonl").exists()

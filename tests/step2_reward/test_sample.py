@@ -13,6 +13,7 @@ from common.config.arguments import (
 )
 from common.hybrid_engine.engine import RolloutArguments
 from common.training.engine import process_group
+from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage
 from step2_reward.sample import SampleArguments
 from tests.models import save_tiny
@@ -31,6 +32,7 @@ def on_ranks(model, data, folder):
             TextArguments(max_response_tokens=12),
             SamplingArguments(generation_batch_size=4),
             RolloutArguments(),
+            CheckpointArguments(),
         )
 
 

