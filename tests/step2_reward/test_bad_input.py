@@ -227,14 +227,8 @@ def test_adapters_on_layers_that_are_not_there(tmp_path, model):
 def run_sample(tmp_path, model: str, data: list[str], text=TEXT) -> None:
     stage, run = stage_of(tmp_path, "sample")
     settings = SampleArguments(model=model, data=data)
-    defaults = (ModelArguments(), text, SamplingArguments(), RolloutArguments())
-        ModelArguments(),
-        text,
-        SamplingArguments(),
-        RolloutArguments(),
-        CheckpointArguments(),
-    )
-    sample.main(stage, run, settings, *defaults)
+    defaults = ModelArguments(), text, SamplingArguments(), RolloutArguments()
+    sample.main(stage, run, settings, *defaults, CheckpointArguments())
 
 
 def test_prompts_to_sample_from_are_checked(tmp_path, model):

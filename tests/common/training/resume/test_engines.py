@@ -66,12 +66,18 @@ def weights_of(engine):
         return torch.cat([p.detach().flatten().clone() for p in engine.module.parameters()])
 
 
-def train_all(folder, root, until):
-    """All kinds, one after another, in the same processes."""
+def train_all(folder, parts):
+    """All kinds, one after another in the same processes: `parts` is [(run, until), …].
+
+    Returns:
+        what the last part found, by kind.
+    """
     shard_everything()
-    return {
-        kind: train(folder, root / "_".join(kind).replace(" ", "_"), *kind, until) for kind in KINDS
-    }
+    found = {}
+    for kind in KINDS:
+        for root, until in parts:
+            found[kind] = train(folder, root / "_".join(kind).replace(" ", "_"), *kind, until)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +86,17 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("engines")
     folder = str(save_tiny(root / "llama"))
 
-    def run(ranks, name, until):
-        return run_ranks(train_all, ranks, folder, root / name, until, timeout=240.0)
+    def run(ranks, *parts):
+        named = [(root / name, until) for name, until in parts]
+        return run_ranks(train_all, ranks, folder, named, timeout=240.0)
 
-    found = {f"through {n}": run(n, f"through_{n}", STEPS) for n in (1, 2)}
+    found = {}
     for n in (1, 2):
-        run(n, f"parts_{n}", 2)
+        found[f"through {n}"] = run(n, (f"parts_{n}", 2), (f"through_{n}", STEPS))
     shutil.copytree(root / "parts_2", root / "elastic")
-    found |= {f"parts {n}": run(n, f"parts_{n}", STEPS) for n in (1, 2)}
-    found["one rank"] = run(1, "elastic", 4)
-    found["two again"] = run(2, "elastic", STEPS)
+    found |= {f"parts {n}": run(n, (f"parts_{n}", STEPS)) for n in (1, 2)}
+    found["one rank"] = run(1, ("elastic", 4))
+    found["two again"] = run(2, ("elastic", STEPS))
     found["left over"] = [str(p) for p in root.glob("*/*/.*")]
     return found
 
