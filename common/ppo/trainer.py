@@ -85,18 +85,17 @@ class PPOTrainer:
             the step's metrics, over all ranks.
         """
         started = _now()
-        WATCHDOG.at(f"step {step}, rollout")
+        WATCHDOG.at(f"step {step}, rollout of the actor")
         with self._moments.away() if self.settings.offload_idle else contextlib.nullcontext():
             rollout = self.generate(prompts, "rollout", step)
             generated = _now()
-            WATCHDOG.at(f"step {step}, scoring")
+            WATCHDOG.at(f"step {step}, scoring by actor, critic, reference and reward model")
             first = None
             if self.settings.reuse_scoring:
                 first = self.plan(rollout.attention_mask, step)[0][0][0]
             trains = self.trains_actor(step)
             experience = self.experience(rollout, prompts, first, train_actor=trains)
             scored = _now()
-            WATCHDOG.at(f"step {step}, training")
             if self.rollouts.is_due(step):
                 self.rollouts.check(rollout, experience.logprobs)
             if step == 1:
@@ -230,6 +229,7 @@ class PPOTrainer:
                 if first:
                     parts[0].first, experience.first, first = first, None, None
                 if train_actor:
+                    WATCHDOG.at(f"{place}, training of the actor")
                     norms["policy/grad_norm"] += optimizer_step(
                         self.actor,
                         [lambda p=p: self._policy_loss(p, sums) for p in parts],
@@ -237,6 +237,7 @@ class PPOTrainer:
                         place,
                         lambda total, place=place: self._check(total, "policy", place),
                     )
+                WATCHDOG.at(f"{place}, training of the critic")
                 norms["value/grad_norm"] += optimizer_step(
                     self.critic,
                     [lambda p=p: self._value_loss(p, sums) for p in parts],

@@ -120,3 +120,14 @@ def test_greedy_at_the_ceiling_is_noted(tmp_path, response_row, write_lines):
         write_lines(tmp_path / "evaluation" / "responses.jsonl", rows)
         texts = [finding.text for finding in found(tmp_path)]
         assert any("no longer be told apart" in text for text in texts) == noted
+
+
+def test_what_a_guard_noted_is_a_warning(tmp_path, write_lines, write_result):
+    write_result(tmp_path, "sft", {"seconds": 1.0})
+    path = tmp_path / "sft" / "metrics.jsonl"
+    write_lines(path, [{"step": 1, "train/loss": 1.0}])
+    noted = {"step": 7, "fault": "kl", "text": "the KL is high", "action": "went on"}
+    write_lines(path.with_name("events.jsonl"), [noted, {"step": 8}])
+    (finding,) = found(tmp_path, {"sft": read_metrics(path)})
+    assert finding.level == "warning"
+    assert finding.text == "sft, step 7: the KL is high; the run went on."
