@@ -141,7 +141,7 @@ class Killed:
 
     def killed(self, kills: int) -> Path:
         """A run that was killed so often, then let through."""
-        run = self.folder("killed")
+        run, share = self.folder("killed"), 1.0
         done = 0
         while done < kills:
             process = self.begin(run, *ALL_CHECKPOINTS)
@@ -149,11 +149,13 @@ class Killed:
                 time.sleep(self.draw.uniform(0.0, self.starting))
             else:
                 self.wait_for_work(process, run)
-                time.sleep(self.draw.uniform(0.0, self.working))
-            if process.poll() is not None:  # through already: nothing left to kill
-                finish(process)
-                break
-            done += self.kill(process, run)
+                time.sleep(self.draw.uniform(0.0, share * self.working))
+            if process.poll() is None and self.kill(process, run):
+                done += 1
+                continue
+            # It came through before it was hit: from the start again, and sooner.
+            finish(process)
+            run, share = self.folder("killed"), share / 2
         finish(self.begin(run, *ALL_CHECKPOINTS))
         return run
 
@@ -181,9 +183,9 @@ class Killed:
             _kill(victim)
         _, alive = psutil.wait_procs(everything, timeout=SECONDS_TO_DIE)
         assert not alive, f"{self.case}: still there after {SECONDS_TO_DIE:g} s: {alive}"
-        output, _ = process.communicate(timeout=SECONDS_TO_DIE)
-        if process.returncode == 0:
+        if process.wait(timeout=SECONDS_TO_DIE) == 0:
             return False
+        output, _ = process.communicate(timeout=SECONDS_TO_DIE)
         assert process.returncode != 75, output[-3000:]
         self.hit["one rank" if alone else "all at once"] += 1
         self.hit["during a save"] += bool(partial)
