@@ -32,7 +32,7 @@ main() {
   local rooflines=(--repeats 5)
   if ((quick)); then
     rollouts=(--repeats 2 --growth false) iterations=(--repeats 2 --growth false)
-    supervised=(--repeats 2 --steps 16 --growth false) rooflines=(--repeats 2)
+    supervised=(--repeats 1 --steps 30 --growth false) rooflines=(--repeats 2)
   fi
   launch_stage 1 -m common.benchmark.rollouts --run "$run/rollouts" "${rollouts[@]}"
   local several=1
