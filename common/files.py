@@ -63,12 +63,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; run the stage that writes it first")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line:
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError):  # the former is also what broken UTF-8 raises
             row = None
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number}: this line is not a JSON object")

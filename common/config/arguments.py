@@ -65,6 +65,8 @@ class RunArguments:
 
     def __post_init__(self) -> None:
         check_range(self, 0, "step_timeout", above=True)
+        if not self.run:
+            raise UserError("run is empty, but must name a folder")
 
 
 @dataclass

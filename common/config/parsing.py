@@ -16,6 +16,7 @@ from typing import Any, NoReturn, get_origin
 import yaml
 
 from common.config.arguments import RunArguments
+from common.config.plain_yaml import NotPlain, PlainLoader
 from common.errors import UserError, nearest
 
 PRESETS = Path(__file__).parent / "presets"
@@ -59,7 +60,7 @@ def parse_arguments(
     if config:
         values, lines = read_section(Path(config), section, [*known, "preset"])
     preset = _option(argv, "--preset") or values.pop("preset", None)
-    if preset:
+    if preset not in (None, ""):
         values = {**read_preset(preset, section, known), **values}
     run = _option(argv, "--run") or values.get("run") or RunArguments().run
     unknown = [a for a in argv if a.startswith("--") and not _known_option(a, known)]
@@ -68,18 +69,30 @@ def parse_arguments(
         raise UserError(f"unknown option {name}{nearest(name.lstrip('-'), known, '--')}")
     # What the command line sets is taken out, so that its mistakes are not laid on a YAML line.
     lines = {name: line for name, line in lines.items() if not _is_given(argv, name)}
-    values = {k: fill_placeholders(v, run) for k, v in values.items() if not _is_given(argv, k)}
-    lists = {f.name for t in types for f in fields(t) if get_origin(f.type) is list}
+    values = {
+        name: fill_placeholders(value, run)
+        for name, value in values.items()
+        if value is not None and not _is_given(argv, name)
+    }
+    kinds = {f.name: f.type for t in types for f in fields(t)}
     for name, value in values.items():
-        if isinstance(value, list) and name not in lists:
-            refuse(f"argument --{name}: takes one value, not a list")
-    given = [part for name, value in values.items() for part in _as_options(name, value)]
-    *parsed, rest = parser.parse_args_into_dataclasses(
-        args=given + argv, return_remaining_strings=True
-    )
+        if problem := _misfit(kinds[name], value):
+            refuse(f"argument --{name}: {problem}")
+    lists = {name: _as_words(v) for name, v in values.items() if get_origin(kinds[name]) is list}
+    parser.set_defaults(**lists)  # as words, `-x.jsonl` in a list would be taken for an option
+    words = [f"--{name}={_as_words(v)[0]}" for name, v in values.items() if name not in lists]
+    words += argv
+    for option, _, word in (part.partition("=") for part in words):
+        if word == "--":  # argparse would take it out, and leave an empty list as the value
+            refuse(f"argument {option}: '--' is no value")
+    *parsed, rest = parser.parse_args_into_dataclasses(args=words, return_remaining_strings=True)
     if rest:
         raise UserError(f"unexpected on the command line: {' '.join(rest)}")
-    return tuple(parsed[: len(types)])
+    parsed = parsed[: len(types)]
+    for name, value in resolved_settings(*parsed).items():
+        if value != value:
+            refuse(f"argument --{name}: must be a number, not NaN")
+    return tuple(parsed)
 
 
 def read_section(
@@ -96,24 +109,41 @@ def read_section(
     if not has_sections(tree):
         values, where = tree, marks
     else:
-        unknown = [k for k in tree if k not in (*SECTIONS, "run", "seed", "processes")]
-        if unknown:
-            raise UserError(
-                f"{path}:{marks[unknown[0]]}: unknown section '{unknown[0]}'"
-                + nearest(unknown[0], [*SECTIONS, "run", "seed", "processes"])
-            )
-        values = tree.get(section) or {}
+        check_sections_known(path, tree, marks)
+        values = {} if tree.get(section) is None else tree[section]
         if not isinstance(values, dict):
-            raise UserError(f"{path}:{marks[section]}: '{section}' must hold settings (key: value)")
-        where = {k.split(".", 1)[1]: v for k, v in marks.items() if k.startswith(f"{section}.")}
+            raise UserError(
+                f"{place(path, marks, section)}: '{section}' must hold settings (key: value)"
+            )
         shared = {k: tree[k] for k in ("run", "seed") if k in tree and k in known}
+        where = {k: marks[k] for k in shared if k not in values and k in marks}
+        where |= {k.split(".", 1)[1]: v for k, v in marks.items() if k.startswith(f"{section}.")}
         values = {**shared, **values}
     for name in values:
         if name not in known:
             raise UserError(
-                f"{path}:{where.get(name, '?')}: unknown setting '{name}'{nearest(name, known)}"
+                f"{place(path, where, name)}: unknown setting '{name}'{nearest(name, known)}"
             )
     return values, where
+
+
+def check_sections_known(path: Path, tree: dict[str, Any], marks: dict[str, int]) -> None:
+    """Refuses a pipeline file with a key that is neither a section nor shared by all.
+
+    Raises:
+        UserError: names the first such key.
+    """
+    known = [*SECTIONS, "run", "seed", "processes"]
+    for name in tree:
+        if name not in known:
+            raise UserError(
+                f"{place(path, marks, name)}: unknown section '{name}'{nearest(name, known)}"
+            )
+
+
+def place(path: Path, marks: dict[str, int], name: str) -> str:
+    """Where a key stands: "path:line", or the path alone for what came in by `<<: *anchor`."""
+    return f"{path}:{marks[name]}" if name in marks else str(path)
 
 
 def has_sections(tree: dict[str, Any]) -> bool:
@@ -128,18 +158,30 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """A YAML mapping, and the line of each key: `key` and, one level down, `key.subkey`.
 
     Raises:
-        UserError: no such file, broken YAML, not a mapping, a key given twice.
+        UserError: no such file, broken YAML, not a mapping, a key given twice, a value that JSON
+            could not hold.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text) or {}
+        loader = PlainLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        marks = _lines_of(node, path)
+        tree = {} if node is None else loader.construct_document(node)
     except OSError as error:
         raise UserError(f"{path}: cannot read the config file: {error.strerror}") from None
+    except NotPlain as error:
+        raise UserError(f"{path}:{error.line}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: the YAML is nested too deeply") from None
+    tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a config file holds settings as `key: value`")
+    return tree, marks
+
+
+def _lines_of(node: yaml.Node | None, path: Path) -> dict[str, int]:
+    """See `read_yaml`."""
     marks: dict[str, int] = {}
 
     def mark(mapping: yaml.MappingNode, prefix: str) -> None:
@@ -147,10 +189,6 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             name = f"{prefix}{key.value}"
             if key.tag == "tag:yaml.org,2002:merge":
                 continue  # what `<<: *anchor` brings has its lines at the anchor
-            if key.tag != "tag:yaml.org,2002:str":
-                raise UserError(
-                    f"{path}:{key.start_mark.line + 1}: '{name}' is no name of a setting"
-                )
             if name in marks:
                 raise UserError(f"{path}:{key.start_mark.line + 1}: '{name}' is given twice")
             marks[name] = key.start_mark.line + 1
@@ -159,7 +197,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
     if isinstance(node, yaml.MappingNode):
         mark(node, "")
-    return tree, marks
+    return marks
 
 
 def read_preset(name: str, section: str, known: Sequence[str]) -> dict[str, Any]:
@@ -169,7 +207,7 @@ def read_preset(name: str, section: str, known: Sequence[str]) -> dict[str, Any]
         UserError: no such preset.
     """
     if name not in preset_names():
-        raise UserError(f"unknown preset '{name}'{nearest(name, preset_names())}")
+        raise UserError(f"unknown preset '{name}'{nearest(str(name), preset_names())}")
     return read_section(PRESETS / f"{name}.yaml", section, known)[0]
 
 
@@ -226,14 +264,25 @@ def _known_option(option: str, known: Sequence[str]) -> bool:
     return name in (*known, "config", "preset", "local_rank") or name.removeprefix("no_") in known
 
 
-def _as_options(name: str, value: Any) -> list[str]:
-    """One YAML setting as command-line words, so that argparse checks its type like any other."""
-    if value is None:
-        return []
-    if isinstance(value, list):
-        words = [v if isinstance(v, str) else json.dumps(v) for v in value]
-        return [f"--{name}", *words] if words else []
-    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}"]
+def _misfit(kind: Any, value: Any) -> str:
+    """Why a YAML value cannot be a setting's of this type; '' where argparse is to say.
+
+    YAML makes numbers of `007` and `2024_01`: written out as text they would be other names.
+    """
+    if get_origin(kind) is list:
+        items = value if isinstance(value, list) else [value]
+        wrong = [item for item in items if not isinstance(item, str | dict)]
+    elif isinstance(value, list | dict):
+        return f"takes one value, not {'a list' if isinstance(value, list) else 'a mapping'}"
+    else:
+        wrong = [value] if kind is str and not isinstance(value, str) else []
+    return f"{json.dumps(wrong[0])} is no text (put it in quotes)" if wrong else ""
+
+
+def _as_words(value: Any) -> list[str]:
+    """A YAML value as command-line words, so that its type is checked like any other."""
+    items = value if isinstance(value, list) else [value]
+    return [item if isinstance(item, str) else json.dumps(item) for item in items]
 
 
 def _with_place(message: str, lines: dict[str, int], config: str | None) -> str:

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.config.parsing import SECTIONS, parse_arguments, read_yaml, result_settings
+from common.config.parsing import (
+    SECTIONS,
+    check_sections_known,
+    parse_arguments,
+    place,
+    read_yaml,
+    result_settings,
+)
 from common.errors import UserError, nearest
 from common.files import write_json
 from common.training.resume.identity import RECORD as BEGUN
@@ -69,24 +76,24 @@ def make_plan(argv: Sequence[str]) -> Plan:
 
     Raises:
         UserError: unreadable config, no stages, a setting that a stage would refuse, a run
-            directory of another seed, `--fresh` on a folder that no pipeline made.
+            directory of another seed or that cannot be made or read, `--fresh` on a folder that
+            no pipeline made.
     """
     args = _parser().parse_args(argv)
     tree, marks = read_yaml(args.config)
-    known = [*SECTIONS, "run", "seed", "processes"]
-    for name in tree:
-        if name not in known:
-            raise UserError(
-                f"{args.config}:{marks.get(name, '?')}: unknown section '{name}'"
-                + nearest(name, known)
-            )
+    check_sections_known(args.config, tree, marks)
     stages = [name for name in SECTIONS if name in tree]
     if not stages:
         raise UserError(f"{args.config}: no stage in it; sections are {', '.join(SECTIONS)}")
-    run = Path(args.run or tree.get("run") or f"runs/{args.config.stem}")
+    if not isinstance(tree.get("run"), str | None):
+        raise UserError(
+            f"{place(args.config, marks, 'run')}: 'run' must be the name of a folder (in quotes if "
+            "it looks like a number)"
+        )
     for name in ("seed", "processes"):
         if name in tree and type(tree[name]) is not int:
-            raise UserError(f"{args.config}:{marks[name]}: '{name}' must be a whole number")
+            raise UserError(f"{place(args.config, marks, name)}: '{name}' must be a whole number")
+    run = Path(args.run or tree.get("run") or f"runs/{args.config.stem}")
     seed = tree.get("seed", 0) if args.seed is None else args.seed
     processes = tree.get("processes", 1) if args.processes is None else args.processes
     if processes < 1:
@@ -94,9 +101,12 @@ def make_plan(argv: Sequence[str]) -> Plan:
     if args.restart and args.restart not in stages:
         raise UserError(f"--restart {args.restart}: no such stage{nearest(args.restart, stages)}")
     settings = check_sections(args.config, stages, run, seed, marks)
-    if args.fresh:
-        remove_run(run)
-    _claim(run, seed)
+    try:
+        if args.fresh:
+            remove_run(run)
+        _claim(run, seed)
+    except OSError as error:
+        raise UserError(f"{run}: cannot be the run directory: {error.strerror}") from None
     if args.restart:  # a stage that does not know what it was begun with starts over
         (run / args.restart / BEGUN).unlink(missing_ok=True)
     settled = tuple(name for name in stages if _is_settled(run, name, settings[name]))
@@ -132,18 +142,17 @@ def check_sections(
         for group in groups:
             for name in DATA_SETTINGS:
                 values = getattr(group, name, None)
-                place = f"{config}:{marks.get(f'{stage}.{name}', '?')}"
+                at = place(config, marks, f"{stage}.{name}")
                 try:
                     sources = parse_sources(values) if values else []
                 except UserError as error:
-                    raise UserError(f"{place}: {error}") from None
+                    raise UserError(f"{at}: {error}") from None
                 for source in sources:
-                    path = Path(source.path).expanduser()
-                    made_later = Path(source.path).is_relative_to(run)
-                    if path.suffix not in FILE_TYPES or made_later:
-                        continue
-                    if not path.is_file():
-                        raise UserError(f"{place}: no such file: {source.path}")
+                    path = Path(source.path)
+                    if path.suffix not in FILE_TYPES or path.is_relative_to(run):
+                        continue  # looked for on the hub, or made by an earlier stage
+                    if not os.path.isfile(os.path.expanduser(path)):  # False for any odd name
+                        raise UserError(f"{at}: no such file: {source.path}")
                     getattr(layouts, READERS[stage])([source])
     return settings
 
@@ -168,7 +177,10 @@ def _claim(run: Path, seed: int) -> None:
     """Makes the run directory, or checks whose it is."""
     file = run / RECORD
     if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8")).get("seed")
+        try:
+            before = json.loads(file.read_text(encoding="utf-8")).get("seed")
+        except (ValueError, AttributeError, RecursionError):
+            raise UserError(f"{file}: is damaged; use --fresh to start over") from None
         if before != seed:
             raise UserError(
                 f"{run} was made with seed {before}, not {seed}; use --fresh to start over, or "

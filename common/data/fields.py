@@ -1,5 +1,6 @@
 """Single fields of a row, checked: texts and lists of messages."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ ROLES: dict[str, Role] = {
 """Names of roles in the formats we read: TRL's, ShareGPT's, Open-Assistant's."""
 
 _SHOWN = 5
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class UnknownLayout(UserError):
@@ -89,11 +91,15 @@ def facts_of(row: Row, origin: str) -> dict[str, Any] | None:
     """The `facts` column, which is passed through.
 
     Raises:
-        UserError: it is not an object.
+        UserError: it is not an object, or nothing that a later stage could write as JSON.
     """
     facts = row.get("facts")
     if facts is not None and not isinstance(facts, dict):
         raise UserError(f"{origin}: field 'facts' must be an object, not {kind_of(facts)}")
+    try:
+        _to_json(facts).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{origin}: field 'facts' cannot be written as JSON: {error}") from None
     return facts
 
 
@@ -106,7 +112,7 @@ def message_of(value: Any, field: str, origin: str, *, empty: bool = False) -> M
     """
     if not isinstance(value, dict):
         raise UserError(f"{origin}: field '{field}' must be an object, not {kind_of(value)}")
-    role_key, content_key = ("from", "value") if "from" in value else ("role", "content")
+    role_key, content_key = ("from", "value") if has(value, "from") else ("role", "content")
     role = text_of(value.get(role_key), f"{field}.{role_key}", origin)
     if role not in ROLES:
         raise UserError(

@@ -3,16 +3,18 @@
 import hashlib
 import itertools
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.fields import Problems
+from common.data.fields import Problems, has, text_of
 from common.data.ranking_layouts import rankings_of
 from common.data.readers import Row, kind_of, read_rows
 from common.data.records import Message, Pair, Ranking
 from common.data.sources import DataSource
+from common.data.trees import root_of
 from common.errors import UserError
 from common.files import write_json_lines
 
@@ -110,7 +112,8 @@ def read_pairs(path: Path) -> list[Pair]:
     """Reads what `write_pairs` wrote; any file in TRL's preference columns will do (gap 1 then).
 
     Raises:
-        UserError: no such file, a field that is missing, empty or of the wrong type, no pair.
+        UserError: no such file, a field that is missing, empty or of the wrong type, two responses
+            that are the same, no pair.
     """
     problems = Problems()
     pairs = []
@@ -147,10 +150,18 @@ def _pair_of(row: Row, place: str) -> Pair:
             state = "empty" if name in row else "missing"
             raise UserError(f"{place}: field '{name}' is {state}")
     gap = row.get("gap", 1.0)
-    if isinstance(gap, bool) or not isinstance(gap, int | float) or not gap > 0:
+    numeric = isinstance(gap, int | float) and not isinstance(gap, bool)
+    if not numeric or not 0 < gap <= sys.float_info.max:
         shown = gap if isinstance(gap, int | float) else kind_of(gap)
         raise UserError(f"{place}: field 'gap' must be a number above 0, not {shown}")
+    if root_of(row):
+        raise UserError(f"{place}: field 'replies' is a tree's; a pair has a prompt for itself")
     (ranking,) = rankings_of(row, place, Counter())
-    chosen, rejected = ranking.responses
-    origin = row.get("origin", place)
-    return Pair(ranking.messages, chosen, rejected, float(gap), str(origin), ranking.facts)
+    chosen, rejected = (
+        text_of(text, name, place)
+        for text, name in zip(ranking.responses, ("chosen", "rejected"), strict=True)
+    )
+    if chosen.strip() == rejected.strip():
+        raise UserError(f"{place}: fields 'chosen' and 'rejected' hold the same text")
+    origin = text_of(row["origin"], "origin", place) if has(row, "origin") else place
+    return Pair(ranking.messages, chosen, rejected, float(gap), origin, ranking.facts)

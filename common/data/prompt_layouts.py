@@ -8,7 +8,7 @@ from common.data.fields import (
     messages_of,
     text_of,
 )
-from common.data.readers import Row
+from common.data.readers import Row, kind_of
 from common.data.records import Message
 from common.data.trees import message_at, root_of
 from common.errors import UserError
@@ -71,7 +71,10 @@ def prompt_of(row: Row, origin: str) -> list[Message]:
 def alpaca_prompt(row: Row, origin: str) -> list[Message]:
     """`history` ([[user, assistant], …]) and `instruction` with `input` below it."""
     messages = []
-    for i, turn in enumerate(row.get("history") or []):
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise UserError(f"{origin}: field 'history' must be a list, not {kind_of(history)}")
+    for i, turn in enumerate(history):
         if not isinstance(turn, list) or len(turn) != 2:
             raise UserError(f"{origin}: field 'history[{i}]' must be [instruction, response]")
         messages.append(Message("user", text_of(turn[0], f"history[{i}][0]", origin)))
@@ -92,7 +95,7 @@ def with_system(row: Row, messages: list[Message], origin: str) -> list[Message]
     if not has(row, "system"):
         return messages
     text = text_of(row["system"], "system", origin, empty=True)
-    if not text.strip() or messages[0].role == "system":
+    if not text.strip() or [m.role for m in messages[:1]] == ["system"]:
         return messages
     return [Message("system", text), *messages]
 
@@ -110,4 +113,4 @@ def unknown_layout(
 
 
 def _without_answer(messages: list[Message]) -> list[Message]:
-    return messages[:-1] if messages[-1].role == "assistant" else messages
+    return messages[:-1] if [m.role for m in messages[-1:]] == ["assistant"] else messages

@@ -8,6 +8,8 @@ import csv
 import io
 import itertools
 import json
+import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,8 +45,8 @@ def read_rows(source: DataSource, on_error: OnError | None = None) -> Iterator[t
         hub data sets. A row that is a bare string becomes `{"text": string}`.
 
     Raises:
-        UserError: no such file, not UTF-8, broken JSON or CSV, a row that is not an object, a
-            column of the source's `columns` that the row lacks.
+        UserError: no such file, not UTF-8, broken JSON or CSV, a field given twice, a row that is
+            not an object, a column of the source's `columns` that the row lacks.
     """
 
     def refuse(error: UserError) -> None:
@@ -53,7 +55,8 @@ def read_rows(source: DataSource, on_error: OnError | None = None) -> Iterator[t
         on_error(error)
 
     in_csv = Path(source.path).suffix.lower() == ".csv"
-    for origin, row in itertools.islice(_rows_or_errors(source), source.limit):
+    limit = None if source.limit is None else min(source.limit, sys.maxsize)
+    for origin, row in itertools.islice(_rows_or_errors(source), limit):
         if isinstance(row, UserError):
             refuse(row)
             continue
@@ -83,7 +86,7 @@ def _rows_or_errors(source: DataSource) -> Iterator[tuple[str, Any]]:
 
 
 def _open(source: DataSource) -> Iterator[tuple[str, Any]]:
-    path = Path(source.path).expanduser()
+    path = Path(os.path.expanduser(source.path))  # unlike Path's, takes users that are not there
     suffix = path.suffix.lower()
     if path.is_dir():
         raise UserError(f"{source.path}: is a folder; name one file in it")
@@ -118,7 +121,7 @@ def _json_line_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
             try:
                 line = raw.decode("utf-8").removeprefix(_BOM if number == 1 else "")
                 if line.strip():
-                    yield origin, json.loads(line)
+                    yield origin, json.loads(line, object_pairs_hook=_unique)
             except UnicodeDecodeError as error:
                 yield origin, _not_utf8(origin, error)
             except json.JSONDecodeError as error:
@@ -126,14 +129,14 @@ def _json_line_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
                 if number == 1 and line.strip() == "{":
                     message += " (a row must stand on one line, or rows in an array: [{…}, {…}])"
                 yield origin, UserError(message)
-            except RecursionError:
-                yield origin, UserError(f"{origin}: the JSON is nested too deeply")
+            except (ValueError, RecursionError) as error:
+                yield origin, UserError(f"{origin}: {_told(error)}")
 
 
 def _array_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     """The objects of a JSON array, found one by one, so that each one's line is known."""
     text = _decode(path.read_bytes(), name)
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(object_pairs_hook=_unique).raw_decode
     position, line, counted = text.index("[") + 1, 1, 0
 
     def skip_space() -> None:
@@ -156,8 +159,8 @@ def _array_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
             raise UserError(
                 f"{name}:{error.lineno}: broken JSON at column {error.colno}: {_reason(error)}"
             ) from None
-        except RecursionError:
-            raise UserError(f"{name}:{line}: the JSON is nested too deeply") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{name}:{line}: {_told(error)}") from None
         yield f"{name}:{line}", row
         position = end
         skip_space()
@@ -201,15 +204,18 @@ def _csv_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
-    """Rows of a Parquet file, streamed: `datasets` then copies nothing into a cache."""
+    """Rows of a Parquet file, streamed: `datasets` then copies nothing into a cache.
+
+    Nulls are left out: where some rows have a column, Parquet pads the others with null.
+    """
     with _quiet_datasets() as datasets, tempfile.TemporaryDirectory() as locks:
         try:
             rows = datasets.load_dataset(
                 "parquet", data_files=str(path), split="train", streaming=True, cache_dir=locks
             )
             for i, row in enumerate(rows):
-                yield f"{name}[{i}]", row
-        except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+                yield f"{name}[{i}]", {k: v for k, v in row.items() if v is not None}
+        except Exception as error:  # both libraries raise many types, NotImplementedError too
             raise UserError(f"{name}: not a valid Parquet file: {_first_line(error)}") from None
 
 
@@ -231,7 +237,6 @@ def _hub_rows(source: DataSource) -> Iterator[tuple[str, Any]]:
 def _quiet_datasets() -> Iterator[Any]:
     """The `datasets` library (slow to import, so only where needed) without progress bars."""
     import datasets
-    import datasets.exceptions
 
     had_bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
@@ -279,6 +284,28 @@ def _decode(raw: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise _not_utf8(f"{name}:{line}", error) from None
+
+
+class _Doubled(ValueError):
+    """An object has this field twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Row:
+    """A JSON object; `json` itself would keep the last of two fields with one name."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Doubled(next(name for name in names if names.count(name) > 1))
+    return row
+
+
+def _told(error: ValueError | RecursionError) -> str:
+    """Why `json` refused what is no broken JSON."""
+    if isinstance(error, _Doubled):
+        return f"field '{error}' is given twice"
+    if isinstance(error, RecursionError):
+        return "the JSON is nested too deeply"
+    return "the JSON holds a number of too many digits"  # Python converts no more than 4,300
 
 
 def _reason(error: json.JSONDecodeError) -> str:

@@ -1,7 +1,7 @@
 """Where data comes from: a file or a hub data set, and how it is to be read."""
 
 import json
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -80,7 +80,7 @@ def _parse_source(value: str | dict[str, Any], place: str) -> DataSource:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{place}: not a valid JSON object ({error}): {value}") from None
     if isinstance(value, str):
         value = {"path": value}
@@ -103,7 +103,7 @@ def _check(source: DataSource, place: str) -> None:
         raise UserError(f"{place}: `path` must name a file or a hub data set")
     weight = source.weight
     numeric = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not numeric or not math.isfinite(weight) or weight <= 0:
+    if not numeric or not 0 < weight <= sys.float_info.max:
         raise UserError(f"{place}: `weight` must be a number above 0, not {weight!r}")
     if not isinstance(source.split, str) or not source.split:
         raise UserError(f"{place}: `split` must be a name, not {source.split!r}")

@@ -43,7 +43,8 @@ def replies_to(
     """(node, message, path) of the replies to a message that were not deleted.
 
     Raises:
-        UserError: `replies` is not a list of messages, or a message answers its own kind.
+        UserError: `replies` is not a list of messages, or a message answers its own kind, or is
+            the system's.
     """
     replies = node.get("replies") or []
     if not isinstance(replies, list) or not all(isinstance(r, dict) for r in replies):
@@ -54,6 +55,8 @@ def replies_to(
             continue
         at = _join(path, f"replies[{i}]")
         message = message_at(reply, at, origin)
+        if message.role == "system":
+            raise UserError(f"{origin}: field '{at}.role': a tree has no messages of the system")
         if message.role == ROLES[node["role"]]:
             raise UserError(f"{origin}: field '{at}': the {message.role} answers their own message")
         found.append((reply, message, at))
@@ -82,6 +85,8 @@ def ranked_groups(
 ) -> Iterator[tuple[list[Message], list[str], list[float], int]]:
     """Every message of a user that has at least two ranked answers.
 
+    What lies below an empty answer is passed over: it is no conversation.
+
     Yields:
         (conversation up to that message, texts, their ranks as in the file (0 is best), number of
         answers left out because they carry no rank).
@@ -91,7 +96,7 @@ def ranked_groups(
         node, at, messages = waiting.pop()
         replies = replies_to(node, at, origin)
         # Reversed, for the stack gives the last one back first.
-        waiting += [(r, p, [*messages, m]) for r, m, p in reversed(replies)]
+        waiting += [(r, p, [*messages, m]) for r, m, p in reversed(replies) if m.content.strip()]
         if messages[-1].role != "user":
             continue
         ranked = [
@@ -115,6 +120,8 @@ def _rank(node: dict[str, Any], path: str, origin: str) -> float | None:
         raise UserError(
             f"{origin}: field '{_join(path, 'rank')}' must be a number, not {kind_of(rank)}"
         )
+    if rank != rank:
+        raise UserError(f"{origin}: field '{_join(path, 'rank')}' must be a number, not NaN")
     return rank
 
 

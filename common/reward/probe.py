@@ -30,7 +30,8 @@ def read_probe(file: str) -> list[ProbeRow]:
         file: in any format that data may have; empty for no probe.
 
     Raises:
-        UserError: no such file, a field that is missing, empty or no string; with all places.
+        UserError: no such file, a field that is missing, empty or no string (with all places),
+            not one row.
     """
     problems, rows = Problems(), []
     for place, row in read_rows(DataSource(file), problems.add) if file else ():
@@ -40,6 +41,8 @@ def read_probe(file: str) -> list[ProbeRow]:
         except UserError as error:
             problems.add(error)
     problems.raise_if_any()
+    if file and not rows:
+        raise UserError(f"{file}: there is not one row in it")
     return rows
 
 

@@ -120,6 +120,8 @@ def test_null_takes_a_presets_setting_back(tmp_path, presets):
         ("items: [a, b]", ("--items", "c"), "items", ["c"]),
         ("items: a", (), "items", ["a"]),
         ("items: []", (), "items", []),
+        ("items: [a, --steps=3, -x, '--']", (), "items", ["a", "--steps=3", "-x", "--"]),
+        ("items: 2024-01-31", (), "items", ["2024-01-31"]),
         (None, ("--items", "a", "b"), "items", ["a", "b"]),
         (None, ("--rate", "-1"), "rate", -1.0),
         (None, ("--steps", "1", "--steps=2"), "steps", 2),
@@ -235,8 +237,16 @@ def test_an_unknown_option_names_the_nearest(tmp_path):
         ("rlhf:\n  seed: 1\n  rate: fast", 3, "argument --rate: invalid float value: 'fast'"),
         ("normalize: perhaps", 1, "argument --normalize: Truthy value expected"),
         ("\nkind: three", 2, "argument --kind: invalid choice: 'three' (choose from"),
-        ("target: {a: 1}", 1, "argument --target: invalid float value"),
+        ("target: {a: 1}", 1, "argument --target: takes one value, not a mapping"),
         ("steps: [1, 2]", 1, "argument --steps: takes one value, not a list"),
+        ("seed: 1\ntarget: .nan", 2, "argument --target: must be a number, not NaN"),
+        ("run: {a: 1}", 1, "argument --run: takes one value, not a mapping"),
+        ("run: true", 1, "argument --run: true is no text (put it in quotes)"),
+        ("run: 2024_01", 1, "argument --run: 202401 is no text (put it in quotes)"),
+        ("run: '--'", 1, "argument --run: '--' is no value"),
+        ("items:\n- a\n-", 1, "argument --items: null is no text (put it in quotes)"),
+        ("items: [[a]]", 1, 'argument --items: ["a"] is no text (put it in quotes)'),
+        ("seed: x\nrlhf: {steps: 2}", 1, "argument --seed: invalid int value: 'x'"),
     ],
 )
 def test_a_wrong_type_names_its_line(tmp_path, text, line, words):
@@ -256,8 +266,13 @@ def test_a_wrong_type_on_the_command_line_is_not_laid_on_the_file(tmp_path):
         ("rlhf:\n  steps: 1\n  rate: 1\n  steps: 2", "FILE:4: 'rlhf.steps' is given twice"),
         ("sft: {}\nrlhf: {}\nsft: {}", "FILE:3: 'sft' is given twice"),
         ("- steps", "FILE: a config file holds settings as `key: value`"),
+        ("0", "FILE: a config file holds settings as `key: value`"),
+        ("sft: {}\n<<: {rewrd: {}}", "FILE: unknown section 'rewrd'; did you mean 'reward'?"),
+        ("sft: {}\n<<: {rlhf: 3}", "FILE: 'rlhf' must hold settings (key: value)"),
+        ("rlhf: 0\nsft: {}", "FILE:1: 'rlhf' must hold settings (key: value)"),
+        ("rate: " + "[" * 5000, "FILE: the YAML is nested too deeply"),
         ("true: 1", "FILE:1: 'true' is no name of a setting"),
-        ("rlhf:\n  7: 1", "FILE:2: 'rlhf.7' is no name of a setting"),
+        ("rlhf:\n  7: 1", "FILE:2: '7' is no name of a setting"),
     ],
 )
 def test_a_malformed_file_is_refused(tmp_path, text, message):
@@ -279,6 +294,8 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_an_unknown_preset_names_the_nearest(tmp_path):
     assert refused(tmp_path, "preset: modren") == "unknown preset 'modren'; did you mean 'modern'?"
+    assert refused(tmp_path, "preset: 3").startswith("unknown preset '3'; known here: ")
+    assert refused(tmp_path, "preset: {}").startswith("unknown preset '{}'; known here: ")
     message = refused(tmp_path, None, "--preset", "ice-grt")
     assert message == "unknown preset 'ice-grt'; did you mean 'ice_grt'?"
 
@@ -291,6 +308,12 @@ def test_words_that_belong_to_no_option_are_refused(tmp_path, argv):
 
 def test_an_option_without_its_value(tmp_path):
     assert refused(tmp_path, None, "--steps") == "argument --steps: expected one argument"
+    assert refused(tmp_path, None, "--run=--") == "argument --run: '--' is no value"
+
+
+def test_a_run_has_a_name(tmp_path):
+    for message in (refused(tmp_path, "run: ''"), refused(tmp_path, None, "--run=")):
+        assert message == "run is empty, but must name a folder"
 
 
 def test_yaml_lines_of_anchors_and_merges(tmp_path):

@@ -195,6 +195,11 @@ def test_a_mistake_in_the_last_section_is_told_before_the_first_stage(config):
         ("seed: 5", "seed: five", "FILE:2: 'seed' must be a whole number"),
         ("processes: 2", "processes: 1.5", "FILE:3: 'processes' must be a whole number"),
         ("processes: 2", "processes: 0", "--processes is 0, but must be at least 1"),
+        (
+            "processes: 2",
+            "<<: {procesess: 2}",
+            "FILE: unknown section 'procesess'; did you mean 'processes'?",
+        ),
         ("seed: 5", "seed: 5\nseed: 6", "FILE:3: 'seed' is given twice"),
         ("  steps: 4", "  lam: 2.0", "gamma (1.0) and lam (2.0) must lie in [0, 1]"),
         ("  steps: 4", "  preset: ice", "unknown preset 'ice'; did you mean 'ice_grt'?"),
@@ -204,6 +209,16 @@ def test_a_mistake_in_the_last_section_is_told_before_the_first_stage(config):
             "FILE:13: data[0]: unknown key 'weigth'; did you mean 'weight'?",
         ),
         ("  steps: 4", "  eval_data: [gone.jsonl]", "FILE:13: no such file: gone.jsonl"),
+        (
+            "  steps: 4",
+            "  eval_data: [~nobody/gone.jsonl]",
+            "FILE:13: no such file: ~nobody/gone.jsonl",
+        ),
+        (
+            "  steps: 4",
+            f"  eval_data: [{'x' * 300}.jsonl]",
+            f"FILE:13: no such file: {'x' * 300}.jsonl",
+        ),
     ],
 )
 def test_mistakes(config, tmp_path, before, after, message):
@@ -211,6 +226,36 @@ def test_mistakes(config, tmp_path, before, after, message):
     found = refused(config).replace("/--rollout-batch-size", "")
     assert found.replace("argument --steps/--steps", "argument --steps") == message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("run", ["7", "2024_01", "true", "[a]", "{a: 1}"])
+def test_a_run_directory_is_a_text(config, run):
+    config.write_text(f"data: {{}}\nrun: {run}\n")
+    message = "FILE:2: 'run' must be the name of a folder (in quotes if it looks like a number)"
+    assert refused(config) == message
+
+
+def test_a_run_may_be_named_by_its_date(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config.write_text("data: {}\nrun: 2024-01-31\n")
+    assert make_plan([str(config)]).run == Path("2024-01-31")
+
+
+@pytest.mark.parametrize("fresh", [(), ("--fresh",)])
+def test_a_run_directory_that_cannot_be_made(config, tmp_path, fresh):
+    (tmp_path / "file").write_text("")
+    for run, words in (("file", ""), ("file/run", ""), ("x" * 300, "File name too long")):
+        message = refused(config, "--run", str(tmp_path / run), *fresh)
+        assert message.startswith(f"{tmp_path / run}: cannot be the run directory: ")
+        assert words in message
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"seed": 5', "\udcff", "[" * 5000])
+def test_a_damaged_record_is_named(config, record):
+    file = make_plan([str(config)]).run / "pipeline.json"
+    file.write_bytes(record.encode("utf-8", "surrogateescape"))
+    assert refused(config) == f"{file}: is damaged; use --fresh to start over"
+    assert make_plan([str(config), "--fresh"]).stages == STAGES
 
 
 def test_a_file_without_stages(config):

@@ -90,6 +90,10 @@ CONVERSATIONS = {
         {"conversations": [turn("system", ""), turn("human", "u"), turn("gpt", "a")]},
         [(U, "u"), (A, "a")],
     ),
+    "messages that Parquet padded": (
+        {"messages": [{**message(U, "u"), "from": None}, {**message(A, "a"), "from": None}]},
+        [(U, "u"), (A, "a")],
+    ),
     "tree": ({"message_tree_id": "x", "prompt": TREE}, [(U, "root"), (A, "best"), (U, "go on")]),
     "tree without a wrapper": (TREE, [(U, "root"), (A, "best"), (U, "go on")]),
 }
@@ -203,11 +207,31 @@ SFT_ERRORS = {
         {"history": [["a"]], "instruction": "x", "output": "y"},
         "'history[0]' must be [instruction, response]",
     ),
+    "history no list": (
+        {"history": True, "instruction": "x", "output": "y"},
+        "'history' must be a list, not a boolean",
+    ),
+    "only an empty system message": (
+        {"messages": [message(S, "")], "system": "s"},
+        "must end with a message of the assistant",
+    ),
     "half a surrogate": ({"prompt": "\ud800", "completion": "c"}, "'prompt' holds half of a surr"),
     "facts": ({"prompt": "p", "completion": "c", "facts": 1}, "'facts' must be an object, not a"),
+    "facts with half a surrogate": (
+        {"prompt": "p", "completion": "c", "facts": {"a": ["\ud800"]}},
+        "field 'facts' cannot be written as JSON",
+    ),
     "tree role": (node("robot", "x"), "'role' is the unknown role 'robot'"),
     "tree text": (node("prompter", "x", [node("assistant", None)]), "'replies[0].text' is missing"),
     "tree out of turn": (node("prompter", "x", [node("prompter", "y")]), "'replies[0]': the user"),
+    "tree with the system": (
+        node("prompter", "x", [node("system", "y", [node("prompter", "z")])]),
+        "'replies[0].role': a tree has no messages of the system",
+    ),
+    "tree rank NaN": (
+        node("prompter", "x", [node("assistant", "y", rank=float("nan"))]),
+        "'replies[0].rank' must be a number, not NaN",
+    ),
     "tree rank": (
         node("prompter", "x", [node("assistant", "y", rank="best")]),
         "'replies[0].rank'",
@@ -237,6 +261,14 @@ PROMPT_ERRORS = {
         "'prompt' must end with a message of the user",
     ),
     "input": ({"instruction": "x", "input": 5}, "'input' must be a string, not a number"),
+    "only an empty system message": (
+        {"messages": [message(S, "")]},
+        "'messages' must end with a message of the user",
+    ),
+    "the same with a column": (
+        {"prompt": [message(S, "")], "system": "s"},
+        "'prompt' must end with a message of the user",
+    ),
 }
 
 

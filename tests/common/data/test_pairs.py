@@ -191,7 +191,20 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         ({"rejected": ""}, ":1: field 'rejected' is empty"),
         ({"gap": 0}, ":1: field 'gap' must be a number above 0, not 0"),
         ({"gap": "2"}, ":1: field 'gap' must be a number above 0, not a string"),
+        ({"gap": 10**400}, ":1: field 'gap' must be a number above 0"),
+        ({"gap": float("inf")}, ":1: field 'gap' must be a number above 0, not inf"),
         ({"chosen": 5}, ":1: field 'chosen'"),
+        ({"chosen": " \n"}, ":1: field 'chosen' is empty"),
+        (
+            {"rejected": [{"role": "assistant", "content": ""}]},
+            ":1: field 'rejected' is empty",
+        ),
+        ({"chosen": "b "}, ":1: fields 'chosen' and 'rejected' hold the same text"),
+        ({"origin": {"line": 3}}, ":1: field 'origin' must be a string, not an object"),
+        (
+            {"prompt": {"role": "prompter", "text": "q", "replies": []}},
+            ":1: field 'replies' is a tree's",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_of_pairs_is_named(tmp_path, change, words):

@@ -130,6 +130,34 @@ def test_a_tree_gives_a_ranking_for_each_user_message_with_two_ranked_answers(tm
     assert found.dropped == {"responses without a rank": 2}
 
 
+def test_what_answers_an_empty_answer_in_a_tree_is_passed_over(tmp_path):
+    def node(role, text, *replies, **more):
+        return {"role": role, "text": text, "replies": list(replies), **more}
+
+    answers = [node("assistant", "a", rank=0), node("assistant", "b", rank=1)]
+    empty = node("assistant", "", node("prompter", "more", *answers), rank=2)
+    (ranking,) = read(tmp_path / "a.jsonl", node("prompter", "q", *answers, empty)).rankings
+    assert [m.content for m in ranking.messages] == ["q"] and ranking.responses == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (
+            {"role": "assistant", "rank": float("nan")},
+            "'replies[0].rank' must be a number, not NaN",
+        ),
+        ({"role": "system", "rank": 0}, "'replies[0].role': a tree has no messages of the system"),
+    ],
+)
+def test_a_mistake_in_a_tree_is_named(tmp_path, reply, words):
+    row = {"role": "prompter", "text": "q", "replies": [{"text": "a", **reply}]}
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / "a.jsonl", row)
+    assert str(caught.value).startswith(f"{tmp_path / 'a.jsonl'}:1: ")
+    assert words in str(caught.value)
+
+
 def test_empty_and_repeated_responses_are_dropped_counted_and_the_rest_ranked_anew(tmp_path):
     row = {
         "prompt": "q",

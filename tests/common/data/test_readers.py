@@ -102,6 +102,24 @@ def test_parquet_numbers_its_rows_and_leaves_no_cache(tmp_path, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
+def test_parquets_padding_is_no_column_of_a_row(tmp_path):
+    rows = [{"prompt": "p", "completion": "c"}, {"instruction": "i", "output": "o"}]
+    padded = [dict.fromkeys(rows[0] | rows[1]) | row for row in rows]
+    datasets.Dataset.from_list(padded).to_parquet(tmp_path / "a.parquet")
+    assert [row for _, row in rows_of(tmp_path / "a.parquet")] == rows
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no\nsuch type"), KeyError("no"), OSError()])
+def test_whatever_arrow_raises_is_told_with_the_file(tmp_path, monkeypatch, error):
+    def load_dataset(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    file = write(tmp_path / "a.parquet", "")
+    with pytest.raises(UserError, match=r"a\.parquet: not a valid Parquet file: \S+"):
+        rows_of(file)
+
+
 def test_a_name_that_is_no_file_is_looked_for_on_the_hub(monkeypatch):
     asked = []
 
@@ -141,6 +159,10 @@ def test_limit_stops_before_later_rows_are_looked_at(tmp_path):
     assert lines_of(file, limit=2) == [1, 2]
 
 
+def test_limit_may_be_any_number(tmp_path):
+    assert lines_of(write(tmp_path / "a.jsonl", '{"a": 1}\n'), limit=2**80) == [1]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -149,12 +171,16 @@ def test_limit_stops_before_later_rows_are_looked_at(tmp_path):
         ("a.jsonl", '{"a": 1}\n[1]\n', [":2:", "must be an object, not a list"]),
         ("a.jsonl", '{"a": 1}\nnull\n', [":2:", "not null"]),
         ("a.jsonl", '{"a": 1}\n{"a": ' + "[" * 100_000, [":2:"]),
+        ("a.jsonl", '{"a": 1}\n{"a": ' + "9" * 5000 + "}", [":2:", "too many digits"]),
+        ("a.jsonl", '{"a": 1}\n{"b": 1, "a": 2, "a": 3}', [":2:", "field 'a' is given twice"]),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xe9"}\n', [":2:", "not UTF-8", "0xe9"]),
         ("a.json", '[\n{"a": 1},\n{"a" 2}\n]', [":3:", "column 6", "broken JSON"]),
         ("a.json", '[\n{"a": 1}\n{"a": 2}\n]', [":3:", "column 1", "expected ','"]),
         ("a.json", '[\n{"a": 1},\n]', [":3:", "broken JSON"]),
         ("a.json", '[\n{"a": 1}', [":2:", "column 9"]),
         ("a.json", '[{"a": 1}]\n x', [":2:", "column 2", "after the end"]),
+        ("a.json", '[\n{"a": 1},\n{"a": ' + "9" * 5000 + "}]", [":3:", "too many digits"]),
+        ("a.json", '[\n{"a": {"b": 1, "b": 1}}]', [":2:", "field 'b' is given twice"]),
         ("a.json", '[{"a": 1},\n 5]', [":2:", "not a number"]),
         ("a.json", b'[\n{"a": 1},\n{"a": "\xff"}]', [":3:", "not UTF-8"]),
         ("a.csv", "a,b\n1,2\n1,2,3\n", [":3:", "3 cells", "header has 2"]),
@@ -177,6 +203,8 @@ def test_what_is_broken_is_named_with_its_place(tmp_path, name, content, words):
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.jsonl: no such file"):
         rows_of("nothing.jsonl")
+    with pytest.raises(UserError, match=r"~nobody/a\.csv: no such file"):
+        rows_of("~nobody/a.csv")
     with pytest.raises(UserError, match="is a folder"):
         rows_of(tmp_path)
 

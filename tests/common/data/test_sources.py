@@ -30,6 +30,8 @@ def test_a_path_a_json_string_and_a_mapping_give_sources():
         ({"path": "a", "weight": -1}, ["`weight`", "-1"]),
         ({"path": "a", "weight": float("nan")}, ["`weight`"]),
         ({"path": "a", "weight": "2"}, ["`weight`", "'2'"]),
+        ({"path": "a", "weight": 10**400}, ["`weight`"]),
+        ('{"path": ' + "[" * 100_000, ["data[0]", "JSON"]),
         ({"path": "a", "limit": 0}, ["`limit`", "0"]),
         ({"path": "a", "limit": 1.5}, ["`limit`"]),
         ({"path": "a", "split": 3}, ["`split`"]),
