@@ -222,9 +222,23 @@ def descend(root, zero, poisoned):
     return done, weights, files.events, [str(x) for x in labels(root)]
 
 
+def on_stages(root):
+    """By ZeRO stage, in one process: a run that goes back, and rates that outlive a kill."""
+    return {
+        zero: (descend(root / zero, zero, True), slower(root / f"slower_{zero}", zero))
+        for zero in ("0", "2", "3")
+    }
+
+
+@pytest.fixture(scope="module")
+def by_stage(tmp_path_factory):
+    [found] = run_ranks(on_stages, 1, tmp_path_factory.mktemp("guard"))
+    return found
+
+
 @pytest.mark.parametrize("zero", ["0", "2", "3"])
-def test_going_back_lowers_the_rates(tmp_path, zero):
-    [(done, weights, events, left)] = run_ranks(descend, 1, tmp_path, zero, True)
+def test_going_back_lowers_the_rates(by_stage, zero):
+    done, weights, events, left = by_stage[zero][0]
     # Adam moves a weight under a constant gradient by the rate: 0.5, and 0.25 after step 4.
     assert done == list(range(1, 9))
     expected = [0.5, 1.0, 1.5, 2.0, 2.25, 2.5, 2.75, 3.0]
@@ -285,9 +299,9 @@ def slower(root, zero):
     return found
 
 
-@pytest.mark.parametrize("zero", ["0", "3"])
-def test_lower_rates_outlive_a_kill(tmp_path, zero):
-    [(live, killed)] = run_ranks(slower, 1, tmp_path, zero)
+@pytest.mark.parametrize("zero", ["0", "2", "3"])
+def test_lower_rates_outlive_a_kill(by_stage, zero):
+    live, killed = by_stage[zero][1]
     expected = [0.5 * (1 - i / 8) for i in range(4)] + [0.25 * (1 - i / 8) for i in range(4, 8)]
     for rates, left in (live, killed):
         assert rates == pytest.approx(expected, rel=1e-4)

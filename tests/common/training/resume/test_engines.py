@@ -21,7 +21,7 @@ SETTINGS = OptimizerArguments(
 """Matrices decay, biases and norms do not: two groups of parameters."""
 QUIET = {"checkpoint_minutes": 0, "checkpoint_epochs": False}
 KINDS = [
-    *(("0", "all weights"), ("0", "LoRA"), ("2", "all weights"), ("2", "LoRA")),
+    *(("0", "all weights"), ("0", "LoRA"), ("2", "all weights")),
     *(("3", "all weights"), ("3", "LoRA"), ("3 whole", "all weights"), ("3_offload", "LoRA")),
 ]
 
