@@ -3,8 +3,8 @@
 #
 #   bash launch/chaos.sh [--kills N] [--seed S] [--only WORD…] [--folder DIR]
 #
-# Each stage on 1 and 2 ranks, ZeRO 0 and 3, with and without LoRA; 50 kills by default, about half
-# an hour on two cores. Code 0 only when every comparison held; the last line says how many.
+# Each stage on 1 and 2 ranks, ZeRO 0 and 3, with and without LoRA; 50 kills by default, about an
+# hour on two cores. Code 0 only when every comparison held; the last line says how many.
 set -euo pipefail
 
 main() {

@@ -3,7 +3,7 @@
 # Sets ROOT, PYTHON, DEVICE (cpu or cuda), and defines `launch_stage` and `launch_plain`.
 #
 # Both end with the stage's own code: 0 done; 2 an error that says what to do; 75 stopped by SIGTERM,
-# SIGUSR1 or Ctrl-C, and the same command goes on; 70 ended as hung; 137 stopped at once by a second
+# SIGUSR1, SIGHUP or Ctrl-C, and the same command goes on; 70 ended as hung; 137 stopped at once by a second
 # signal; anything else: a crash.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -67,32 +67,43 @@ launch_plain() {
 # A session of its own, for the deepspeed command by itself leaves ranks behind. It must not get
 # signals that ask to stop: it would end the ranks one by one. They look for a file instead.
 supervise() {
-  SUPERVISED_MANNER="$1" SUPERVISED_SIGNALS=0 SUPERVISED_NOTES="$(mktemp -d)"
+  SUPERVISED_MANNER="$1" SUPERVISED_GROUP="" SUPERVISED_NOTES="$(mktemp -d)"
   shift
   local status=0 code=""
   RLHF_STOP_FILE="$SUPERVISED_NOTES/stop" RLHF_STATUS_FILE="$SUPERVISED_NOTES/status" \
     setsid "$@" </dev/null &
   SUPERVISED_GROUP=$!
-  trap pass_on_signal TERM INT USR1
+  if ((STOP_ASKED)); then ask_to_stop; fi # it came while the stage was being started
   while true; do
     wait "$SUPERVISED_GROUP" && status=0 || status=$?
     kill -0 "$SUPERVISED_GROUP" 2>/dev/null || break
   done
   end_session "$SUPERVISED_GROUP"
-  trap - TERM INT USR1
   code="$(cat "$SUPERVISED_NOTES/status" 2>/dev/null || true)"
   rm -rf "$SUPERVISED_NOTES"
-  if ((SUPERVISED_SIGNALS > 1)); then return 137; fi
+  SUPERVISED_NOTES=""
+  if ((STOP_ASKED > 1)); then return 137; fi
   if [[ "$SUPERVISED_MANNER" == gentle && "$status" == 0 && -z "$code" ]]; then
     echo "launch: the launcher ended before its ranks (was it killed?); the same command goes on" >&2
     return 1
   fi
+  # A stage that had not come to its own handlers when it was asked to stop.
+  if [[ "$SUPERVISED_MANNER" == plain && "$STOP_ASKED" == 1 ]] && ((status > 128)); then return 75; fi
   return "${code:-$status}"
 }
 
-pass_on_signal() {
-  SUPERVISED_SIGNALS=$((SUPERVISED_SIGNALS + 1))
-  if ((SUPERVISED_SIGNALS > 1)); then
+# Signals are looked after from here on; between stages there is nothing to save.
+STOP_ASKED=0
+SUPERVISED_NOTES=""
+on_signal() {
+  STOP_ASKED=$((STOP_ASKED + 1))
+  if [[ -z "$SUPERVISED_NOTES" ]]; then exit 75; fi
+  if [[ -n "$SUPERVISED_GROUP" ]]; then ask_to_stop; fi
+}
+trap on_signal TERM INT USR1 HUP
+
+ask_to_stop() {
+  if ((STOP_ASKED > 1)); then
     kill -KILL -- "-$SUPERVISED_GROUP" 2>/dev/null || true
   elif [[ "$SUPERVISED_MANNER" == gentle ]]; then
     echo "launch: stopping after this step and saving; once more: stop at once" >&2
@@ -105,7 +116,7 @@ pass_on_signal() {
 # What is left of a session when its first process is gone: asked to end, then made to.
 end_session() {
   local signal
-  for signal in TERM TERM TERM TERM KILL; do
+  for signal in TERM 0 0 0 KILL; do
     kill -"$signal" -- "-$1" 2>/dev/null || return 0
     sleep 0.5
   done

@@ -14,8 +14,9 @@ set -euo pipefail
 main() {
   local here plan run processes seed config options stage settled
   here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-  bash "$here/setup.sh"
   source "$here/env.sh"
+  export RLHF_LAUNCHER="${RLHF_LAUNCHER:-pipeline.sh CONFIG}"
+  bash "$here/setup.sh"
 
   # Paths are relative to where the command was given, here and in every stage.
   plan="$("$PYTHON" -m common.config.pipeline "$@")" || exit $?
@@ -23,7 +24,9 @@ main() {
   options=(--config "$config" --run "$run" --seed "$seed")
 
   options+=(--on_change rerun)
+  case " $* " in *" --fresh "* | *" --restart "*) export RLHF_STARTS_OVER=1 ;; esac
   while read -r stage settled; do
+    if ((STOP_ASKED)); then exit 75; fi # the stage before was through before it could stop
     # Looked at when its turn comes: the stages before it may have made its inputs anew.
     if ((settled)) && "$PYTHON" -m common.training.resume.identity "$run" "$stage"; then
       echo "$stage: finished already, from the same settings and inputs"

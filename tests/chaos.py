@@ -140,32 +140,38 @@ class Killed:
         return run
 
     def killed(self, kills: int) -> Path:
-        """A run that was killed so often, then let through."""
-        run, share = self.folder("killed"), 1.0
-        done = 0
-        while done < kills:
-            process = self.begin(run, *ALL_CHECKPOINTS)
-            if self.draw.random() < 0.1:  # during start-up
-                time.sleep(self.draw.uniform(0.0, self.starting))
+        """A run that was killed so often, or as often as it could be before it was through."""
+        share = 1.0
+        while True:
+            run = self.folder("killed")
+            hit = self.hit.copy()
+            for _ in range(kills):
+                process = self.begin(run, *ALL_CHECKPOINTS)
+                if self.draw.random() < 0.1:  # during start-up
+                    time.sleep(self.draw.uniform(0.0, self.starting))
+                else:
+                    self.wait_for_work(process, run)
+                    time.sleep(self.draw.uniform(0.0, share * self.working))
+                if process.poll() is not None or not self.kill(process, run):
+                    finish(process)  # it came through before it was hit
+                    break
             else:
-                self.wait_for_work(process, run)
-                time.sleep(self.draw.uniform(0.0, share * self.working))
-            if process.poll() is None and self.kill(process, run):
-                done += 1
-                continue
-            # It came through before it was hit: from the start again, and sooner.
-            finish(process)
-            run, share = self.folder("killed"), share / 2
-        finish(self.begin(run, *ALL_CHECKPOINTS))
-        return run
+                finish(self.begin(run, *ALL_CHECKPOINTS))
+            if self.hit != hit or not kills:
+                return run
+            share /= 2  # from the start again, and sooner
 
     def wait_for_work(self, process: subprocess.Popen, run: Path) -> None:
         """Until the stage has done a step, or is through."""
         began = time.time()
         folder = run / self.case.stage
-        watched = (folder / "checkpoints", folder / "metrics.jsonl")
+        metrics = folder / "metrics.jsonl"
+        length = metrics.stat().st_size if metrics.is_file() else 0
         while process.poll() is None:
-            if any(p.exists() and p.stat().st_mtime > began for p in watched):
+            if metrics.is_file() and metrics.stat().st_size not in (0, length):
+                return
+            saved = folder.glob("checkpoints/step_*")
+            if any(p.stat().st_mtime > began for p in saved if p.exists()):
                 return
             time.sleep(0.02)
 

@@ -69,7 +69,8 @@ MORE_STOPS = [
 def test_a_stopped_run_is_saved_says_so_by_its_code_and_goes_on(undisturbed, case, number):
     pair, whole = undisturbed(case)
     run = pair.folder("stopped")
-    process = pair.begin(run, *NO_CHECKPOINTS)
+    trains = case.stage in ("sft", "reward", "rlhf")  # the others have no metrics to look at
+    process = pair.begin(run, *(NO_CHECKPOINTS if trains else ALL_CHECKPOINTS))
     pair.wait_for_work(process, run)
     everything = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
@@ -78,10 +79,10 @@ def test_a_stopped_run_is_saved_says_so_by_its_code_and_goes_on(undisturbed, cas
     assert f"{case.stage}: stopped; the same command goes on" in output
     assert "Traceback" not in output
     assert not psutil.wait_procs(everything, timeout=5)[1], "a process was left behind"
-    saved = [p for p in (run / case.stage / "checkpoints").iterdir() if p.name[0] == "s"]
-    assert len(saved) == 1 and not (run / case.stage / "result.json").exists()
+    saved = sorted((run / case.stage / "checkpoints").glob("step_*"))
+    assert saved and not (run / case.stage / "result.json").exists()
     said = finish(pair.begin(run, *ALL_CHECKPOINTS))
-    assert f"going on after step {int(saved[0].name.split('_')[1])}" in said
+    assert f"going on after step {int(saved[-1].name.split('_')[1])}" in said
     assert compare(case.stage, whole, run) == []
 
 
@@ -104,7 +105,7 @@ def test_a_second_signal_ends_at_once(base):
 
 
 @pytest.mark.slow
-def test_the_launchers_own_death_is_a_request_to_stop_and_leaves_nothing(base):
+def test_the_launchers_own_death_is_no_success_and_leaves_nothing(base):
     """The deepspeed command by itself would end with 0, and leave the rank behind."""
     pair = Killed(Case("sft", 1, "0"), *base, random.Random(0))
     run = pair.folder("orphans")
@@ -114,13 +115,12 @@ def test_the_launchers_own_death_is_a_request_to_stop_and_leaves_nothing(base):
     (launcher,) = [p for p in everything if "deepspeed.launcher.launch" in " ".join(p.cmdline())]
     launcher.kill()
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, output[-3000:]
+    assert process.returncode == 1 and "the launcher ended before its ranks" in output
     assert not psutil.wait_procs(everything, timeout=5)[1]
-    assert list((run / "sft" / "checkpoints").glob("step_*"))
 
 
 def test_a_rank_that_fails_is_heard_first_and_takes_the_others_along(base, tmp_path):
-    """One rank cannot write its part; the other waits for it in a collective."""
+    """The other waits for it in a collective."""
     script = tmp_path / "fails.py"
     script.write_text(
         """

@@ -25,8 +25,7 @@ from common.config.parsing import (
 )
 from common.errors import UserError, nearest
 from common.files import write_json
-from common.training.resume.identity import RECORD as BEGUN
-from common.training.resume.identity import movable, read_identity
+from common.training.resume.identity import movable, read_identity, start_over
 
 RECORD = "pipeline.json"
 MODULES = {
@@ -107,8 +106,8 @@ def make_plan(argv: Sequence[str]) -> Plan:
         _claim(run, seed)
     except OSError as error:
         raise UserError(f"{run}: cannot be the run directory: {error.strerror}") from None
-    if args.restart:  # a stage that does not know what it was begun with starts over
-        (run / args.restart / BEGUN).unlink(missing_ok=True)
+    if args.restart:
+        start_over(run / args.restart)
     settled = tuple(name for name in stages if _is_settled(run, name, settings[name]))
     return Plan(run, processes, seed, args.config.resolve(), tuple(stages), settled)
 

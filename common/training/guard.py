@@ -173,8 +173,9 @@ class Recovery:
             if fault.action == "stop":
                 self._note(step, fault.name, fault.text, "stopped")
                 raise UserError(
-                    f"{fault.text}, after step {step}. The last checkpoint is whole: change a "
-                    f"setting and name it in --allow_changes, or set --{fault.setting} warn"
+                    f"{fault.text}, after step {step}. Change a setting and name it in "
+                    "--allow_changes to go on from the last checkpoint; to go on unchanged, "
+                    f"--{fault.setting} warn --allow_changes {fault.setting}"
                 )
             if fault.action == "rollback":
                 raise GoBack(fault.name, fault.text)

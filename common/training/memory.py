@@ -15,7 +15,7 @@ ADVICE = (
 )
 """A word of a place (see `Watchdog.at`) -> the settings that lower what that phase takes."""
 
-ALWAYS = "--zero 3 (or 3_offload) on more ranks, lora_rank"
+ALWAYS = "--zero 3 (or 3_offload) on more ranks, or lora_rank"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -51,6 +51,6 @@ def memory_message(error: BaseException, place: str) -> str:
     helps = next((advice for word, advice in ADVICE if word in place), "smaller batches")
     return (
         f"out of memory at {place}: {where} is not enough{asked}. What would help: {helps}; "
-        f"and in every phase {ALWAYS}. The last checkpoint is whole: with such a setting named in "
-        "--allow_changes, the same command goes on"
+        "named in --allow_changes, and the same command goes on from the last checkpoint. In a new "
+        f"run, {ALWAYS}"
     )

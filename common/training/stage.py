@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 import signal
 import sys
 import time
@@ -25,16 +24,22 @@ from common.training.distributed import barrier, broadcast_object, device, is_ma
 from common.training.engine import process_group
 from common.training.memory import is_out_of_memory, memory_message
 from common.training.metrics import MetricsWriter
-from common.training.resume.checkpoints import CheckpointArguments, Checkpoints
+from common.training.resume.checkpoints import (
+    CheckpointArguments,
+    Checkpoints,
+    how_to_start_over,
+)
 from common.training.resume.folders import labels
 from common.training.resume.identity import (
     INPUTS,
+    RECORD,
     Difference,
     Identity,
     content_hashes,
     differences,
     movable,
     read_identity,
+    start_over,
     with_zero,
     write_identity,
 )
@@ -51,9 +56,6 @@ SECONDS_FOR_THE_CAUSE = 15.0
 """How long a rank whose peer is gone waits, so that the peer's own error comes first."""
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "peft", "numpy")
-
-OWN_FILES = ("metrics.jsonl", "events.jsonl", "result.json", "begun.json")
-"""What a stage's folder holds besides its checkpoints and what it makes for others."""
 
 
 class Finished(Exception):
@@ -111,13 +113,18 @@ class Stage:
     def begin_anew(self) -> None:
         """Starts the stage whatever has been done before. For rank 0 and the others alike."""
         if is_main():
-            self._start_over()
+            start_over(self.folder)
         self._note_settings()
 
     def resolve_zero(self, name: str) -> str:
         """The ZeRO config: what `auto` stood for when the stage was begun, or stands for now."""
         before = self._identity.zero
         zero = before if name == "auto" and before else resolve_zero(name, world_size())
+        if before and zero != before and labels(self.folder / "checkpoints"):
+            raise UserError(
+                f"{self.folder}: its checkpoints are of ZeRO {before} and cannot be read under "
+                f"ZeRO {zero}; use --zero {before}, or start over: {how_to_start_over(self.name)}"
+            )
         if zero != before:
             self._identity = with_zero(self._identity, zero)
             if is_main():
@@ -177,12 +184,6 @@ class Stage:
             text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
             write_text(self.folder / "config.yaml", text)
 
-    def _start_over(self) -> None:
-        """Deletes what the stage has written, but for what it made for others."""
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        for name in OWN_FILES:
-            (self.folder / name).unlink(missing_ok=True)
-
     def _begin(self, inputs: Sequence[str]) -> Identity:
         """What `begin` does on rank 0."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -190,17 +191,24 @@ class Stage:
         # Compared as they stand in the file: through JSON tuples become lists.
         settings = json.loads(json.dumps(movable(self.binding, self.root)))
         now = Identity(settings, content_hashes(inputs, self.root), environment())
-        before = None if self.run.fresh else read_identity(self.folder)
+        before = read_identity(self.folder)
         done = (self.folder / "result.json").is_file()
-        if before is None or not (done or labels(self.folder / "checkpoints")):
-            self._start_over()
+        something = done or bool(labels(self.folder / "checkpoints"))
+        if self.run.fresh or not something:
+            start_over(self.folder)
             write_identity(self.folder, now)
             return now
+        if before is None:
+            raise UserError(
+                f"{self.folder}: this stage has a result or checkpoints, but {RECORD}, which says "
+                "what it was begun with, is missing or cannot be read; to start it over, "
+                f"{how_to_start_over(self.name)}"
+            )
         found = differences(before, now)
         refused = [d for d in found if d.name not in self.run.allow_changes]
         if refused and self._reruns(refused, done):
             self.say(f"done again, because {'; '.join(map(str, refused))}")
-            self._start_over()
+            start_over(self.folder)
             write_identity(self.folder, now)
             return now
         if refused:
@@ -227,8 +235,9 @@ class Stage:
         state = "was done" if done else "was begun, and has checkpoints,"
         raise UserError(
             f"{self.folder}: this stage {state} with other settings or inputs: "
-            f"{'; '.join(map(str, refused))}. To go on all the same, --allow_changes {names}; to "
-            "start it over and lose what it has done, --fresh true; or choose another --run"
+            f"{'; '.join(map(str, refused))}. To go on all the same, --allow_changes {names} (in a "
+            "pipeline file, allow_changes in its section); to start it over and lose what it has "
+            f"done, {how_to_start_over(self.name)}; or choose another --run"
         )
 
 
@@ -258,11 +267,11 @@ def run_stage(
         code = 0
     except Finished:
         if os.environ.get("RANK", "0") == "0":
-            print(f"{name}: finished already; --fresh true starts it over", flush=True)
+            print(f"{name}: finished already; to start over, {how_to_start_over(name)}", flush=True)
         code = 0
     except Stopped:
         if os.environ.get("RANK", "0") == "0":
-            print(f"{name}: stopped; the same command goes on", flush=True)
+            print(f"{name}: stopped; {same_command()} goes on", flush=True)
         code = STOP_CODE
     except Exception as error:
         code = report(name, error)
@@ -292,6 +301,12 @@ def take_lock(path: Path) -> Any:  # noqa: ANN401
     file.write(f"{os.getpid()} on {platform.node()}")
     file.flush()
     return file
+
+
+def same_command() -> str:
+    """The command that goes on; options that start over would do so again."""
+    again = "RLHF_STARTS_OVER" in os.environ or any(a.startswith("--fresh") for a in sys.argv)
+    return "the same command" + (" without --fresh and --restart" if again else "")
 
 
 def stop_at_once() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import math
+import os
 import shutil
 import threading
 import time
@@ -41,6 +42,9 @@ SHARE = 0.05
 SECONDS_FOR_OTHERS = 600.0
 """How long rank 0 waits for the other ranks' checksums."""
 
+SECONDS_AT_THE_END = 10.0
+"""How long a run that fails waits for its last checkpoint."""
+
 
 @dataclass
 class CheckpointArguments:
@@ -59,12 +63,21 @@ class CheckpointArguments:
         0,
         "optimizer steps (rollouts in PPO, batches in sampling) between checkpoints; 0: none",
     )
-    checkpoint_epochs: bool = option(True, "also save at the end of each pass over the data")
+    checkpoint_epochs: bool = option(
+        True, "also save at the end of each pass over the data, under the same limit"
+    )
     checkpoint_keep: int = option(2, "newest checkpoints that are kept, beside the best one")
 
     def __post_init__(self) -> None:
         check_range(self, 0, "checkpoint_minutes", "checkpoint_steps")
         check_range(self, 1, "checkpoint_keep")
+
+
+def how_to_start_over(stage: str = "STAGE") -> str:
+    """What a user gives to start a stage over, in a pipeline or alone."""
+    if "RLHF_LAUNCHER" in os.environ:
+        return f"give the pipeline --restart {stage} (its --fresh deletes all stages)"
+    return "give --fresh true"
 
 
 class Checkpoints:
@@ -174,14 +187,15 @@ class Checkpoints:
         since = time.monotonic() - self._saved_at
         better = loss is not None and loss < self._best
         self._best = min(self._best, math.inf if loss is None else loss)
-        timely = since >= 60.0 * s.checkpoint_minutes or better
-        timely &= s.checkpoint_minutes > 0 and since >= self._cost / SHARE
+        timely = s.checkpoint_minutes > 0 and (since >= 60.0 * s.checkpoint_minutes or better)
+        timely |= epoch_ended and s.checkpoint_epochs
+        timely &= since >= self._cost / SHARE
         failed = self._publication is not None and self._publication.error is not None
         asked, timely, failed = self._vote(REQUESTS.asked(), is_main() and timely, failed)
         if failed:
             self.wait()
         numbered = bool(s.checkpoint_steps) and step % s.checkpoint_steps == 0
-        if asked or timely or numbered or last or (epoch_ended and s.checkpoint_epochs):
+        if asked or timely or numbered or last:
             self.save(loss)
         if asked and not last:
             self.wait()
@@ -226,6 +240,7 @@ class Checkpoints:
         names = broadcast_object(
             [str(p) for p in folders.content_files(partial)] if is_main() else None
         )
+        loss = loss if loss is not None and math.isfinite(loss) else None
         facts = {"step": self.step, "ranks": world_size(), "loss": loss, **self.facts}
         self._publication = Publication(
             self.root, label, names, facts, self.settings.checkpoint_keep
@@ -249,7 +264,7 @@ class Checkpoints:
         if failures:
             if is_main():
                 shutil.rmtree(folders.partial_folder(self.root, publication.label), True)
-            raise self._not_written(str(failures[0]))
+            raise self._not_written(str(failures[0]), publication.label.step)
         self._saved = publication.label
 
     def roll_back(self, rate: float) -> bool:
@@ -274,21 +289,24 @@ class Checkpoints:
     def _newest_whole(self) -> Label | None:
         """The newest checkpoint without damage; damaged ones are set aside. A collective."""
         found = broadcast_object(folders.labels(self.root) if is_main() else None)
-        refused = []
+        refused: dict[Label, str] = {}
         for label in reversed(found):
             folder = self.root / str(label)
             faults = gather_objects(folders.damage(folder, rank(), world_size()))
             fault = next((f for f in faults if f), None)
-            if fault is None:
-                return label
-            refused.append(f"{folder}: {fault}")
-            self.say(f"checkpoint {folder} is damaged ({fault}): the one before it is used")
-            if is_main():
-                folders.set_aside(self.root, label)
+            if fault is not None:
+                refused[label] = f"{folder}: {fault}"
+                continue
+            for other, text in refused.items():
+                self.say(f"damaged checkpoint {text}; the one before it is used")
+                if is_main():
+                    folders.set_aside(self.root, other)
             barrier()
+            return label
         if refused:
             raise UserError(
-                f"no checkpoint is whole: {'; '.join(refused)}. Start over with --fresh true"
+                f"no checkpoint is whole: {'; '.join(refused.values())}. Nothing was deleted; to "
+                f"start over, {how_to_start_over()}"
             )
         return None
 
@@ -348,12 +366,12 @@ class Checkpoints:
             free = shutil.disk_usage(self.root).free
             raise self._not_written(f"{error} ({free / 1e6:.1f} MB are free)") from error
 
-    def _not_written(self, why: str) -> UserError:
+    def _not_written(self, why: str, step: int | None = None) -> UserError:
         whole = f"step {self._saved.step} is whole" if self._saved else "there is none before it"
         return UserError(
-            f"{self.root}: the checkpoint of step {self.step} could not be written: {why}. The "
-            f"checkpoint before it: {whole}. Make room (or choose another --run), and give the "
-            "same command again"
+            f"{self.root}: the checkpoint of step {step or self.step} could not be written: "
+            f"{why}. The checkpoint before it: {whole}. Make room (or choose another --run), and "
+            "give the same command again"
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -369,7 +387,7 @@ class Checkpoints:
         if kind is None:
             self.wait()
         elif self._publication is not None:
-            self._publication.join(SECONDS_FOR_OTHERS)  # no collective: others may be gone
+            self._publication.join(SECONDS_AT_THE_END)  # no collective: others may be gone
 
 
 class Unsaved:

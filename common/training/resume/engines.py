@@ -42,7 +42,7 @@ def load_engine(engine: Any, folder: Path, *, ranks_changed: bool, scratch: Path
     """
     strict = not has_frozen(engine.module)
     if not ranks_changed or engine.zero_optimization_stage() == 0:
-        engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=strict)
+        _load(engine, folder, strict)
         return
     if is_main():
         _make_universal(folder / TAG, scratch / TAG)
@@ -50,12 +50,19 @@ def load_engine(engine: Any, folder: Path, *, ranks_changed: bool, scratch: Path
     engine._config.load_universal_checkpoint = True
     try:
         with _own_hyperparameters(engine):
-            engine.load_checkpoint(str(scratch), tag=TAG, load_module_strict=strict)
+            _load(engine, scratch, strict)
     finally:
         engine._config.load_universal_checkpoint = False
         barrier()
         if is_main():
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _load(engine: Any, folder: Path, strict: bool) -> None:
+    # Without files DeepSpeed returns nothing, and would go on from fresh weights.
+    path, _ = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=strict)
+    if path is None:
+        raise UserError(f"{folder}: DeepSpeed finds no checkpoint in it")
 
 
 def lower_rates(engine: Any, factor: float) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.files import write_json, write_text
 
 MANIFEST = "manifest.json"
@@ -113,30 +114,39 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """A checkpoint's manifest.
 
     Raises:
-        ValueError: it is missing or damaged, or of a later format; says which.
+        ValueError: it is missing or damaged.
+        UserError: it is of another format.
+        OSError: it cannot be read now, which is no damage.
     """
     try:
         content = json.loads((folder / MANIFEST).read_bytes().decode("utf-8"))
         claimed = content.pop("sha256")
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ValueError(f"{MANIFEST}: {error.strerror}") from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise ValueError(f"{MANIFEST} is damaged") from None
     if claimed != _digest(content):
         raise ValueError(f"{MANIFEST} is damaged")
     if content["format"] != FORMAT:
-        raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
+        raise UserError(
+            f"{folder}: its format is {content['format']}, but this version reads {FORMAT}; go on "
+            "with the version that wrote it"
+        )
     return content
 
 
 def damage(folder: Path, part: int = 0, parts: int = 1) -> str | None:
     """What is wrong with a checkpoint, or None when every byte is as it was written.
 
+    Raises what `read_manifest` raises, but for damage.
+
     Args:
         part, parts: only every `parts`-th file from this one on; ranks share the work.
     """
     try:
         manifest = read_manifest(folder)
+    except UserError:
+        raise
     except ValueError as error:
         return str(error)
     for name in sorted(manifest["files"])[part::parts]:
@@ -147,7 +157,7 @@ def damage(folder: Path, part: int = 0, parts: int = 1) -> str | None:
                 return f"{name} has {size} bytes instead of {wanted.bytes}"
             if file_fact(folder / name) != wanted:
                 return f"{name} does not match its checksum"
-        except OSError as error:
+        except FileNotFoundError as error:
             return f"{name}: {error.strerror}"
     return None
 

@@ -7,6 +7,7 @@ name, and so no run is wiped or mixed up unasked.
 import hashlib
 import json
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from typing import Any
 from common.files import write_json
 
 RECORD = "begun.json"
+OWN_FILES = ("metrics.jsonl", "events.jsonl", "result.json", RECORD)
+"""What a stage's folder holds besides its checkpoints and what it makes for others."""
 CACHE = ".content_hashes.json"
 INPUTS = "inputs"
 """By this name changed inputs are allowed, as settings are by theirs."""
@@ -83,6 +86,13 @@ def write_identity(folder: Path, identity: Identity) -> None:
     write_json(folder / RECORD, asdict(identity))
 
 
+def start_over(folder: Path) -> None:
+    """Deletes what a stage has written, but for what it made for others."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in OWN_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
 def movable(value: Any, run: Path) -> Any:
     """A setting with the run directory's name taken out, so that a run can be moved."""
     if isinstance(value, str):
@@ -109,7 +119,8 @@ def content_hashes(paths: Sequence[str], run: Path) -> dict[str, str]:
         here = Path(path).expanduser()
         name = str(movable(path, run))
         if here.is_dir():
-            parts = sorted(p for p in here.rglob("*") if p.is_file())
+            # A model card tells settings, also those that changed nothing.
+            parts = sorted(p for p in here.rglob("*") if p.is_file() and p.name != "README.md")
             lines = [f"{p.relative_to(here)} {_content_hash(p, seen)}\n" for p in parts]
             found[name] = hashlib.sha256("".join(lines).encode()).hexdigest()
         elif here.is_file():

@@ -28,9 +28,14 @@ class StopRequests:
         self._asked = False
 
     def install(self) -> None:
-        """From now on signals are requests. In the main thread only."""
+        """From now on signals are requests. In the main thread only.
+
+        Under our launchers, which ask by their file, SIGTERM is DeepSpeed's: another rank is gone,
+        and this one is to end at once.
+        """
         for number in SIGNALS:
-            signal.signal(number, self._note)
+            if number != signal.SIGTERM or "RLHF_STOP_FILE" not in os.environ:
+                signal.signal(number, self._note)
 
     def asked(self) -> bool:
         """Whether a signal came, or the launcher made its file."""

@@ -197,7 +197,34 @@ def test_zero_stays_what_auto_stood_for(here, monkeypatch):
     checkpoint(here)
     monkeypatch.setattr("common.training.stage.world_size", lambda: 2)
     assert begin(here).resolve_zero("auto") == "0"
-    assert begin(here).resolve_zero("3") == "3"
+    with pytest.raises(UserError, match="are of ZeRO 0 and cannot be read under ZeRO 3"):
+        begin(here).resolve_zero("3")
+
+
+@pytest.mark.parametrize("record", [None, "", "{", "[]", '{"a": 1}'])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_stage_that_does_not_say_what_it_was_begun_with_is_not_wiped(here, record, finished):
+    begin(here)
+    kept = checkpoint(here)
+    if finished:
+        done(here)
+    (here / "run/sft/begun.json").unlink()
+    if record is not None:
+        (here / "run/sft/begun.json").write_text(record)
+    with pytest.raises(UserError, match="begun.json, which says what.*give --fresh true"):
+        begin(here)
+    assert kept.is_dir() and (here / "run/sft/result.json").is_file() == finished
+    begin(here, {"fresh": True})
+    assert not kept.exists()
+
+
+def test_in_a_pipeline_other_words_start_over(here, monkeypatch):
+    begin(here)
+    checkpoint(here)
+    monkeypatch.setenv("RLHF_LAUNCHER", "pipeline.sh CONFIG")
+    with pytest.raises(UserError) as caught:
+        begin(here, rate=0.2)
+    assert "--restart sft" in str(caught.value) and "--fresh true" not in str(caught.value)
 
 
 def test_errors_in_words():

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from common.errors import UserError
 from common.training.resume import folders
 from common.training.resume.folders import (
     BEST,
@@ -94,6 +95,17 @@ def test_a_missing_file_is_found_and_named(tmp_path):
     assert damage(folder) == f"{MANIFEST}: No such file or directory"
 
 
+def test_what_cannot_be_read_now_is_no_damage(tmp_path, monkeypatch):
+    folder = make(tmp_path, Label(1))
+
+    def fail(path, **more):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(folders, "file_fact", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        damage(folder)
+
+
 def test_ranks_share_the_reading_and_together_miss_nothing(tmp_path):
     folder = make(tmp_path, Label(1))
     (folder / "shared.json").write_bytes(b"x")
@@ -105,7 +117,8 @@ def test_a_later_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "FORMAT", 2)
     folder = make(tmp_path, Label(1))
     monkeypatch.undo()
-    assert damage(folder) == "its format is 2, this version reads 1"
+    with pytest.raises(UserError, match="its format is 2, but this version reads 1"):
+        damage(folder)
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):

@@ -80,6 +80,9 @@ def test_contents_count_and_nothing_else(run):
     assert [n for n in before if before[n] != changed[n]] == ["{run}/models/sft"]
     (run / "models/sft/config.json").rename(run / "models/sft/generation_config.json")
     assert hashes(run)["{run}/models/sft"] != changed["{run}/models/sft"]
+    before = hashes(run)
+    (run / "models/sft/README.md").write_text("settings that changed nothing")
+    assert hashes(run) == before
 
 
 def test_a_file_is_read_again_only_when_it_is_another(run):
