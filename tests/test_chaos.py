@@ -38,10 +38,10 @@ def undisturbed(base):
     return get
 
 
-SHARE = [Case("rlhf", 2, "3")]
+SHARE = [Case("rlhf", 1, "0")]
 MORE = [
     *(Case("sft", 1, "0", lora=True), Case("sft", 2, "3", lora=True), Case("reward", 2, "0")),
-    *(Case("sample", 2), Case("evaluation", 2), Case("rlhf", 1, "0")),
+    *(Case("sample", 2), Case("evaluation", 2), Case("rlhf", 2, "3")),
 ]
 
 
@@ -53,9 +53,9 @@ def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(undisturbed, case):
     assert compare(case.stage, whole, pair.killed(1)) == []
 
 
-STOPS = [(Case("rlhf", 2, "3"), signal.SIGTERM)]
+STOPS = [(Case("rlhf", 1, "0"), signal.SIGTERM)]
 MORE_STOPS = [
-    *((Case("sft", 1, "0", lora=True), signal.SIGINT), (Case("rlhf", 1, "0"), signal.SIGINT)),
+    *((Case("sft", 1, "0", lora=True), signal.SIGINT), (Case("rlhf", 2, "3"), signal.SIGINT)),
     *((Case("reward", 2, "0"), signal.SIGUSR1), (Case("sample", 2), signal.SIGTERM)),
     (Case("evaluation", 2), signal.SIGTERM),
 ]
