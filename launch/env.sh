@@ -74,10 +74,9 @@ supervise() {
     setsid "$@" </dev/null &
   SUPERVISED_GROUP=$!
   if ((STOP_ASKED)); then ask_to_stop; fi # it came while the stage was being started
-  while true; do
-    wait "$SUPERVISED_GROUP" && status=0 || status=$?
-    kill -0 "$SUPERVISED_GROUP" 2>/dev/null || break
-  done
+  # A signal ends a wait; the last one gives the code.
+  while kill -0 "$SUPERVISED_GROUP" 2>/dev/null; do wait "$SUPERVISED_GROUP" || true; done
+  wait "$SUPERVISED_GROUP" && status=0 || status=$?
   end_session "$SUPERVISED_GROUP"
   code="$(cat "$SUPERVISED_NOTES/status" 2>/dev/null || true)"
   rm -rf "$SUPERVISED_NOTES"

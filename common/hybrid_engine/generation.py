@@ -13,6 +13,7 @@ from common.hybrid_engine.graphs import Recorder
 from common.hybrid_engine.rollout import Rollout, assemble
 from common.training.distributed import any_rank, rank
 from common.training.padding import left_pad
+from common.training.watchdog import WATCHDOG
 
 CHECK_EVERY = 8
 """Tokens between two looks at which rows have ended: only then does the host wait for the device,
@@ -71,6 +72,7 @@ def sample_responses(
     agree = any_rank if together else bool
     try:
         while True:
+            WATCHDOG.alive()
             loop.drop_ended()
             rows = loop.next_rows()
             if agree(bool(rows)):

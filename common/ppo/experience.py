@@ -13,6 +13,7 @@ from common.ppo.arguments import PPOArguments
 from common.ppo.kl import kl_k1
 from common.ppo.rewards import normalized_scores, token_rewards
 from common.training.padding import in_batches
+from common.training.watchdog import WATCHDOG
 
 
 @dataclass
@@ -140,8 +141,10 @@ def make_experience(
     kept = None
     for rows, ids, attention, width in chunks(rollout, settings.score_batch_size, last=first):
         keeps = rows is first
+        WATCHDOG.using("actor")
         with torch.set_grad_enabled(keeps and train_actor):
             old = score_responses(actor, ids, attention, width, temperature, with_entropy=True)
+        WATCHDOG.using("critic")
         with torch.set_grad_enabled(keeps):
             value = response_values(critic, ids, attention, width)
         if keeps:
@@ -149,10 +152,12 @@ def make_experience(
         logprobs[rows, :width] = old.logprobs.detach()
         spread[rows, :width] = old.entropy
         values[rows, :width] = value.detach()
+        WATCHDOG.using("reference")
         ref_logprobs[rows, :width] = score_responses(
             reference, ids, attention, width, temperature
         ).logprobs
         if callable(reward):
+            WATCHDOG.using("reward model")
             raw_scores[rows] = reward(ids, attention)
     logprobs, ref_logprobs, spread, values = (
         x.masked_fill(~mask, 0.0) for x in (logprobs, ref_logprobs, spread, values)

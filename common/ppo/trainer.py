@@ -89,7 +89,7 @@ class PPOTrainer:
         with self._moments.away() if self.settings.offload_idle else contextlib.nullcontext():
             rollout = self.generate(prompts, "rollout", step)
             generated = _now()
-            WATCHDOG.at(f"step {step}, scoring by actor, critic, reference and reward model")
+            WATCHDOG.at(f"step {step}, scoring")
             first = None
             if self.settings.reuse_scoring:
                 first = self.plan(rollout.attention_mask, step)[0][0][0]
@@ -187,6 +187,7 @@ class PPOTrainer:
 
     def score(self, rollout: Rollout, prompts: Sequence[EncodedPrompt], batch_size: int) -> Tensor:
         """Raw scores of the reward model, `[batch]`."""
+        WATCHDOG.using("reward model")
         with self._frozen.here():
             return self.reward.score_rollout(
                 rollout, [p.record.messages for p in prompts], batch_size

@@ -15,6 +15,7 @@ from common.config.arguments import OptimizerArguments
 from common.errors import NotFinite, UserError
 from common.training.batching import BatchShape
 from common.training.distributed import any_rank, device, free_memory, world_size
+from common.training.watchdog import WATCHDOG
 from common.zero.config import KEPT, deepspeed_config, zero_stage
 
 WHOLE_SHARE = 0.05
@@ -91,6 +92,7 @@ def build_engine(
     """
     import deepspeed
 
+    WATCHDOG.at(f"loading a {type(model).__name__} into DeepSpeed's engine")
     shape = BatchShape(optimizer.batch_size, optimizer.micro_batch_size, world_size())
     groups = parameter_groups(model, optimizer.weight_decay, new_modules)
     adam = {"lr": optimizer.learning_rate, "betas": (0.9, optimizer.adam_beta2), "eps": adam_eps}
@@ -121,6 +123,7 @@ def build_frozen(model: nn.Module, *, zero: str, dtype: torch.dtype) -> nn.Modul
     """A model that only scores (reference, reward): sharded by ZeRO-3 where that saves much."""
     import deepspeed
 
+    WATCHDOG.at(f"loading a frozen {type(model).__name__}")
     model = model.to(dtype).eval().requires_grad_(False)
     if zero_stage(zero) < 3 or world_size() == 1:
         return model.to(device())

@@ -10,6 +10,7 @@ from typing import Any
 from common.config.arguments import RunArguments
 from common.errors import UserError
 from common.training.distributed import is_main
+from common.training.resume.signals import Stopped
 
 
 class MetricsWriter:
@@ -96,7 +97,8 @@ class MetricsWriter:
         for lines in self._files.values():
             lines.close()
         if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if kind is None else 1)
+            orderly = kind is None or issubclass(kind, Stopped)
+            self._wandb.finish(exit_code=0 if orderly else 1)
 
 
 class _Lines:
@@ -124,7 +126,10 @@ class _Lines:
     def last_step(self) -> int:
         """Of the last whole line of what is there, 0 without one."""
         lines = self._path.read_bytes().split(b"\n")[:-1] if self._path.is_file() else []
-        return json.loads(lines[-1])["step"] if lines else 0
+        try:
+            return json.loads(lines[-1])["step"]
+        except (IndexError, ValueError, KeyError, TypeError):  # none, or what a crash left
+            return 0
 
     def close(self) -> None:
         if self._file is not None:

@@ -328,7 +328,7 @@ def report(name: str, error: Exception) -> int:
     text, code = message_of(error)
     if is_consequence(error):
         time.sleep(SECONDS_FOR_THE_CAUSE)
-        text = f"another rank is gone ({text}), at {WATCHDOG.place}"
+        text = f"another rank is gone or hung ({text}), at {WATCHDOG.place}"
     elif number != "0":
         # Where rank 0 has failed alike, the launcher ends this rank before it speaks.
         time.sleep(SECONDS_FOR_RANK_0)
@@ -357,8 +357,11 @@ def message_of(error: Exception) -> tuple[str, int]:
 
 
 def is_consequence(error: Exception) -> bool:
-    """Whether an error only says that another rank is gone."""
-    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL error")
+    """Whether an error only says that another rank is gone, or does not come."""
+    signs = (
+        *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL error"),
+        "Timed out waiting",
+    )
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 

@@ -158,6 +158,7 @@ def evaluate_supervised(
     order = np.pad(order, (0, -count % width), constant_values=FILLER)
     with torch.no_grad():
         for start in range(0, len(order), width):
+            WATCHDOG.alive()
             mine = order[start : start + width][rank() :: world_size()]
             loss, statistics = objective.loss(engine, mine)
             for name, value in {"loss": loss, **statistics}.items():

@@ -21,15 +21,29 @@ class Watchdog:
     """The place that this process is at, with a limit on the time that it may stay there."""
 
     def __init__(self) -> None:
-        self.place = "start-up"
-        """What this process does, for messages: "step 12, rollout"."""
+        self._place, self._model = "start-up", ""
         self._since = time.monotonic()
         self._limit = float("inf")
         self._thread: threading.Thread | None = None
 
+    @property
+    def place(self) -> str:
+        """What this process does, for messages: "step 12, scoring (critic)"."""
+        return self._place + (f" ({self._model})" if self._model else "")
+
     def at(self, place: str) -> None:
         """Notes what is done from now on; the time starts anew."""
-        self.place, self._since = place, time.monotonic()
+        self._place, self._model = place, ""
+        self.alive()
+
+    def using(self, model: str) -> None:
+        """Notes which model is at work, at the same place; the time starts anew."""
+        self._model = model
+        self.alive()
+
+    def alive(self) -> None:
+        """The time starts anew: part of what takes long is done."""
+        self._since = time.monotonic()
 
     def start(self, minutes: float) -> None:
         """From now on, ends the process when it stays at one place for longer than this."""

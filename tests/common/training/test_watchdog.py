@@ -44,6 +44,18 @@ def test_a_hung_process_says_where_and_ends():
     assert time.monotonic() - began > 1.2, "as long as the place changes, it may go on"
 
 
+def test_a_place_names_the_model_that_is_at_work():
+    made = Watchdog()
+    assert made.place == "start-up"
+    made.at("step 3, scoring")
+    made.using("critic")
+    assert made.place == "step 3, scoring (critic)"
+    made.alive()
+    assert made.place == "step 3, scoring (critic)"
+    made.at("step 3, training")
+    assert made.place == "step 3, training"
+
+
 def test_without_a_limit_nothing_is_ended():
     made = Watchdog()
     made.start(1e-3)
