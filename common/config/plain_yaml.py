@@ -22,8 +22,8 @@ class PlainLoader(yaml.SafeLoader):
     A date is a text here, for files and runs are named by dates.
 
     Raises:
-        NotPlain: another type, a text that no file's name and no tokenizer takes, a number or
-            boolean that is none (`!!int x`).
+        NotPlain: another type, a key given twice, a text that no file's name and no tokenizer
+            takes, a number or boolean that is none (`!!int x`).
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -46,6 +46,16 @@ class PlainLoader(yaml.SafeLoader):
         elif not isinstance(value, list | int | float | None):
             raise NotPlain(f"settings hold no {node.tag.removeprefix(_TAG)}", node)
         return value
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; PyYAML itself would keep the last of two values with one key."""
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
+                if key.value in seen:
+                    raise NotPlain(f"'{key.value}' is given twice", key)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 PlainLoader.yaml_implicit_resolvers = {

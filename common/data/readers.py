@@ -121,7 +121,7 @@ def _json_line_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
             try:
                 line = raw.decode("utf-8").removeprefix(_BOM if number == 1 else "")
                 if line.strip():
-                    yield origin, json.loads(line, object_pairs_hook=_unique)
+                    yield origin, _JSON.decode(line)
             except UnicodeDecodeError as error:
                 yield origin, _not_utf8(origin, error)
             except json.JSONDecodeError as error:
@@ -136,7 +136,6 @@ def _json_line_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
 def _array_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     """The objects of a JSON array, found one by one, so that each one's line is known."""
     text = _decode(path.read_bytes(), name)
-    decode = json.JSONDecoder(object_pairs_hook=_unique).raw_decode
     position, line, counted = text.index("[") + 1, 1, 0
 
     def skip_space() -> None:
@@ -154,7 +153,7 @@ def _array_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     ended = text[position : position + 1] == "]"
     while not ended:
         try:
-            row, end = decode(text, position)
+            row, end = _JSON.raw_decode(text, position)
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{name}:{error.lineno}: broken JSON at column {error.colno}: {_reason(error)}"
@@ -204,17 +203,14 @@ def _csv_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
-    """Rows of a Parquet file, streamed: `datasets` then copies nothing into a cache.
-
-    Nulls are left out: where some rows have a column, Parquet pads the others with null.
-    """
+    """Rows of a Parquet file, streamed: `datasets` then copies nothing into a cache."""
     with _quiet_datasets() as datasets, tempfile.TemporaryDirectory() as locks:
         try:
             rows = datasets.load_dataset(
                 "parquet", data_files=str(path), split="train", streaming=True, cache_dir=locks
             )
             for i, row in enumerate(rows):
-                yield f"{name}[{i}]", {k: v for k, v in row.items() if v is not None}
+                yield f"{name}[{i}]", _without_padding(row)
         except Exception as error:  # both libraries raise many types, NotImplementedError too
             raise UserError(f"{name}: not a valid Parquet file: {_first_line(error)}") from None
 
@@ -230,7 +226,12 @@ def _hub_rows(source: DataSource) -> Iterator[tuple[str, Any]]:
                 f"split '{source.split}': {_first_line(error)}"
             ) from None
         for i, row in enumerate(rows):
-            yield f"{source.path}[{i}]", row
+            yield f"{source.path}[{i}]", _without_padding(row)
+
+
+def _without_padding(row: Row) -> Row:
+    """Without the nulls that stand where only other rows of the table have something."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 @contextmanager
@@ -297,6 +298,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> Row:
         names = [name for name, _ in pairs]
         raise _Doubled(next(name for name in names if names.count(name) > 1))
     return row
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _told(error: ValueError | RecursionError) -> str:

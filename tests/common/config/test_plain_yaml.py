@@ -11,10 +11,10 @@ def load(text):
 
 
 def test_values_are_those_of_json():
-    text = "a: [1, 0x10, 1.5, .inf, true, no, null, ~, 'x']\nb: {c: &c {d: 1}, e: {<<: *c}}"
+    text = "a: [1, 0x10, 1.5, .inf, true, no, null, ~, 'x']\nb: {c: &c {d: 1}, e: {<<: *c, d: 2}}"
     assert load(text) == {
         "a": [1, 16, 1.5, float("inf"), True, False, None, None, "x"],
-        "b": {"c": {"d": 1}, "e": {"d": 1}},
+        "b": {"c": {"d": 1}, "e": {"d": 2}},
     }
 
 
@@ -33,6 +33,7 @@ def test_dates_are_texts(text):
         ("a:\n  b: !!binary YQ==", 2, "settings hold no binary"),
         ("a: !!timestamp 2024-01-31", 1, "settings hold no timestamp"),
         ("a: [{b: 1},\n  {2: 1}]", 2, "'2' is no name of a setting"),
+        ("a: [{b: 1,\n  b: 1}]", 2, "'b' is given twice"),
         ("<<: {null: 1}", 1, "'null' is no name of a setting"),
         ('a: 1\nb: ["\\ud800"]', 2, "the text holds \\0 or half of a surrogate pair"),
         ('"\\0": 1', 1, "the text holds \\0 or half of a surrogate pair"),
