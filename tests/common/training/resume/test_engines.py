@@ -1,5 +1,6 @@
 """DeepSpeed's engines in and out of checkpoints: bit for bit, and on other numbers of ranks."""
 
+import functools
 import shutil
 
 import pytest
@@ -80,31 +81,50 @@ def train_all(folder, parts):
     return found
 
 
+class Runs:
+    """Runs of all kinds, each made when it is first asked for.
+
+    Each is a list, of each rank, of what `train` returned, by kind.
+    """
+
+    def __init__(self, root) -> None:
+        self.root = root
+        self.folder = str(save_tiny(root / "llama"))
+
+    def run(self, ranks, *parts):
+        named = [(self.root / name, until) for name, until in parts]
+        return run_ranks(train_all, ranks, self.folder, named, timeout=240.0)
+
+    @functools.cache  # noqa: B019 - as long as the tests
+    def through(self, ranks):
+        """Undisturbed; a run that ends after two steps is left beside it."""
+        return self.run(ranks, (f"parts_{ranks}", 2), (f"through_{ranks}", STEPS))
+
+    @functools.cache  # noqa: B019
+    def elastic(self):
+        """Two ranks, then one, then two: the losses of the latter two parts."""
+        self.through(2)
+        shutil.copytree(self.root / "parts_2", self.root / "elastic")
+        return self.run(1, ("elastic", 4)), self.run(2, ("elastic", STEPS))
+
+    @functools.cache  # noqa: B019
+    def resumed(self, ranks):
+        """What goes on where the first two steps ended."""
+        self.through(ranks)
+        if ranks == 2:
+            self.elastic()  # takes a copy of these two steps
+        return self.run(ranks, (f"parts_{ranks}", STEPS))
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """By name, what each rank found (see `train`), of each kind."""
-    root = tmp_path_factory.mktemp("engines")
-    folder = str(save_tiny(root / "llama"))
-
-    def run(ranks, *parts):
-        named = [(root / name, until) for name, until in parts]
-        return run_ranks(train_all, ranks, folder, named, timeout=240.0)
-
-    found = {}
-    for n in (1, 2):
-        found[f"through {n}"] = run(n, (f"parts_{n}", 2), (f"through_{n}", STEPS))
-    shutil.copytree(root / "parts_2", root / "elastic")
-    found |= {f"parts {n}": run(n, (f"parts_{n}", STEPS)) for n in (1, 2)}
-    found["one rank"] = run(1, ("elastic", 4))
-    found["two again"] = run(2, ("elastic", STEPS))
-    found["left over"] = [str(p) for p in root.glob("*/*/.*")]
-    return found
+    return Runs(tmp_path_factory.mktemp("engines"))
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [2, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS, ids=", ".join)
 def test_a_resumed_engine_ends_bit_for_bit_as_one_that_went_through(runs, ranks, kind):
-    for through, parts in zip(runs[f"through {ranks}"], runs[f"parts {ranks}"], strict=True):
+    for through, parts in zip(runs.through(ranks), runs.resumed(ranks), strict=True):
         (losses, weights, _), (again, resumed, moved) = through[kind], parts[kind]
         assert again == {step: losses[step] for step in (3, 4, 5, 6)}
         assert resumed.equal(weights)
@@ -113,17 +133,19 @@ def test_a_resumed_engine_ends_bit_for_bit_as_one_that_went_through(runs, ranks,
 
 @pytest.mark.parametrize("kind", KINDS, ids=", ".join)
 def test_two_ranks_then_one_then_two_train_as_two_throughout(runs, kind):
-    through = runs["through 2"][0][kind]
-    one, two = runs["one rank"][0][kind], runs["two again"][0][kind]
+    through = runs.through(2)[0][kind]
+    on_one, on_two = runs.elastic()
+    one, two = on_one[0][kind], on_two[0][kind]
     assert (list(one[0]), list(two[0])) == ([3, 4], [5, 6])
     for step, loss in {**one[0], **two[0]}.items():
         assert loss == pytest.approx(through[0][step], abs=2e-6), step
-    for rank_found in runs["two again"]:
+    for rank_found in on_two:
         torch.testing.assert_close(rank_found[kind][1], through[1], atol=2e-5, rtol=0)
 
 
 def test_what_a_conversion_needed_is_gone(runs):
-    assert runs["left over"] == []
+    runs.elastic()
+    assert not list(runs.root.glob("*/*/.*"))
 
 
 def saved_weights(folder, root):
