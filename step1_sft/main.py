@@ -31,7 +31,7 @@ from common.models.policy import PolicyModel
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.distributed import barrier, is_main
 from common.training.engine import build_engine
-from common.training.guard import Guard, GuardArguments, Recovery
+from common.training.guard import GuardArguments
 from common.training.packing import can_pack
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.sft import SFTObjective, perplexity
@@ -123,24 +123,16 @@ def main(
         mean = sums["loss"] / max(tokens, 1.0)
         return {"eval/loss": mean, "eval/perplexity": perplexity(sums["loss"], tokens)}
 
-    guard = Guard(watching)
-    with (
-        stage.open_metrics() as metrics,
-        stage.checkpoints(
-            saving, engines={"model": engine}, shared={"metrics": metrics, "guard": guard}
-        ) as checkpoints,
-    ):
+    with stage.loop(saving, watching, engines={"model": engine}) as loop:
         final = train_supervised(
+            loop,
             engine,
             objective,
             optimizer,
             seed=run.seed,
-            metrics=metrics,
-            checkpoints=checkpoints,
-            recovery=Recovery(guard, checkpoints, metrics, stage.say),
             evaluate=evaluate,
             title="stage 1, SFT",
-            show_progress=run.progress,
+            shown=run.progress,
         )
     folder = stage.models / "sft"
     save_model(engine, tokenizer, folder, model_card("ICE-Instruct", "sft", stage.settings))
@@ -152,7 +144,7 @@ def main(
             "left_out": dict(counts),
         },
         f"held-out perplexity {final['eval/perplexity']:.2f}, saved in {folder}",
-        checkpoints,
+        loop.checkpoints,
     )
 
 

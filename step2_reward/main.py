@@ -31,7 +31,7 @@ from common.reward import diagnostics
 from common.reward.probe import ProbeRow, probe_scores, read_probe
 from common.reward.training import PairObjective, RewardArguments, encode_pairs
 from common.training.engine import build_engine
-from common.training.guard import Guard, GuardArguments, Recovery
+from common.training.guard import GuardArguments
 from common.training.packing import can_pack
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
@@ -120,24 +120,16 @@ def main(
         sums, count = evaluate_supervised(engine, held_out_objective, optimizer.eval_batch_size)
         return {f"eval/{name}": value / count for name, value in sums.items()}
 
-    guard = Guard(watching)
-    with (
-        stage.open_metrics() as metrics,
-        stage.checkpoints(
-            saving, engines={"model": engine}, shared={"metrics": metrics, "guard": guard}
-        ) as checkpoints,
-    ):
+    with stage.loop(saving, watching, engines={"model": engine}) as loop:
         train_supervised(
+            loop,
             engine,
             objective,
             optimizer,
             seed=run.seed,
-            metrics=metrics,
-            checkpoints=checkpoints,
-            recovery=Recovery(guard, checkpoints, metrics, stage.say),
             evaluate=evaluate,
             title="stage 2, reward model",
-            show_progress=run.progress,
+            shown=run.progress,
         )
     facts = diagnose(engine, held_out_objective, template, probe, optimizer.eval_batch_size)
     set_normalization(engine, facts["scores"])
@@ -154,7 +146,7 @@ def main(
         f"held-out pair accuracy {facts['accuracy']:.3f}"
         + (f", right minus wrong {gap:.2f} deviations" if gap is not None else "")
         + f", saved in {folder}",
-        checkpoints,
+        loop.checkpoints,
     )
 
 

@@ -29,8 +29,7 @@ from common.ppo.build import build_trainer
 from common.ppo.trainer import PPOTrainer
 from common.training.batching import ends_epoch, stream_indices
 from common.training.distributed import rank, world_size
-from common.training.guard import Guard, GuardArguments, Recovery
-from common.training.metrics import progress_bar
+from common.training.guard import GuardArguments
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
 from common.training.watchdog import WATCHDOG
@@ -108,44 +107,27 @@ def main(
         stage.resolve_zero(zero.zero),
         run.seed,
     )
-    guard = Guard(watching)
-    with (
-        stage.open_metrics() as metrics,
-        stage.checkpoints(
-            saving,
-            engines={"actor": trainer.actor, "critic": trainer.critic},
-            shared={"kl": trainer.kl, "metrics": metrics, "guard": guard},
-        ) as checkpoints,
-        progress_bar(
-            ppo.steps, "stage 3, PPO", done=checkpoints.restore(), shown=run.progress
-        ) as bar,
-    ):
-        recovery = Recovery(guard, checkpoints, metrics, stage.say)
-        while checkpoints.step < ppo.steps:
-            step = checkpoints.step + 1
-            with recovery.step(step):
-                indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
-                mine = [prompts[i] for i in indices[rank() :: world_size()]]
-                values = trainer.iterate(step, mine)
-                if held_out and (step % ppo.evaluate_every == 0 or step == ppo.steps):
-                    WATCHDOG.at(f"the evaluation after step {step}")
-                    values |= evaluate(trainer, held_out, sampling.generation_batch_size)
-                metrics.write(step, values)
-                recovery.check(step, values)
-                bar.set_postfix_str(
-                    f"score {values['reward/score']:+.2f}, KL {values['kl/sequence_k1']:.2f}",
-                    refresh=False,
-                )
-                checkpoints.after(
-                    step,
-                    values,
-                    epoch_ended=ends_epoch(step, ppo.rollout_batch_size, len(prompts)),
-                    loss=held_out_loss(values),
-                    last=step == ppo.steps,
-                )
-            bar.update(checkpoints.step - bar.n)
 
-    latest = checkpoints.values
+    def take_step(step: int) -> dict[str, float]:
+        indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
+        values = trainer.iterate(step, [prompts[i] for i in indices[rank() :: world_size()]])
+        if held_out and (step % ppo.evaluate_every == 0 or step == ppo.steps):
+            WATCHDOG.at(f"the evaluation after step {step}")
+            values |= evaluate(trainer, held_out, sampling.generation_batch_size)
+        return values
+
+    engines = {"actor": trainer.actor, "critic": trainer.critic}
+    with stage.loop(saving, watching, engines=engines, shared={"kl": trainer.kl}) as loop:
+        latest = loop.run(
+            ppo.steps,
+            take_step,
+            title="stage 3, PPO",
+            caption=lambda values: (
+                f"score {values['reward/score']:+.2f}, KL {values['kl/sequence_k1']:.2f}"
+            ),
+            ends_epoch=lambda step: ends_epoch(step, ppo.rollout_batch_size, len(prompts)),
+            shown=run.progress,
+        )
     settings = stage.settings
     save_model(
         trainer.actor, tokenizer, stage.models / "actor", model_card("ICE-GRT", "ppo", settings)
@@ -165,14 +147,8 @@ def main(
         },
         f"score {latest['reward/score']:+.2f} deviations, KL {latest['kl/sequence_k1']:.2f} nats "
         f"a sequence, saved in {stage.models / 'actor'}",
-        checkpoints,
+        loop.checkpoints,
     )
-
-
-def held_out_loss(values: dict[str, float]) -> float | None:
-    """What the best checkpoint is told by: lower is better; None without an evaluation."""
-    score = values.get("eval/overall", values.get("eval/score"))
-    return None if score is None else -score
 
 
 def evaluate(trainer: PPOTrainer, prompts: list[EncodedPrompt], batch_size: int) -> dict[str, Any]:

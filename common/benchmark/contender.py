@@ -22,10 +22,12 @@ from common.data.encoding import EncodedExample
 from common.data.records import Pair
 from common.models.policy import PolicyModel
 from common.reward.training import Comparison, PairObjective, RewardArguments
+from common.training.ending import leave
 from common.training.engine import build_engine, process_group
-from common.training.resume.checkpoints import Unsaved
+from common.training.guard import Guard, GuardArguments
+from common.training.loop import Loop, Unsaved
 from common.training.sft import SFTObjective
-from common.training.stage import leave, quiet_libraries
+from common.training.stage import quiet_libraries
 from common.training.supervised import Objective, train_supervised
 
 LOADED = (LlamaForCausalLM, LlamaForSequenceClassification)
@@ -77,16 +79,10 @@ def main(task: str, shape_name: str, steps: str, batch_size: str, out: str) -> N
     engine = build_engine(
         model, zero="0", dtype=torch.float32, optimizer=optimizer, total_steps=count
     )
+    steps_noted: Any = Steps(meter)
+    loop = Loop(Unsaved(), steps_noted, Guard(GuardArguments()))
     train_supervised(
-        engine,
-        objective,
-        optimizer,
-        seed=0,
-        metrics=Steps(meter),  # type: ignore[arg-type]
-        checkpoints=Unsaved(),
-        evaluate=dict,
-        title="",
-        show_progress=False,
+        loop, engine, objective, optimizer, seed=0, evaluate=dict, title="", shown=False
     )
     meter.write(out)
 

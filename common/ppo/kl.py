@@ -60,5 +60,6 @@ class KLController:
         return {"coefficient": self.coefficient}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Takes back what `state_dict` gave."""
-        self.coefficient = state["coefficient"]
+        """Takes back an adapted β; one that is fixed stays as the settings have it."""
+        if self.target is not None:
+            self.coefficient = state["coefficient"]

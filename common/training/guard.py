@@ -4,16 +4,13 @@ Loss and reward curves look alike in good runs and in collapsed ones. Each check
 function of a step's metrics and a short history; what follows from it is a setting.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
 from common.config.arguments import check_range, option
-from common.errors import NotFinite, UserError
-from common.training.metrics import MetricsWriter
-from common.training.resume.checkpoints import Checkpoints
+from common.errors import UserError
 
 Action = Literal["ignore", "warn", "rollback", "stop"]
 """`rollback`: go back to the last checkpoint, and on from there with lower learning rates."""
@@ -67,10 +64,6 @@ class Fault:
     action: Action
     setting: str
     """Whose value the action is."""
-
-
-class GoBack(Exception):
-    """The run is to go back to its last checkpoint."""
 
 
 class Guard:
@@ -146,65 +139,16 @@ class Guard:
 
 def training_and_held_out(values: Mapping[str, float]) -> tuple[float, float] | None:
     """A step's two scores, higher is better; None where nothing was evaluated."""
+    loss = held_out_loss(values)
+    if loss is None:
+        return None
+    training = values["reward/score"] if "reward/score" in values else -values["train/loss"]
+    return training, -loss
+
+
+def held_out_loss(values: Mapping[str, float]) -> float | None:
+    """What checkpoints are compared by: lower is better; None where nothing was evaluated."""
     if "eval/loss" in values:
-        return -values["train/loss"], -values["eval/loss"]
-    held_out = values.get("eval/overall", values.get("eval/score"))
-    return None if held_out is None else (values["reward/score"], held_out)
-
-
-@dataclass
-class Recovery:
-    """A guard with the means to act: the run's checkpoints, its files, its voice."""
-
-    guard: Guard
-    checkpoints: Checkpoints
-    metrics: MetricsWriter
-    say: Callable[[str], None]
-
-    def check(self, step: int, values: Mapping[str, float]) -> None:
-        """Looks at a step's metrics, which are equal on all ranks, and does what is set.
-
-        Raises:
-            GoBack: to the last checkpoint; `step` takes care of it.
-            UserError: the run is to stop.
-        """
-        found = self.guard.faults(values)
-        for fault in found:
-            if fault.action == "stop":
-                self._note(step, fault.name, fault.text, "stopped")
-                raise UserError(
-                    f"{fault.text}, after step {step}. Change a setting and name it in "
-                    "--allow_changes to go on from the last checkpoint; to go on unchanged, "
-                    f"--{fault.setting} warn --allow_changes {fault.setting}"
-                )
-            if fault.action == "rollback":
-                raise GoBack(fault.name, fault.text)
-            if fault.name not in self.guard.present:
-                self._note(step, fault.name, fault.text, "went on")
-        self.guard.present = [fault.name for fault in found]
-
-    @contextlib.contextmanager
-    def step(self, number: int) -> Iterator[None]:
-        """Around a step: where it fails and the settings say so, the run goes back. A collective.
-
-        Raises:
-            UserError: the step failed, and going back is not set, not possible, or did not help.
-        """
-        try:
-            yield
-        except (NotFinite, GoBack) as error:
-            s = self.guard.settings
-            name, text = ("not finite", str(error)) if isinstance(error, NotFinite) else error.args
-            if isinstance(error, NotFinite) and s.on_not_finite == "stop":
-                raise
-            if self.checkpoints.retries >= s.rollbacks:
-                raise UserError(f"{text}. The run went back {s.rollbacks} times already") from None
-            if not self.checkpoints.roll_back(s.rollback_rate):
-                raise UserError(f"{text}. There is no checkpoint to go back to") from None
-            back = self.checkpoints.step
-            self._note(number, name, text, f"went back to step {back}, rates × {s.rollback_rate:g}")
-            self.checkpoints.save()
-
-    def _note(self, step: int, name: str, text: str, action: str) -> None:
-        self.say(f"step {step}: {text}; {action}")
-        self.metrics.event(step, fault=name, text=text, action=action)
+        return values["eval/loss"]
+    score = values.get("eval/overall", values.get("eval/score"))
+    return None if score is None else -score

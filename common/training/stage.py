@@ -1,28 +1,28 @@
 """What every stage's `main` does around its own work: arguments, ranks, folder, result, errors."""
 
-import atexit
 import contextlib
 import fcntl
 import json
 import os
 import platform
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from common.config.arguments import RunArguments
 from common.config.parsing import parse_arguments, resolved_settings, result_settings
 from common.errors import UserError
-from common.files import is_disk_full, write_json, write_text
+from common.files import write_json, write_text
 from common.training.distributed import barrier, broadcast_object, device, is_main, world_size
+from common.training.ending import leave, report, same_command, stop_at_once
 from common.training.engine import process_group
-from common.training.memory import is_out_of_memory, memory_message
+from common.training.guard import Guard, GuardArguments
+from common.training.loop import Loop
 from common.training.metrics import MetricsWriter
 from common.training.resume.checkpoints import (
     CheckpointArguments,
@@ -43,17 +43,10 @@ from common.training.resume.identity import (
     with_zero,
     write_identity,
 )
-from common.training.resume.signals import REQUESTS, SIGNALS, STOP_CODE, Stopped
+from common.training.resume.signals import REQUESTS, STOP_CODE, Stopped
 from common.training.resume.states import Stateful
 from common.training.seeding import seed_global
-from common.training.watchdog import WATCHDOG
 from common.zero.config import resolve_zero
-
-SECONDS_FOR_RANK_0 = 5.0
-"""How long another rank waits before it prints an error that rank 0 may have printed already."""
-
-SECONDS_FOR_THE_CAUSE = 15.0
-"""How long a rank whose peer is gone waits, so that the peer's own error comes first."""
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "peft", "numpy")
 
@@ -131,9 +124,24 @@ class Stage:
                 write_identity(self.folder, self._identity)
         return zero
 
-    def open_metrics(self) -> MetricsWriter:
-        """This stage's `metrics.jsonl` (and wandb run)."""
-        return MetricsWriter(self.folder, self.run, self.name, self.settings, self._identity.id)
+    def loop(
+        self,
+        saving: CheckpointArguments,
+        watching: GuardArguments,
+        *,
+        engines: Mapping[str, Any],
+        shared: Mapping[str, Stateful] | None = None,
+    ) -> Loop:
+        """This stage's training loop, with its `metrics.jsonl` (and wandb run).
+
+        Args:
+            engines, shared: what is trained and what else changes, as `Checkpoints` has them.
+        """
+        metrics = MetricsWriter(self.folder, self.run, self.name, self.settings, self._identity.id)
+        guard = Guard(watching)
+        shared = {"metrics": metrics, "guard": guard, **(shared or {})}
+        checkpoints = self.checkpoints(saving, engines=engines, shared=shared)
+        return Loop(checkpoints, metrics, guard, self.say)
 
     def checkpoints(
         self,
@@ -303,109 +311,10 @@ def take_lock(path: Path) -> Any:  # noqa: ANN401
     return file
 
 
-def same_command() -> str:
-    """The command that goes on; options that start over would do so again."""
-    again = "RLHF_STARTS_OVER" in os.environ or any(a.startswith("--fresh") for a in sys.argv)
-    return "the same command" + (" without --fresh and --restart" if again else "")
-
-
-def stop_at_once() -> None:
-    """Signals end this process wherever it is: its files are each replaced as a whole."""
-
-    def stop(number: int, frame: Any) -> None:  # noqa: ANN401
-        raise Stopped
-
-    for number in SIGNALS:
-        signal.signal(number, stop)
-
-
-def report(name: str, error: Exception) -> int:
-    """Prints what went wrong, the cause before what followed from it; returns the exit code."""
-    # Whoever is told to end now ends at once: there is nothing to save any longer.
-    for signum in SIGNALS:
-        signal.signal(signum, signal.SIG_DFL)
-    number = os.environ.get("RANK", "0")
-    text, code = message_of(error)
-    if is_consequence(error):
-        time.sleep(SECONDS_FOR_THE_CAUSE)
-        text = f"another rank is gone or hung ({text}), at {WATCHDOG.place}"
-    elif number != "0":
-        # Where rank 0 has failed alike, the launcher ends this rank before it speaks.
-        time.sleep(SECONDS_FOR_RANK_0)
-    elif code == 1:
-        traceback.print_exception(error)
-    where = "" if number == "0" else f" (rank {number})"
-    if code == 1 and number != "0" and not is_consequence(error):
-        traceback.print_exception(error)
-    print(f"{name}: error{where}: {text}", file=sys.stderr, flush=True)
-    return code
-
-
-def message_of(error: Exception) -> tuple[str, int]:
-    """What to tell the user of an error, and the exit code: 2 where the user can do something."""
-    if isinstance(error, UserError):
-        return str(error), 2
-    if is_out_of_memory(error):
-        return memory_message(error, WATCHDOG.place), 2
-    if is_disk_full(error):
-        return (
-            f"the disk is full at {WATCHDOG.place} ({error}); what was saved before is whole. "
-            "Make room, and give the same command again",
-            2,
-        )
-    return f"{type(error).__name__} at {WATCHDOG.place}: {error}", 1
-
-
-def is_consequence(error: Exception) -> bool:
-    """Whether an error only says that another rank is gone, or does not come."""
-    signs = (
-        *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL error"),
-        "Timed out waiting",
-    )
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
-
-
 def environment() -> dict[str, Any]:
     """What changes roundings, besides settings and inputs."""
     threads = os.environ.get("OMP_NUM_THREADS")
     return {**package_versions(), "device": device().type, "threads": threads}
-
-
-def leave(code: int) -> None:
-    """Ends the process without tearing the interpreter down.
-
-    DeepSpeed's module-level caches keep process groups, and with them gloo's threads, alive to the
-    very end. One that lets go of a tensor while the interpreter is being torn down aborts the
-    process ("terminate called without an active exception", code -6) after all its work is done.
-    """
-    status = os.environ.get("RLHF_STATUS_FILE")
-    if status and os.environ.get("RANK", "0") == "0":
-        # The launchers read it: DeepSpeed's own loses codes, and takes any but 0 as a failure.
-        with contextlib.suppress(OSError):
-            write_text(Path(status), f"{code}\n")
-        code = 0 if code == STOP_CODE else code
-    elif status and code == STOP_CODE:
-        code = 0
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def quiet_libraries() -> None:
-    """No hub traffic for local folders, no warnings that a user can do nothing about."""
-    import logging
-    import warnings
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if _has_gpu() else "cpu")
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    from transformers.utils import logging as hf_logging
-
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
 
 
 def package_versions() -> dict[str, str]:
@@ -421,7 +330,17 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _has_gpu() -> bool:
-    import torch
+def quiet_libraries() -> None:
+    """No hub traffic for local folders, no warnings that a user can do nothing about."""
+    import logging
+    import warnings
 
-    return torch.cuda.is_available()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()

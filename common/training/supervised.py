@@ -1,6 +1,5 @@
 """The loop that stages 1 and 2 share: fixed examples, a summed loss, a mean over the whole step."""
 
-import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -26,9 +25,7 @@ from common.training.distributed import (
     world_size,
 )
 from common.training.engine import optimizer_step
-from common.training.guard import Recovery
-from common.training.metrics import MetricsWriter, progress_bar
-from common.training.resume.checkpoints import Checkpoints, Unsaved
+from common.training.loop import Loop
 from common.training.watchdog import WATCHDOG
 
 
@@ -53,62 +50,48 @@ def total_steps(examples: int, settings: OptimizerArguments) -> int:
 
 
 def train_supervised(
+    loop: Loop,
     engine: Any,
     objective: Objective,
     settings: OptimizerArguments,
     *,
     seed: int,
-    metrics: MetricsWriter,
-    checkpoints: Checkpoints | Unsaved,
-    recovery: Recovery | None = None,
     evaluate: Callable[[], dict[str, float]],
     title: str,
-    show_progress: bool = True,
+    shown: bool = True,
 ) -> dict[str, float]:
     """Trains for `settings.epochs` passes, evaluating `settings.evaluations` times on the way.
 
-    Goes on where the newest checkpoint ends.
-
     Args:
-        recovery: looks at every step's metrics, and may go back to a checkpoint.
         evaluate: returns "eval/…" values; a collective that leaves the engine's mode as it was.
-        title: of the progress bar.
+        title: of the progress bar, which is there when `shown`.
 
     Returns:
         the values of the last step, which end with those of the last evaluation.
 
     Raises:
-        NotFinite: the loss is NaN or infinite (names step and examples).
-        Stopped: somebody asked for it.
+        what `Loop.run` raises; a loss that is not finite is told with step and examples.
     """
     steps = total_steps(len(objective.lengths), settings)
     epoch = steps_per_epoch(len(objective.lengths), settings.batch_size)
-    evaluate_after = {
-        round(steps * i / settings.evaluations) for i in range(1, settings.evaluations)
-    }
+    evaluate_after = {round(steps * i / settings.evaluations) for i in range(settings.evaluations)}
+
+    def take_step(step: int) -> dict[str, float]:
+        values = supervised_step(engine, objective, settings, seed, step)
+        if step in evaluate_after or step == steps:
+            WATCHDOG.at(f"the evaluation after step {step}")
+            values |= evaluate()
+        return values
+
     engine.train()
-    done = checkpoints.restore()
-    with progress_bar(steps, title, done=done, shown=show_progress) as bar:
-        while checkpoints.step < steps:
-            step = checkpoints.step + 1
-            with recovery.step(step) if recovery else contextlib.nullcontext():
-                values = supervised_step(engine, objective, settings, seed, step)
-                if step in evaluate_after or step == steps:
-                    WATCHDOG.at(f"the evaluation after step {step}")
-                    values |= evaluate()
-                metrics.write(step, values)
-                if recovery:
-                    recovery.check(step, values)
-                bar.set_postfix_str(f"loss {values['train/loss']:.3f}", refresh=False)
-                checkpoints.after(
-                    step,
-                    values,
-                    epoch_ended=step % epoch == 0,
-                    loss=values.get("eval/loss"),
-                    last=step == steps,
-                )
-            bar.update(checkpoints.step - bar.n)
-    return checkpoints.values
+    return loop.run(
+        steps,
+        take_step,
+        title=title,
+        caption=lambda values: f"loss {values['train/loss']:.3f}",
+        ends_epoch=lambda step: step % epoch == 0,
+        shown=shown,
+    )
 
 
 def supervised_step(

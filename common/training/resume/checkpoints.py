@@ -2,11 +2,9 @@
 
 import contextlib
 import errno
-import json
 import math
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ import torch
 
 from common.config.arguments import check_range, option
 from common.errors import UserError
-from common.files import is_disk_full, write_json
+from common.files import is_disk_full
 from common.training.distributed import (
     all_reduce_sum,
     barrier,
@@ -30,17 +28,21 @@ from common.training.distributed import (
     world_size,
 )
 from common.training.resume import folders
-from common.training.resume.engines import expected_bytes, load_engine, lower_rates, save_engine
-from common.training.resume.folders import FileFact, Label
+from common.training.resume.engines import (
+    expected_bytes,
+    load_engine,
+    save_engine,
+    set_rates,
+    trained_weights,
+)
+from common.training.resume.folders import Label
+from common.training.resume.publication import Publication
 from common.training.resume.signals import REQUESTS, Stopped
 from common.training.resume.states import RandomStates, Stateful, read_state, write_state
 from common.training.watchdog import WATCHDOG
 
 SHARE = 0.05
 """Checkpoints that nobody asked for by number may take this share of the time."""
-
-SECONDS_FOR_OTHERS = 600.0
-"""How long rank 0 waits for the other ranks' checksums."""
 
 SECONDS_AT_THE_END = 10.0
 """How long a run that fails waits for its last checkpoint."""
@@ -122,6 +124,10 @@ class Checkpoints:
         """Metrics of the last of them."""
         self.retries = 0
         """How often the run went back to an earlier checkpoint."""
+        self.rate = 1.0
+        """Factor on the learning rates, which going back has lowered."""
+        # As the settings have them, which may have changed since a checkpoint was written.
+        self._peaks = {n: list(e.lr_scheduler.base_lrs) for n, e in self.engines.items()}
         self._best = math.inf  # the lowest loss of an evaluation
         self._seconds = 0.0  # of earlier processes
         self._began = self._saved_at = time.monotonic()
@@ -225,6 +231,7 @@ class Checkpoints:
             "step": self.step,
             "values": self.values,
             "retries": self.retries,
+            "rate": self.rate,
             "best": self._best,
             "spent": self._spent,
             "seconds": self._seconds + time.monotonic() - self._began,
@@ -242,6 +249,7 @@ class Checkpoints:
         )
         loss = loss if loss is not None and math.isfinite(loss) else None
         facts = {"step": self.step, "ranks": world_size(), "loss": loss, **self.facts}
+        facts["weights"] = {name: trained_weights(e) for name, e in self.engines.items()}
         self._publication = Publication(
             self.root, label, names, facts, self.settings.checkpoint_keep
         )
@@ -267,23 +275,25 @@ class Checkpoints:
             raise self._not_written(str(failures[0]), publication.label.step)
         self._saved = publication.label
 
-    def roll_back(self, rate: float) -> bool:
+    def roll_back(self, factor: float) -> bool:
         """Goes back to the newest whole checkpoint, and on from it with lower learning rates.
 
         A collective; to be followed by `save`, without which a killed run would forget that it
         went back.
 
+        Args:
+            factor: on the learning rates as they are now.
+
         Returns:
             False where there is no checkpoint.
         """
         self.wait()
-        label, retries = self._newest_whole(), self.retries
+        label, retries, rate = self._newest_whole(), self.retries, self.rate
         if label is None:
             return False
         self._load(label)
         self.retries = retries + 1
-        for engine in self.engines.values():
-            lower_rates(engine, rate)
+        self._set_rate(rate * factor)
         return True
 
     def _newest_whole(self) -> Label | None:
@@ -312,7 +322,16 @@ class Checkpoints:
 
     def _load(self, label: Label) -> None:
         folder = self.root / str(label)
-        ranks = folders.read_manifest(folder)["ranks"]
+        manifest = folders.read_manifest(folder)
+        for name, engine in self.engines.items():
+            before, now = manifest["weights"][name], trained_weights(engine)
+            if before != now:
+                raise UserError(
+                    f"{folder}: {before:,} weights of the {name} were trained when it was written, "
+                    f"and now {now:,} are; take back what has changed (lora_rank, lora_targets, "
+                    f"another model), or start over: {how_to_start_over()}"
+                )
+        ranks = manifest["ranks"]
         changed = ranks != world_size()
         for name, engine in self.engines.items():
             load_engine(
@@ -330,11 +349,17 @@ class Checkpoints:
                 part.load_state_dict(local[name])
         loop = shared["loop"]
         self.step, self.values, self.retries = loop["step"], loop["values"], loop["retries"]
+        self._set_rate(loop["rate"])
         self._best, self._spent = loop["best"], loop["spent"]
         self._seconds, self._began = loop["seconds"], time.monotonic()
         self._saved_at, self._saved = self._began, label
         if changed:
             self.say(f"from {ranks} ranks to {world_size()}: the same training, rounded otherwise")
+
+    def _set_rate(self, rate: float) -> None:
+        self.rate = rate
+        for name, engine in self.engines.items():
+            set_rates(engine, self._peaks[name], rate)
 
     def _vote(self, *flags: bool) -> list[bool]:
         """Which of the flags any rank has raised. A collective."""
@@ -388,86 +413,3 @@ class Checkpoints:
             self.wait()
         elif self._publication is not None:
             self._publication.join(SECONDS_AT_THE_END)  # no collective: others may be gone
-
-
-class Unsaved:
-    """Stands for `Checkpoints` where a training is not to be resumed."""
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.values: dict[str, float] = {}
-
-    def restore(self) -> int:
-        """Nothing is done yet."""
-        return 0
-
-    def after(self, step: int, values: dict[str, float], **facts: Any) -> None:  # noqa: ANN401
-        """Remembers the step's metrics."""
-        self.step, self.values = step, dict(values)
-
-
-class Publication:
-    """Makes a written checkpoint durable, adds its manifest, and names it; in the background.
-
-    Each rank reads its share of the files. They agree through files: a collective here would get
-    in between those of the training.
-    """
-
-    def __init__(
-        self, root: Path, label: Label, names: Any, facts: dict[str, Any], keep: int
-    ) -> None:
-        """Args:
-        names: all files, relative to the partial folder.
-        facts: for the manifest.
-        """
-        self.label = label
-        self.error: str | None = None
-        self._args = (root, list(names), facts, keep, rank(), world_size())
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def join(self, timeout: float | None = None) -> None:
-        """Until it is done, or has failed."""
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        root, names, facts, keep, number, ranks = self._args
-        partial = folders.partial_folder(root, self.label)
-        try:
-            mine = {
-                name: folders.file_fact(partial / name, flush=True) for name in names[number::ranks]
-            }
-            if number > 0:
-                write_json(_list_of(partial, number), {n: vars(f) for n, f in mine.items()})
-                return
-            for other in range(1, ranks):
-                mine |= _wait_for(partial, other)
-            folders.write_manifest(partial, mine, facts)
-            folders.publish(root, self.label)
-            folders.prune(root, keep, folders.best_of(root, folders.labels(root)))
-        except Exception as error:
-            self.error = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            with contextlib.suppress(OSError):
-                _failure_of(partial, number).touch()  # an empty file has room on a full disk
-
-
-def _list_of(partial: Path, number: int) -> Path:
-    return partial / f".files_of_rank_{number}.json"
-
-
-def _failure_of(partial: Path, number: int) -> Path:
-    return partial / f".rank_{number}_failed"
-
-
-def _wait_for(partial: Path, number: int) -> dict[str, FileFact]:
-    """Checksums of the files that another rank has read; its list is deleted."""
-    path, deadline = _list_of(partial, number), time.monotonic() + SECONDS_FOR_OTHERS
-    while not path.is_file():
-        if _failure_of(partial, number).exists():
-            raise OSError(errno.EIO, f"rank {number} could not write its part")
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{path.name} did not come within {SECONDS_FOR_OTHERS:.0f} s")
-        time.sleep(0.02)
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink()
-    return {name: FileFact(**fact) for name, fact in facts.items()}

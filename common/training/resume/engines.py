@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,17 @@ def load_engine(engine: Any, folder: Path, *, ranks_changed: bool, scratch: Path
     """
     strict = not has_frozen(engine.module)
     if not ranks_changed or engine.zero_optimization_stage() == 0:
-        _load(engine, folder, strict)
+        with own_settings(engine):
+            _load(engine, folder, strict)
         return
     if is_main():
         _make_universal(folder / TAG, scratch / TAG)
     barrier()
     engine._config.load_universal_checkpoint = True
     try:
-        with _own_hyperparameters(engine):
+        with own_settings(engine):
             _load(engine, scratch, strict)
+        _separate_counts(engine)
     finally:
         engine._config.load_universal_checkpoint = False
         barrier()
@@ -65,19 +67,32 @@ def _load(engine: Any, folder: Path, strict: bool) -> None:
         raise UserError(f"{folder}: DeepSpeed finds no checkpoint in it")
 
 
-def lower_rates(engine: Any, factor: float) -> None:
-    """Multiplies the learning rates, of this step and of the whole schedule."""
+def set_rates(engine: Any, peaks: Sequence[float], factor: float) -> None:
+    """Learning rates at the schedule's place, of schedules with these peaks × `factor`.
+
+    Args:
+        peaks: by parameter group.
+    """
     schedule = engine.lr_scheduler
-    schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
-    for group in schedule.optimizer.param_groups:
-        group["lr"] *= factor
-        group["initial_lr"] *= factor
-    schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]
+    schedule.base_lrs = [peak * factor for peak in peaks]
+    rates = [
+        base * share(schedule.last_epoch)
+        for base, share in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
 
 
 def has_frozen(model: nn.Module) -> bool:
     """Whether some weights are not trained, as beneath adapters."""
     return any(not p.requires_grad for p in model.parameters())
+
+
+def trained_weights(engine: Any) -> int:
+    """How many weights are trained, over all ranks."""
+    parts = [p for p in engine.module.parameters() if p.requires_grad]
+    return sum(getattr(p, "ds_numel", p.numel()) for p in parts)
 
 
 def expected_bytes(engine: Any) -> int:
@@ -87,18 +102,29 @@ def expected_bytes(engine: Any) -> int:
 
 
 @contextlib.contextmanager
-def _own_hyperparameters(engine: Any) -> Iterator[None]:
-    """Keeps the parameter groups apart while DeepSpeed 0.19.8 loads a universal checkpoint.
+def own_settings(engine: Any) -> Iterator[None]:
+    """Keeps the optimizer's settings while a checkpoint is loaded, which brings its own.
 
-    Under ZeRO-3 it gives all groups the settings of the first (biases would begin to decay), and
-    all weights one tensor that counts steps, which every group then advances.
+    They are those of this process's command, which may have changed on purpose. And DeepSpeed
+    0.19.8 gives all parameter groups of a universal checkpoint those of the first under ZeRO-3
+    (biases would begin to decay).
     """
     groups = engine.optimizer.param_groups
-    skipped = ("params", "lr", "initial_lr")  # the schedule's
-    kept = [{k: v for k, v in group.items() if k not in skipped} for group in groups]
+    kept = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    clip = getattr(engine.optimizer, "clip_grad", None)
     yield
     for group, settings in zip(engine.optimizer.param_groups, kept, strict=True):
         group.update(settings)
+    if clip is not None:
+        engine.optimizer.clip_grad = clip
+
+
+def _separate_counts(engine: Any) -> None:
+    """Gives each weight a step count of its own.
+
+    From a universal checkpoint DeepSpeed 0.19.8 gives all of them one tensor under ZeRO-3, which
+    every parameter group then advances.
+    """
     adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
     for state in adam.state.values():
         if isinstance(state.get("step"), Tensor):

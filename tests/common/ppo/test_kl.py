@@ -161,3 +161,9 @@ def test_controller_goes_on_from_its_saved_state():
     after = KLController(coefficient=0.2, target=6.0, horizon=1000.0)
     after.load_state_dict(saved)
     assert [after.coefficient, *(after.update(kl, 100) for kl in kls[3:])] == trace[2:]
+
+
+def test_a_fixed_coefficient_is_the_one_that_is_set():
+    after = KLController(coefficient=0.05)
+    after.load_state_dict(KLController(coefficient=0.2).state_dict())
+    assert after.coefficient == 0.05

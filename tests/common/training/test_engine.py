@@ -31,7 +31,8 @@ from common.training.engine import (
     parameter_groups,
     process_group,
 )
-from common.training.resume.checkpoints import Unsaved
+from common.training.guard import Guard, GuardArguments
+from common.training.loop import Loop, Unsaved
 from common.training.sft import SFTObjective
 from common.training.supervised import train_supervised
 from tests.common.training.plain import (
@@ -134,16 +135,9 @@ def pair_objective(count=BATCH, *, share_prompts):
 def supervised(engine, objective, optimizer):
     """Trains and returns gradient norm and mean loss of the only step."""
     numbers = Numbers()
+    loop = Loop(Unsaved(), numbers, Guard(GuardArguments()))
     train_supervised(
-        engine,
-        objective,
-        optimizer,
-        seed=0,
-        metrics=numbers,
-        checkpoints=Unsaved(),
-        evaluate=dict,
-        title="",
-        show_progress=False,
+        loop, engine, objective, optimizer, seed=0, evaluate=dict, title="", shown=False
     )
     assert len(numbers.rows) == 1
     return numbers.rows[0]["train/grad_norm"], numbers.rows[0]["train/loss"]
