@@ -2,9 +2,9 @@
 #
 # Sets ROOT, PYTHON, DEVICE (cpu or cuda), and defines `launch_stage` and `launch_plain`.
 #
-# Both end with the stage's own code: 0 done; 2 an error that says what to do; 75 stopped by SIGTERM,
-# SIGUSR1, SIGHUP or Ctrl-C, and the same command goes on; 70 ended as hung; 137 stopped at once by a second
-# signal; anything else: a crash.
+# Both end with the stage's own code: 0 done; 2 an error that says what to do; 75 stopped by
+# SIGTERM, SIGUSR1, SIGHUP or Ctrl-C, and the same command goes on; 70 ended as hung; 137 stopped at
+# once by a second signal; anything else: a crash.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="$ROOT/.venv/bin/python"
@@ -31,7 +31,8 @@ free_port() {
 }
 
 # Stages count their time from here: loading Python and the launcher belong to it.
-note_start() { export RLHF_STAGE_STARTED="$(date +%s.%N)"; }
+# And they save and end when this shell is gone, killed so that it could not pass that on.
+note_start() { export RLHF_STAGE_STARTED="$(date +%s.%N)" RLHF_SHELL="$HOSTNAME $$"; }
 
 # launch_stage RANKS SCRIPT [ARGUMENTS…]: one stage under the deepspeed launcher, on this machine.
 # SCRIPT is a file, or a module as `-m common.evaluation.main`.

@@ -144,7 +144,8 @@ def main(
             "left_out": dict(counts),
         },
         f"held-out perplexity {final['eval/perplexity']:.2f}, saved in {folder}",
-        loop.checkpoints,
+        outputs=[folder],
+        checkpoints=loop.checkpoints,
     )
 
 

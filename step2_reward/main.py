@@ -146,7 +146,8 @@ def main(
         f"held-out pair accuracy {facts['accuracy']:.3f}"
         + (f", right minus wrong {gap:.2f} deviations" if gap is not None else "")
         + f", saved in {folder}",
-        loop.checkpoints,
+        outputs=[folder],
+        checkpoints=loop.checkpoints,
     )
 
 

@@ -40,6 +40,7 @@ def main(stage: Stage, run: RunArguments, settings: PairsArguments) -> None:
     stage.finish(
         {"pairs": len(pairs), "rankings": len(rankings.rankings), "dropped": dict(dropped)},
         ", ".join(filter(None, [f"{len(pairs)} pairs", describe(dropped)])),
+        outputs=[stage.folder / "pairs.jsonl"],
     )
 
 

@@ -5,6 +5,7 @@ For people there is no simulation: rank samples elsewhere and give stage 2 the r
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.config.arguments import RunArguments, option
 from common.data.ad_moderation.labelers import rank as simulated_orders
@@ -36,25 +37,44 @@ def main(stage: Stage, run: RunArguments, settings: RankArguments) -> None:
     stage.begin([str(file)])
     rows = []
     for number, row in enumerate(read_json_lines(file), start=1):
-        if (row.get("facts") or {}).get("domain") not in DOMAINS:
-            raise UserError(
-                f"{file}:{number}: field 'facts' is missing, or not the embedded domain's, which "
-                "is all that simulated labelers know; have people rank these samples"
+        check_sample(row, f"{file}:{number}")
+        try:
+            orders = simulated_orders(
+                row["responses"],
+                row["facts"],
+                seed=run.seed,
+                labelers=settings.labelers,
+                noise=settings.noise,
             )
-        orders = simulated_orders(
-            row["responses"],
-            row["facts"],
-            seed=run.seed,
-            labelers=settings.labelers,
-            noise=settings.noise,
-        )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{file}:{number}: field 'facts' is not as the embedded domain writes it "
+                f"({type(error).__name__}: {error})"
+            ) from error
         rows.append({**row, "orders": orders, "labelers": "simulated"})
     if is_main():
         write_json_lines(stage.folder / "rankings.jsonl", rows)
     stage.finish(
         {"prompts": len(rows), "labelers": "simulated", "labelers_per_prompt": settings.labelers},
         f"{settings.labelers} simulated labelers ranked the responses to {len(rows)} prompts",
+        outputs=[stage.folder / "rankings.jsonl"],
     )
+
+
+def check_sample(row: dict[str, Any], origin: str) -> None:
+    """Refuses a sample that simulated labelers cannot rank.
+
+    Raises:
+        UserError: names the field.
+    """
+    facts, responses = row.get("facts"), row.get("responses")
+    if not isinstance(facts, dict) or facts.get("domain") not in DOMAINS:
+        raise UserError(
+            f"{origin}: field 'facts' is missing, or not the embedded domain's, which is all that "
+            "simulated labelers know; have people rank these samples"
+        )
+    if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
+        raise UserError(f"{origin}: field 'responses' is missing, or not a list of texts")
 
 
 if __name__ == "__main__":

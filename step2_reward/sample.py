@@ -125,7 +125,8 @@ def main(
         },
         f"{kept} distinct responses to {len(rows)} prompts"
         + (f" ({short} prompts have fewer than {sample.responses})" if short else ""),
-        checkpoints,
+        outputs=[stage.folder / "samples.jsonl"],
+        checkpoints=checkpoints,
     )
 
 

@@ -147,7 +147,8 @@ def main(
         },
         f"score {latest['reward/score']:+.2f} deviations, KL {latest['kl/sequence_k1']:.2f} nats "
         f"a sequence, saved in {stage.models / 'actor'}",
-        loop.checkpoints,
+        outputs=[stage.models / "actor", stage.models / "critic"],
+        checkpoints=loop.checkpoints,
     )
 
 

@@ -235,6 +235,8 @@ def end_states(checkpoints: Path) -> Iterator[object]:
     yield last.name
     for file in sorted(last.glob("rank_*")):
         yield file.name, file.read_bytes()
+    for file in last.glob("shared.safetensors"):
+        yield file.name, file.read_bytes()
     shared = json.loads((last / "shared.json").read_text())
     timed = ("seconds", "spent", "values")
     shared["loop"] = {k: v for k, v in shared["loop"].items() if k not in timed}

@@ -86,12 +86,17 @@ def test_a_stopped_run_is_saved_says_so_by_its_code_and_goes_on(undisturbed, cas
     assert compare(case.stage, whole, run) == []
 
 
-def test_a_second_signal_ends_at_once(base):
+def long_run(base, kind):
+    """A run that is at work, and would be for long; with all its processes."""
     pair = Killed(Case("sft", 1, "0"), *base, random.Random(0))
-    run = pair.folder("twice")
+    run = pair.folder(kind)
     process = pair.begin(run, *NO_CHECKPOINTS, "--epochs", "4000")
     pair.wait_for_work(process, run)
-    everything = psutil.Process(process.pid).children(recursive=True)
+    return process, psutil.Process(process.pid).children(recursive=True)
+
+
+def test_a_second_signal_ends_at_once(base):
+    process, everything = long_run(base, "twice")
     # Stopped ranks cannot finish their step: only the second signal can end them.
     for one in everything:
         one.suspend()
@@ -107,11 +112,7 @@ def test_a_second_signal_ends_at_once(base):
 @pytest.mark.slow
 def test_the_launchers_own_death_is_no_success_and_leaves_nothing(base):
     """The deepspeed command by itself would end with 0, and leave the rank behind."""
-    pair = Killed(Case("sft", 1, "0"), *base, random.Random(0))
-    run = pair.folder("orphans")
-    process = pair.begin(run, *NO_CHECKPOINTS, "--epochs", "4000")
-    pair.wait_for_work(process, run)
-    everything = psutil.Process(process.pid).children(recursive=True)
+    process, everything = long_run(base, "orphans")
     (launcher,) = [p for p in everything if "deepspeed.launcher.launch" in " ".join(p.cmdline())]
     launcher.kill()
     output, _ = process.communicate(timeout=60)
@@ -119,7 +120,17 @@ def test_the_launchers_own_death_is_no_success_and_leaves_nothing(base):
     assert not psutil.wait_procs(everything, timeout=5)[1]
 
 
-def test_a_rank_that_fails_is_heard_first_and_takes_the_others_along(base, tmp_path):
+@pytest.mark.slow
+def test_a_run_whose_shell_was_killed_saves_and_ends(base):
+    process, everything = long_run(base, "shell")
+    process.kill()
+    assert not psutil.wait_procs(everything, timeout=30)[1]
+    run = base[0] / "sft_1_rank(s)_ZeRO_0.shell" / "sft"
+    steps = len((run / "metrics.jsonl").read_text().splitlines())
+    assert max((run / "checkpoints").glob("step_*")).name == f"step_{steps:08d}"
+
+
+def test_a_rank_that_fails_is_heard_first_and_takes_the_others_along(tmp_path):
     """The other waits for it in a collective."""
     script = tmp_path / "fails.py"
     script.write_text(

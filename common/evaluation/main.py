@@ -146,7 +146,8 @@ def main(
         },
         ", ".join(filter(None, [f"{len(rows)} responses judged", describe(left_out)]))
         + f", in {stage.folder / 'responses.jsonl'}",
-        checkpoints,
+        outputs=[stage.folder / "responses.jsonl"],
+        checkpoints=checkpoints,
     )
 
 

@@ -50,7 +50,7 @@ def memory_message(error: BaseException, place: str) -> str:
         )
     helps = next((advice for word, advice in ADVICE if word in place), "smaller batches")
     return (
-        f"out of memory at {place}: {where} is not enough{asked}. What would help: {helps}; "
-        "named in --allow_changes, and the same command goes on from the last checkpoint. In a new "
-        f"run, {ALWAYS}"
+        f"out of memory at {place}: {where} is not enough{asked}. Set {helps}: the same command "
+        "with that, and with --allow_changes and the setting's name, goes on from the last "
+        f"checkpoint. In a new run {ALWAYS} would help, too"
     )

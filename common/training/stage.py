@@ -37,6 +37,7 @@ from common.training.resume.identity import (
     Identity,
     content_hashes,
     differences,
+    missing_outputs,
     movable,
     read_identity,
     start_over,
@@ -169,11 +170,17 @@ class Stage:
             print(f"{self.name}: {text}", flush=True)
 
     def finish(
-        self, facts: dict[str, Any], line: str, checkpoints: Checkpoints | None = None
+        self,
+        facts: dict[str, Any],
+        line: str,
+        *,
+        outputs: Sequence[Path] = (),
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         """Writes `result.json` (which marks the stage as done) and prints what was achieved.
 
         Args:
+            outputs: what the stage has made for others; when it is gone, it is made again.
             checkpoints: of the stage, where it has some; they know what was spent before.
         """
         barrier()
@@ -183,6 +190,7 @@ class Stage:
             result = {"seconds": seconds, **facts}
             if checkpoints:
                 result["checkpoint_seconds"] = round(checkpoints.spent_seconds, 2)
+            result["outputs"] = movable([str(path) for path in outputs], self.root)
             result |= {"seed": self.run.seed, "versions": package_versions()}
             write_json(self.folder / "result.json", result)
             print(f"{self.name}: {line} ({seconds:.0f} s)", flush=True)
@@ -222,7 +230,10 @@ class Stage:
         if refused:
             self._refuse(refused, done)
         if done and not found:
-            raise Finished
+            gone = missing_outputs(self.folder, self.root)
+            if not gone:
+                raise Finished
+            self.say(f"done again, because {', '.join(gone)} is gone")
         (self.folder / "result.json").unlink(missing_ok=True)
         changed = [n for n in now.environment if now.environment[n] != before.environment.get(n)]
         if changed:

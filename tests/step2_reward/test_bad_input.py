@@ -241,12 +241,28 @@ def test_prompts_to_sample_from_are_checked(tmp_path, model):
     assert not (tmp_path / "run/sample/samples.jsonl").exists()
 
 
-@pytest.mark.parametrize("facts", [None, {}, {"source": "wiki"}])
+@pytest.mark.parametrize("facts", [None, {}, {"source": "wiki"}, ["ads"]])
 def test_simulated_labelers_know_the_embedded_domain_only(tmp_path, facts):
     stage, run = stage_of(tmp_path, "rank")
     file = write(tmp_path, [{"prompt": "q", "responses": FIVE, "facts": facts}], "samples.jsonl")
     found = message_of(rank.main, stage, run, RankArguments(samples=file))
     assert found.startswith(f"{file}:1: field 'facts' is missing, or not the embedded domain's")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"responses": None}, "field 'responses' is missing, or not a list of texts"),
+        ({"responses": ["a", 3]}, "field 'responses' is missing, or not a list of texts"),
+        ({"responses": FIVE}, "field 'facts' is not as the embedded domain writes it"),
+    ],
+)
+def test_damaged_samples_of_the_embedded_domain(tmp_path, changes, said):
+    stage, run = stage_of(tmp_path, "rank")
+    row = {"prompt": "q", "facts": {"domain": "ads"}, **changes}
+    file = write(tmp_path, [row], "samples.jsonl")
+    found = message_of(rank.main, stage, run, RankArguments(samples=file))
+    assert found.startswith(f"{file}:1: {said}")
 
 
 # What is said of few distinct responses

@@ -23,7 +23,9 @@ def main(stage: Stage, run: RunArguments, settings: DomainArguments) -> None:
     stage.begin()
     counts = write_splits(stage.folder, seed=run.seed, sizes=Sizes().scaled(settings.scale))
     stage.finish(
-        {"rows": counts}, ", ".join(f"{count} {name}" for name, count in counts.items()) + " rows"
+        {"rows": counts},
+        ", ".join(f"{count} {name}" for name, count in counts.items()) + " rows",
+        outputs=[stage.folder / f"{name}.jsonl" for name in counts],
     )
 
 

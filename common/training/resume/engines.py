@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import io
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,9 @@ def load_engine(engine: Any, folder: Path, *, ranks_changed: bool, scratch: Path
 
 
 def _load(engine: Any, folder: Path, strict: bool) -> None:
+    with plain_path(folder) as place:
+        path, _ = engine.load_checkpoint(str(place), tag=TAG, load_module_strict=strict)
     # Without files DeepSpeed returns nothing, and would go on from fresh weights.
-    path, _ = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=strict)
     if path is None:
         raise UserError(f"{folder}: DeepSpeed finds no checkpoint in it")
 
@@ -131,23 +133,41 @@ def _separate_counts(engine: Any) -> None:
             state["step"] = state["step"].clone()
 
 
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """The folder by a name that DeepSpeed 0.19.8 can read.
+
+    It uses paths as patterns, in which brackets, say, do not stand for themselves.
+    """
+    with tempfile.TemporaryDirectory(prefix="checkpoint_") as links:
+        link = Path(links) / "link"
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link
+
+
 def _make_universal(source: Path, target: Path) -> None:
     """Weights and moments of all ranks' files, each parameter whole in files of its own."""
     from deepspeed.checkpoint import ds_to_universal
 
     said = io.StringIO()
     shutil.rmtree(target, ignore_errors=True)
-    settings = argparse.Namespace(
-        input_folder=str(source),
-        output_folder=str(target),
-        num_extract_workers=1,
-        num_merge_workers=1,
-        keep_temp_folder=False,
-        strict=True,
-        inject_missing_state=True,
-    )
+    target.mkdir(parents=True)
     try:
-        with contextlib.redirect_stdout(said):
+        with (
+            plain_path(source) as source_place,
+            plain_path(target) as target_place,
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            settings = argparse.Namespace(
+                input_folder=str(source_place),
+                output_folder=str(target_place),
+                num_extract_workers=1,
+                num_merge_workers=1,
+                keep_temp_folder=False,
+                strict=True,
+                inject_missing_state=True,
+            )
             ds_to_universal.main(settings)
     except Exception as error:
         raise UserError(

@@ -132,10 +132,23 @@ def content_hashes(paths: Sequence[str], run: Path) -> dict[str, str]:
     return found
 
 
+def missing_outputs(folder: Path, run: Path) -> list[str]:
+    """What a finished stage made for others, and is no longer there."""
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    paths = [name.replace("{run}", str(run)) for name in result.get("outputs", [])]
+    return [path for path in paths if not Path(path).exists()]
+
+
 def unchanged(folder: Path, run: Path) -> bool:
-    """Whether the inputs of a stage still have the content that it was begun with."""
+    """Whether a stage's inputs have the content that it was begun with, and its outputs are there.
+
+    That it has finished is for the caller to know.
+    """
     before = read_identity(folder)
-    if before is None:
+    if before is None or missing_outputs(folder, run):
         return False
     paths = {name: name.replace("{run}", str(run)) for name in before.inputs}
     now = content_hashes(list(paths.values()), run)

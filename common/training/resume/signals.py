@@ -6,6 +6,7 @@ processes, but make the file `RLHF_STOP_FILE`, which rank 0 looks for after ever
 """
 
 import os
+import platform
 import signal
 import sys
 from pathlib import Path
@@ -38,10 +39,10 @@ class StopRequests:
                 signal.signal(number, self._note)
 
     def asked(self) -> bool:
-        """Whether a signal came, or the launcher made its file."""
+        """Whether a signal came, the launcher made its file, or the launcher is gone."""
         if not self._asked:
             path = os.environ.get("RLHF_STOP_FILE")
-            self._asked = bool(path) and Path(path).exists()
+            self._asked = (bool(path) and Path(path).exists()) or launcher_is_gone()
         return self._asked
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -51,6 +52,23 @@ class StopRequests:
         if os.environ.get("RANK", "0") == "0":
             text = "stopping after this step and saving; once more: stop at once\n"
             os.write(sys.stderr.fileno(), text.encode())
+
+
+def launcher_is_gone() -> bool:
+    """Whether the shell that started this run, on this machine, was killed; it can't pass that on.
+
+    `RLHF_SHELL` is its machine and its process.
+    """
+    host, _, process = os.environ.get("RLHF_SHELL", "").partition(" ")
+    if host != platform.node() or not process:
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 REQUESTS = StopRequests()

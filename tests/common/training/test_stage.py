@@ -10,6 +10,7 @@ import pytest
 from common.config.arguments import RunArguments
 from common.errors import UserError
 from common.training.resume.folders import Label, partial_folder, publish, write_manifest
+from common.training.resume.identity import unchanged
 from common.training.stage import Finished, Stage
 from tests.stages import ROOT
 
@@ -57,6 +58,21 @@ def test_what_has_been_done_is_not_done_again(here):
     with pytest.raises(Finished):
         begin(here)
     assert (here / "run/sft/metrics.jsonl").is_file()
+
+
+def test_a_finished_stage_whose_output_is_gone_is_done_again(here, capsys):
+    stage = begin(here)
+    made = here / "run" / "models" / "sft"
+    made.mkdir(parents=True)
+    stage.finish({}, "made", outputs=[made])
+    assert unchanged(here / "run" / "sft", here / "run")
+    with pytest.raises(Finished):
+        begin(here)
+    made.rmdir()
+    assert not unchanged(here / "run" / "sft", here / "run")
+    begin(here)
+    assert f"done again, because {made} is gone" in capsys.readouterr().out
+    assert not (here / "run/sft/result.json").exists()
 
 
 def test_an_unfinished_stage_goes_on_as_the_same(here):

@@ -82,4 +82,4 @@ def test_a_hung_collective_is_cut(capfd):
     assert time.monotonic() - began < 60
     printed = capfd.readouterr().err
     assert "has been at step 5 for over 0.05 minutes" in printed
-    assert "all_reduce" in printed or "joins_late" in printed
+    assert "all_reduce" in printed

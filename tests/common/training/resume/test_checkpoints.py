@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import random
 import shutil
 import signal
@@ -18,6 +19,7 @@ from common.training.resume import folders
 from common.training.resume.checkpoints import CheckpointArguments, Checkpoints
 from common.training.resume.folders import Label, labels
 from common.training.resume.signals import Stopped, StopRequests
+from tests.disks import make_room, small_disk
 from tests.ranks import run_ranks
 
 QUIET = {"checkpoint_minutes": 0, "checkpoint_epochs": False}
@@ -212,6 +214,21 @@ def test_the_launchers_file_is_a_request(tmp_path, monkeypatch):
         build(tmp_path / "checkpoints")[0].restore()
 
 
+def test_a_launcher_that_is_gone_is_a_request(tmp_path, monkeypatch):
+    shell = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setenv("RLHF_SHELL", f"{platform.node()} {shell.pid}")
+    made, _ = build(tmp_path / "checkpoints")
+    made.restore()
+    made.after(1, {})
+    shell.kill()
+    shell.wait()
+    monkeypatch.setenv("RLHF_SHELL", f"elsewhere {shell.pid}")
+    made.after(2, {})
+    monkeypatch.setenv("RLHF_SHELL", f"{platform.node()} {shell.pid}")
+    with pytest.raises(Stopped):
+        made.after(3, {})
+
+
 def test_after_the_last_step_nothing_is_left_to_stop(tmp_path, monkeypatch):
     monkeypatch.setenv("RLHF_STOP_FILE", str(tmp_path / "stop"))
     made, _ = build(tmp_path / "checkpoints")
@@ -270,17 +287,10 @@ def test_a_failure_in_the_background_ends_the_run_at_the_next_step(tmp_path, mon
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system in memory that holds one checkpoint of `Large`, and not two."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def disk(tmp_path):
+    """One that holds one checkpoint of `Large`, and not two."""
+    with small_disk(tmp_path / "disk", 3 * 1024) as folder:
+        yield folder
 
 
 class Large(Counter):
@@ -291,11 +301,11 @@ class Large(Counter):
 
 
 @pytest.mark.parametrize("looked_at", [True, False], ids=["asked before", "while writing"])
-def test_a_disk_with_room_for_one(small_disk, monkeypatch, looked_at):
+def test_a_disk_with_room_for_one(disk, monkeypatch, looked_at):
     def run(until):
         large = Large()
         made = Checkpoints(
-            small_disk / "checkpoints",
+            disk / "checkpoints",
             CheckpointArguments(**QUIET, checkpoint_steps=1),
             engines={},
             shared={"large": large},
@@ -313,8 +323,8 @@ def test_a_disk_with_room_for_one(small_disk, monkeypatch, looked_at):
         run(2)
     message = str(caught.value)
     assert "step 2 could not be written" in message and "step 1 is whole" in message
-    assert folders.damage(small_disk / "checkpoints" / "step_00000001") is None
-    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
+    assert folders.damage(disk / "checkpoints" / "step_00000001") is None
+    make_room(disk, 9 * 1024)
     assert run(3).count == 3
 
 

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from common.config.arguments import LoraArguments, ModelArguments, OptimizerArguments
+from common.errors import UserError
 from common.models.loading import load_causal_lm
 from common.models.policy import PolicyModel
 from common.training.distributed import all_reduce_sum, rank, world_size
 from common.training.engine import build_engine, gathered_parameters, optimizer_step
 from common.training.resume.checkpoints import CheckpointArguments, Checkpoints
+from common.training.resume.folders import damage, size_of
+from tests.disks import small_disk
 from tests.models import save_tiny
 from tests.ranks import run_ranks, shard_everything
 
@@ -70,6 +73,8 @@ def weights_of(engine):
 def train_all(folder, parts):
     """All kinds, one after another in the same processes: `parts` is [(run, until), …].
 
+    Run directories have names that DeepSpeed would take for patterns.
+
     Returns:
         what the last part found, by kind.
     """
@@ -77,7 +82,7 @@ def train_all(folder, parts):
     found = {}
     for kind in KINDS:
         for root, until in parts:
-            found[kind] = train(folder, root / "_".join(kind).replace(" ", "_"), *kind, until)
+            found[kind] = train(folder, root / f"[{kind[0]}] ({kind[1]}+)", *kind, until)
     return found
 
 
@@ -149,7 +154,8 @@ def test_what_a_conversion_needed_is_gone(runs):
 
 
 def saved_weights(folder, root):
-    """Names of the weights in a checkpoint of adapters."""
+    """Names of the weights in a checkpoint of adapters, beside which is one of all weights."""
+    train(folder, root / "all", "0", "all weights", 1)
     train(folder, root, "0", "LoRA", 1)
     file = root / "step_00000001" / "model" / "state" / "mp_rank_00_model_states.pt"
     return sorted(torch.load(file, weights_only=False)["module"])
@@ -162,3 +168,25 @@ def test_frozen_weights_are_not_in_the_checkpoint(tmp_path):
     # The head is the frozen embeddings by another name, which DeepSpeed does not notice.
     assert [n for n in names if "lora_" not in n] == ["model.base_model.model.lm_head.weight"]
     assert len(names) > 2
+
+
+def fill(folder, disk):
+    """Steps on a disk with room for one checkpoint whose free space nobody looks at."""
+    Checkpoints._check_room = lambda self: None  # a quota, say, which it does not show
+    for until in (1, 2):
+        try:
+            train(folder, disk / "run", "0", "all weights", until)
+        except UserError as error:
+            return until, str(error)
+    return 3, ""
+
+
+def test_deepspeeds_writer_on_a_full_disk(tmp_path):
+    folder = str(save_tiny(tmp_path / "llama"))
+    [_] = run_ranks(saved_weights, 1, folder, tmp_path / "run")
+    size = size_of(tmp_path / "run" / "all" / "step_00000001") // 1024
+    with small_disk(tmp_path / "disk", size * 3 // 2 + 64) as disk:
+        [(step, message)] = run_ranks(fill, 1, folder, disk)
+        assert step == 2 and "step 2 could not be written" in message, message
+        assert "step 1 is whole" in message
+        assert damage(disk / "run" / "step_00000001") is None
