@@ -13,7 +13,7 @@ class UserError(ValueError):
 
 
 class NotFinite(UserError):
-    """A loss or a gradient is NaN or infinite; raised on all ranks alike."""
+    """A loss, a gradient or a probability is NaN or infinite; in a step, on all ranks alike."""
 
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:

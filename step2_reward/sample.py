@@ -84,7 +84,8 @@ def main(
     ):
         checkpoints.restore()
         bar.update(sum(map(len, samples.found.values())))
-        while samples.more():
+        more = samples.more()
+        while more:
             WATCHDOG.at(f"sampling, batch {checkpoints.step + 1}")
             part = samples.take(width)
             if part:
@@ -99,7 +100,8 @@ def main(
                 ):
                     text = template.decode_response(ids)
                     bar.update(samples.keep(i, {"text": text, "ended": ended}))
-            checkpoints.after(checkpoints.step + 1, {})
+            more = samples.more()
+            checkpoints.after(checkpoints.step + 1, {}, last=not more)
 
     merged, total = samples.merged(), samples.total()
     rankable = [i for i in range(len(prompts)) if len(merged[i]) >= 2]

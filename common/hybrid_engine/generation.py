@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.arguments import SamplingArguments
-from common.errors import UserError
+from common.errors import NotFinite
 from common.hybrid_engine.decoding import DecodingLoop
 from common.hybrid_engine.graphs import Recorder
 from common.hybrid_engine.rollout import Rollout, assemble
@@ -55,7 +55,7 @@ def sample_responses(
         a `Rollout` in the order of `prompts`, on the model's device.
 
     Raises:
-        UserError: the model gave a token no finite probability.
+        NotFinite: the model gave a token no finite probability.
     """
     loop = DecodingLoop(
         model,
@@ -88,7 +88,7 @@ def sample_responses(
 
 
 def check_finite(logprobs: Tensor) -> None:
-    """Raises UserError where a sampled token had no finite probability.
+    """Raises NotFinite where a sampled token had no finite probability.
 
     Args:
         logprobs: `[prompts, tokens]`.
@@ -96,7 +96,7 @@ def check_finite(logprobs: Tensor) -> None:
     bad = ~logprobs.isfinite()
     if bool(bad.any()):
         row, step = (int(x) for x in bad.nonzero()[0])
-        raise UserError(
+        raise NotFinite(
             f"the model gave no finite probability to token {step + 1} of its response to prompt "
             f"{row + 1} of the {len(logprobs)} of rank {rank()}: its weights or its logits are NaN "
             "or infinite"

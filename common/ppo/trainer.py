@@ -121,18 +121,28 @@ class PPOTrainer:
         step: int,
         places: Sequence[int] | None = None,
     ) -> Rollout:
-        """One response a prompt from the actor as it is now. A collective under ZeRO-3.
+        """One response a prompt from the actor as it is now. A collective.
 
         Args:
             purpose, step: name the random numbers.
             places: of the prompts in the whole batch, over all ranks, of which each has its own
                 stream of them; by default every `world_size`-th from this rank's on.
+
+        Raises:
+            NotFinite: the actor gave some rank's token no finite probability.
         """
         if places is None:
             places = [this_rank() + world_size() * i for i in range(len(prompts))]
-        return self.rollouts.respond(
-            [p.ids for p in prompts], derive_seed(self.seed, purpose, step), streams=places
-        )
+        fault = ""
+        try:
+            rollout = self.rollouts.respond(
+                [p.ids for p in prompts], derive_seed(self.seed, purpose, step), streams=places
+            )
+        except NotFinite as error:  # of this rank's rows; the others must not wait for it
+            fault = str(error)
+        if any_rank(bool(fault)):
+            raise NotFinite(next(text for text in gather_objects(fault) if text))
+        return rollout
 
     def trains_actor(self, step: int) -> bool:
         """Whether the critic's warm-up is over."""

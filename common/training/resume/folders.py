@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 LATEST = "latest"
 BEST = "best"
 DAMAGED = ".damaged"
-FORMAT = 1
+FORMAT = 2
 
 _NAME = re.compile(r"step_(\d{8,})(?:_retry_(\d+))?")
 _PIECE = 1 << 22

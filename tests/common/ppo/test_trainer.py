@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.errors import UserError
+from common.errors import NotFinite, UserError
 from common.ppo.arguments import PPOArguments
 from common.ppo.experience import Experience
 from common.ppo.trainer import PPOTrainer, token_counts
@@ -261,6 +261,10 @@ def counts_on_this_rank() -> list[list[float]]:
     return token_counts(experience, plan if rank() == 0 else [epoch[::-1] for epoch in plan])
 
 
+def no_probability(*args, **kwargs) -> None:
+    raise NotFinite("no finite probability")
+
+
 def two_ranks() -> dict[str, object]:
     """A step on two ranks, one rank's NaN, and the counts, in one start of two processes."""
     with process_group():
@@ -271,9 +275,14 @@ def two_ranks() -> dict[str, object]:
         spoilt.settings.normalize_advantages = False  # which would spread the NaN by itself
         with pytest.raises(UserError) as caught:
             spoilt.iterate(1, mine)
+        if rank() == 1:
+            trainer.rollouts.respond = no_probability
+        with pytest.raises(NotFinite) as of_rollout:
+            trainer.iterate(2, mine)
         return {
             "values": values,
             "message": str(caught.value),
+            "of rollout": str(of_rollout.value),
             "counts": counts_on_this_rank(),
         }
 
@@ -298,6 +307,7 @@ def test_two_ranks_stop_together_and_log_the_same(both):
     for answer in (first, second):
         # Both name the rank that has it: rank 0 is the one that prints.
         assert "the value loss is nan on rank 1 at step 1" in answer["message"]
+        assert answer["of rollout"] == "no finite probability"
 
 
 # Settings
