@@ -140,26 +140,28 @@ class Killed:
         return run
 
     def killed(self, kills: int) -> Path:
-        """A run that was killed so often, or as often as it could be before it was through."""
+        """A run that was killed so often before it was through.
+
+        Each kill comes at a random moment of its share of the work. A run that is
+        through sooner is begun anew, with kills that come earlier.
+        """
         share = 1.0
         while True:
-            run = self.folder("killed")
-            hit = self.hit.copy()
+            run, self.hit = self.folder("killed"), Counter()
             for _ in range(kills):
                 process = self.begin(run, *ALL_CHECKPOINTS)
                 if self.draw.random() < 0.1:  # during start-up
                     time.sleep(self.draw.uniform(0.0, self.starting))
                 else:
                     self.wait_for_work(process, run)
-                    time.sleep(self.draw.uniform(0.0, share * self.working))
+                    time.sleep(self.draw.uniform(0.0, share * self.working / kills))
                 if process.poll() is not None or not self.kill(process, run):
                     finish(process)  # it came through before it was hit
                     break
             else:
                 finish(self.begin(run, *ALL_CHECKPOINTS))
-            if self.hit != hit or not kills:
                 return run
-            share /= 2  # from the start again, and sooner
+            share /= 2
 
     def wait_for_work(self, process: subprocess.Popen, run: Path) -> None:
         """Until the stage has done a step, or is through."""
