@@ -24,10 +24,9 @@ SETTINGS = OptimizerArguments(
 )
 """Matrices decay, biases and norms do not: two groups of parameters."""
 QUIET = {"checkpoint_minutes": 0, "checkpoint_epochs": False}
-KINDS = [
-    *(("0", "all weights"), ("0", "LoRA"), ("2", "all weights")),
-    *(("3", "all weights"), ("3", "LoRA"), ("3 whole", "all weights"), ("3_offload", "LoRA")),
-]
+KINDS = [("0", "all weights"), ("2", "all weights"), ("3", "LoRA"), ("3 whole", "all weights")]
+SLOW_KINDS = [("0", "LoRA"), ("3", "all weights"), ("3_offload", "LoRA")]
+ALL_KINDS = [*KINDS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW_KINDS)]
 
 
 def train(folder, root, zero, lora, until):
@@ -70,8 +69,8 @@ def weights_of(engine):
         return torch.cat([p.detach().flatten().clone() for p in engine.module.parameters()])
 
 
-def train_all(folder, parts):
-    """All kinds, one after another in the same processes: `parts` is [(run, until), …].
+def train_all(folder, kinds, parts):
+    """Some kinds, one after another in the same processes: `parts` is [(run, until), …].
 
     Run directories have names that DeepSpeed would take for patterns.
 
@@ -80,25 +79,25 @@ def train_all(folder, parts):
     """
     shard_everything()
     found = {}
-    for kind in KINDS:
+    for kind in kinds:
         for root, until in parts:
             found[kind] = train(folder, root / f"[{kind[0]}] ({kind[1]}+)", *kind, until)
     return found
 
 
 class Runs:
-    """Runs of all kinds, each made when it is first asked for.
+    """Runs of some kinds, each made when it is first asked for.
 
     Each is a list, of each rank, of what `train` returned, by kind.
     """
 
-    def __init__(self, root) -> None:
-        self.root = root
+    def __init__(self, root, kinds) -> None:
+        self.root, self.kinds = root, kinds
         self.folder = str(save_tiny(root / "llama"))
 
     def run(self, ranks, *parts):
         named = [(self.root / name, until) for name, until in parts]
-        return run_ranks(train_all, ranks, self.folder, named, timeout=240.0)
+        return run_ranks(train_all, ranks, self.folder, self.kinds, named, timeout=240.0)
 
     @functools.cache  # noqa: B019 - as long as the tests
     def through(self, ranks):
@@ -122,13 +121,16 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return Runs(tmp_path_factory.mktemp("engines"))
+def runs_with(tmp_path_factory):
+    """The runs among which a kind is."""
+    usual, slow = (Runs(tmp_path_factory.mktemp("engines"), k) for k in (KINDS, SLOW_KINDS))
+    return lambda kind: usual if kind in KINDS else slow
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", KINDS, ids=", ".join)
-def test_a_resumed_engine_ends_bit_for_bit_as_one_that_went_through(runs, ranks, kind):
+@pytest.mark.parametrize("kind", ALL_KINDS, ids=", ".join)
+def test_a_resumed_engine_ends_bit_for_bit_as_one_that_went_through(runs_with, ranks, kind):
+    runs = runs_with(kind)
     for through, parts in zip(runs.through(ranks), runs.resumed(ranks), strict=True):
         (losses, weights, _), (again, resumed, moved) = through[kind], parts[kind]
         assert again == {step: losses[step] for step in (3, 4, 5, 6)}
@@ -136,8 +138,9 @@ def test_a_resumed_engine_ends_bit_for_bit_as_one_that_went_through(runs, ranks,
         assert moved > 0.001
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=", ".join)
-def test_two_ranks_then_one_then_two_train_as_two_throughout(runs, kind):
+@pytest.mark.parametrize("kind", ALL_KINDS, ids=", ".join)
+def test_two_ranks_then_one_then_two_train_as_two_throughout(runs_with, kind):
+    runs = runs_with(kind)
     through = runs.through(2)[0][kind]
     on_one, on_two = runs.elastic()
     one, two = on_one[0][kind], on_two[0][kind]
@@ -148,7 +151,8 @@ def test_two_ranks_then_one_then_two_train_as_two_throughout(runs, kind):
         torch.testing.assert_close(rank_found[kind][1], through[1], atol=2e-5, rtol=0)
 
 
-def test_what_a_conversion_needed_is_gone(runs):
+def test_what_a_conversion_needed_is_gone(runs_with):
+    runs = runs_with(KINDS[0])
     runs.elastic()
     assert not list(runs.root.glob("*/*/.*"))
 
