@@ -44,6 +44,11 @@ class RLHFArguments:
     critic_from: Literal["sft", "reward"] = option(
         "sft", "what the critic starts from (paper: sft)"
     )
+    one_base: bool = option(
+        False,
+        "actor, reference, critic and reward model share the SFT model's weights, each with "
+        "adapters of its own; needs lora_rank, and a reward model of adapters",
+    )
     data: list[str] = option([], "prompts: files or hub names, or mappings with path, columns, …")
     eval_data: list[str] = option([], "held-out prompts, answered every evaluate_every rollouts")
     eval_limit: int = option(64, "held-out prompts answered at each of these evaluations")
@@ -97,6 +102,7 @@ def main(
         sft_folder,
         reward_folder,
         rlhf.critic_from,
+        rlhf.one_base,
         template,
         text,
         ppo,

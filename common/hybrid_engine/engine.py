@@ -27,7 +27,7 @@ from common.hybrid_engine.phases import gathers_whole, generation_phase
 from common.hybrid_engine.reference import generate_responses
 from common.hybrid_engine.rollout import Rollout
 from common.models.attention import takes_masks_over_pairs
-from common.models.policy import language_model
+from common.models.policy import acting, language_model
 from common.training.distributed import device, rank, world_size
 from common.training.seeding import derive_seed
 
@@ -179,9 +179,10 @@ class HybridRollout(RolloutEngine):
         limit = max_new_tokens or self.max_new_tokens
         common = {"eos_id": self.eos_id, "pad_id": self.pad_id, "max_new_tokens": limit}
         common |= {"sampling": sampling, "seed": seed, "greedy": greedy}
-        if self._whole is None:
-            self._whole = gathers_whole(self.model, self.settings.gather)
-        with generation_phase(self.engine, whole=self._whole) as model:
+        with (
+            acting(self.engine),
+            generation_phase(self.engine, whole=self._gathers_whole()) as model,
+        ):
             if self.backend == "native":
                 records = self.settings.cuda_graphs and self._whole
                 rollout = sample_responses(
@@ -200,6 +201,12 @@ class HybridRollout(RolloutEngine):
                 temperature = 1.0 if greedy else sampling.temperature
                 self.check(rollout, first_rows(model, rollout, 4, temperature))
         return rollout
+
+    def _gathers_whole(self) -> bool:
+        """See `gathers_whole`; decided at the first call, which is a collective."""
+        if self._whole is None:
+            self._whole = gathers_whole(self.model, self.settings.gather)
+        return self._whole
 
     def check(self, rollout: Rollout, logprobs: Tensor) -> None:
         """Stops the run when the backend is not true to the policy. A collective.

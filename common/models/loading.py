@@ -14,7 +14,6 @@ from torch import nn
 from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
 from common.models.lora import adapter_base, add_adapters, merged_adapters, whole_modules
-from common.models.policy import language_model
 from common.training.distributed import barrier, is_main
 from common.training.engine import gathered_parameters
 from common.training.watchdog import WATCHDOG
@@ -158,7 +157,7 @@ def save_model(engine_or_model: Any, tokenizer: Any, folder: Path, card: str) ->
             partial = folder.with_name(f".{folder.name}.partial")
             remove_folder(partial)
             partial.mkdir(parents=True)
-            if hasattr(language_model(model), "peft_config"):  # embeddings: not even looked at
+            if hasattr(model, "peft_config"):  # embeddings: not even looked at
                 model.save_pretrained(partial, save_embedding_layers=False)
             else:
                 model.save_pretrained(partial)
@@ -195,12 +194,16 @@ def save_config_changes(config: Any, folder: Path) -> None:
 
 def restore_config_changes(model: Any, path: str) -> None:
     """Takes back what `save_config_changes` wrote, if the folder has it."""
+    changes = config_changes(path)
+    resize_embeddings(model, changes.pop("vocab_size", 0))
+    for name, value in changes.items():
+        setattr(model.config, name, value)
+
+
+def config_changes(path: str) -> dict[str, Any]:
+    """What `save_config_changes` wrote to a folder; empty where it wrote nothing."""
     file = Path(path) / CONFIG_CHANGES
-    if file.is_file():
-        changes = json.loads(file.read_text(encoding="utf-8"))
-        resize_embeddings(model, changes.pop("vocab_size", 0))
-        for name, value in changes.items():
-            setattr(model.config, name, value)
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def remove_folder(folder: Path) -> None:

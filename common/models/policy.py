@@ -5,6 +5,9 @@ step, and most of them are of no use: prompts and padding are not learned from. 
 tokens asked for are projected onto the vocabulary, a piece at a time.
 """
 
+import contextlib
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -124,9 +127,19 @@ class PolicyModel(nn.Module):
         logits = self.inner(**inputs, use_cache=False).logits.flatten(0, 1)[before]
         return TokenScores(*logit_scores(logits, targets, temperature, with_entropy))
 
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def acting(self) -> AbstractContextManager[None]:
+        """Inside, a bare call of the language model is one of this policy.
+
+        It always is, but for a policy that shares its weights (`common.models.roles`).
+        """
+        return contextlib.nullcontext()
+
+    def save_pretrained(self, folder: Path) -> None:
         """Writes the language model's folder, or its adapters'."""
-        self.model.save_pretrained(*args, **kwargs)
+        if hasattr(self.model, "peft_config"):  # embeddings: not even looked at
+            self.model.save_pretrained(folder, save_embedding_layers=False)
+        else:
+            self.model.save_pretrained(folder)
 
 
 @torch.no_grad()
@@ -155,6 +168,12 @@ def language_model(module: Any) -> Any:
     """The Hugging Face model in an engine, a `PolicyModel`, or as it is."""
     module = getattr(module, "module", module)
     return module.model if isinstance(module, PolicyModel) else module
+
+
+def acting(module: Any) -> AbstractContextManager[None]:
+    """`PolicyModel.acting` of what an engine holds; nothing for a plain model."""
+    module = getattr(module, "module", module)
+    return module.acting() if isinstance(module, PolicyModel) else contextlib.nullcontext()
 
 
 def logit_scores(

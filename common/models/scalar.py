@@ -7,6 +7,7 @@ looks for the end by ids, which goes wrong where padding equals the end token.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from common.models.loading import (
     resize_embeddings,
     save_config_changes,
 )
-from common.models.lora import adapter_base, add_adapters
+from common.models.lora import adapter_base, add_adapters, write_adapters
 from common.training.packing import arrange
 from common.training.seeding import derive_seed
 
@@ -65,10 +66,17 @@ class ScalarModel(nn.Module):
             input_ids=input_ids, attention_mask=attention_mask, position_ids=positions
         )
 
+    def hidden(self, **inputs: Any) -> Tensor:  # noqa: ANN401
+        """The backbone's last hidden states, `[rows, width, hidden size]`."""
+        return self.inner.base_model(use_cache=False, **inputs).last_hidden_state
+
+    @property
+    def head(self) -> nn.Module:
+        """What makes a number of a hidden state."""
+        return head_of(self.inner)
+
     def _outputs(self, **inputs: Any) -> Tensor:  # noqa: ANN401
-        inner = self.inner
-        hidden = inner.base_model(use_cache=False, **inputs).last_hidden_state
-        return head_of(inner)(hidden).squeeze(-1).float()
+        return self.head(self.hidden(**inputs)).squeeze(-1).float()
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes the stock model folder, or the adapters and what else was changed."""
@@ -82,23 +90,73 @@ class ScalarModel(nn.Module):
 class BackboneWithHead(nn.Module):
     """Critic for architectures without a token-classification class (OPT)."""
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Any, adapted: Any = None) -> None:
+        """Args:
+        adapted: PEFT's wrapper around the language model that the backbone belongs to, where the
+            critic has adapters: they are named as layers of that.
+        """
         super().__init__()
         self.base_model = backbone
-        config = backbone.config
-        width = getattr(config, "word_embed_proj_dim", None) or config.hidden_size
-        self.score = nn.Linear(width, 1)
-        self.config = config
+        self.score = new_value_head(backbone.config)
+        self.config = backbone.config
+        object.__setattr__(self, "adapted", adapted)  # no submodule: its own head is not used
 
     def save_pretrained(self, folder: Path) -> None:
-        """A backbone folder, and the head beside it in `value_head.safetensors`."""
-        from safetensors.torch import save_file
+        """A folder of the backbone or of its adapters, and the head beside it."""
+        if self.adapted is None:
+            self.base_model.save_pretrained(folder)
+        else:
+            self.adapted.save_pretrained(folder, save_embedding_layers=False)
+        write_value_head(self.score, folder)
 
-        self.base_model.save_pretrained(folder)
-        head = {
-            f"score.{k}": v.detach().cpu().contiguous() for k, v in self.score.state_dict().items()
-        }
-        save_file(head, Path(folder) / VALUE_HEAD_FILE)
+
+def new_value_head(config: Any) -> nn.Linear:
+    """A linear layer from a model's last hidden states to one number, with a bias."""
+    width = getattr(config, "word_embed_proj_dim", None) or config.hidden_size
+    return nn.Linear(width, 1)
+
+
+def write_value_head(head: nn.Linear, folder: Path) -> None:
+    """`value_head.safetensors`, for critics that no stock class holds."""
+    from safetensors.torch import save_file
+
+    weights = {f"score.{k}": v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
+    save_file(weights, Path(folder) / VALUE_HEAD_FILE)
+
+
+@dataclass(frozen=True)
+class CriticLayout:
+    """Where the folder of a critic made of adapters has the head."""
+
+    head: str | None
+    """The stock class's name for it; None where it is in a file of its own."""
+
+    @classmethod
+    def of(cls, path: str, settings: ModelArguments) -> "CriticLayout":
+        """The layout for an architecture.
+
+        Args:
+            path: hub name or folder of a model.
+        """
+        from transformers import AutoConfig, AutoModelForTokenClassification
+
+        if not has_token_classifier(path, settings):
+            return cls(None)
+        config = AutoConfig.from_pretrained(
+            base_of(path), trust_remote_code=settings.trust_remote_code
+        )
+        with torch.device("meta"):
+            stock = AutoModelForTokenClassification.from_config(config)
+        return cls(next(name for name in HEAD_NAMES if hasattr(stock, name)))
+
+    def write(self, model: Any, name: str, head: nn.Linear, folder: Path, base_path: str) -> None:
+        """Writes a critic's adapters and head; arguments as of `write_adapters`."""
+        if self.head is None:
+            write_adapters(model, name, folder, base_path)
+            write_value_head(head, folder)
+        else:
+            write_adapters(model, name, folder, base_path, {self.head: head})
+            save_config_changes(model.get_base_model().config, Path(folder))
 
 
 def head_of(stock: Any) -> nn.Module:
@@ -161,7 +219,7 @@ def load_scalar_model(
     elif has_token_classifier(path, settings):
         stock = load_complete(AutoModelForTokenClassification, path, settings, new, **overrides)
     else:
-        stock = _load_backbone_critic(path, settings, new_head)
+        stock = _load_backbone_critic(path, settings, new_head, lora)
     if tokenizer is not None:
         resize_embeddings(stock, len(tokenizer))
         stock.config.pad_token_id = tokenizer.pad_token_id
@@ -174,12 +232,7 @@ def load_scalar_model(
         backbone.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
         )
-    if lora is not None and lora.lora_rank > 0:
-        if isinstance(stock, BackboneWithHead):
-            raise UserError(
-                f"{path}: LoRA for the critic needs a token-classification class, which "
-                f"transformers lacks for this architecture; use --lora_rank 0"
-            )
+    if lora is not None and lora.lora_rank > 0 and not isinstance(stock, BackboneWithHead):
         heads = [n for n in HEAD_NAMES if hasattr(stock, n)]
         stock = add_adapters(stock, lora, base_path=path, new_modules=heads)
     return ScalarModel(stock)
@@ -200,7 +253,7 @@ def initialize_head(head: nn.Linear, kind: Literal["reward", "critic"], seed: in
 
 def copy_reward_head(target: nn.Linear, reward: ScalarModel, mean: float, std: float) -> None:
     """Sets a critic's head to the reward model's, in units of the *normalized* score."""
-    source = head_of(reward.inner)
+    source = reward.head
     with torch.no_grad():
         target.weight.copy_(source.weight / std)
         target.bias.copy_(((0.0 if source.bias is None else source.bias) - mean) / std)
@@ -213,21 +266,31 @@ def has_token_classifier(path: str, settings: ModelArguments) -> bool:
         MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES as KNOWN,
     )
 
-    while base := adapter_base(path):
-        path = base
-    config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
+    config = AutoConfig.from_pretrained(base_of(path), trust_remote_code=settings.trust_remote_code)
     return config.model_type in KNOWN
 
 
-def _load_backbone_critic(path: str, settings: ModelArguments, new_head: bool) -> BackboneWithHead:
+def base_of(path: str) -> str:
+    """The folder or hub name of whole weights that a folder's adapters, if it has some, sit on."""
+    while base := adapter_base(path):
+        path = base
+    return path
+
+
+def _load_backbone_critic(
+    path: str, settings: ModelArguments, new_head: bool, lora: LoraArguments | None
+) -> BackboneWithHead:
     from safetensors.torch import load_file
     from transformers import AutoModel, AutoModelForCausalLM
 
-    if adapter_base(path):  # their names are those of layers inside the language model
-        backbone = load_complete(AutoModelForCausalLM, path, settings, new=()).base_model
+    adapts = lora is not None and lora.lora_rank > 0
+    if adapts or adapter_base(path):  # adapters are named as layers inside the language model
+        model = load_complete(AutoModelForCausalLM, path, settings, new=())
+        adapted = add_adapters(model, lora, base_path=path, new_modules=[]) if adapts else None
+        model.set_output_embeddings(nn.Identity())  # is not needed, and may be large
+        critic = BackboneWithHead(model.base_model, adapted)
     else:
-        backbone = load_complete(AutoModel, path, settings, new=())
-    critic = BackboneWithHead(backbone)
+        critic = BackboneWithHead(load_complete(AutoModel, path, settings, new=()))
     if not new_head:
         file = Path(path) / VALUE_HEAD_FILE
         if not file.is_file():

@@ -1,4 +1,4 @@
-"""Loads the four models of PPO, checks that they fit together, and builds the trainer."""
+"""Puts the four models of PPO into their engines, and builds the trainer."""
 
 from typing import Literal
 
@@ -11,22 +11,21 @@ from common.config.arguments import (
 from common.data.template import Template
 from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
-from common.models.loading import disable_dropout, load_causal_lm, load_tokenizer
-from common.models.policy import PolicyModel
-from common.models.scalar import load_scalar_model
+from common.models.loading import HEAD_NAMES, disable_dropout, load_tokenizer
 from common.ppo.arguments import PPOArguments
-from common.ppo.invariants import check_embeddings, check_vocabulary
+from common.ppo.models import load_one_base, load_separate
 from common.ppo.trainer import PPOTrainer
 from common.reward.scoring import RewardScorer
 from common.training.distributed import world_size
-from common.training.engine import build_engine, build_frozen
-from common.zero.config import resolve_dtype
+from common.training.engine import build_engine
+from common.zero.config import resolve_dtype, zero_of_adapters
 
 
 def build_trainer(
     sft_path: str,
     reward_path: str,
     critic_from: Literal["sft", "reward"],
+    one_base: bool,
     template: Template,
     text: TextArguments,
     ppo: PPOArguments,
@@ -40,6 +39,7 @@ def build_trainer(
     """Actor and reference from the SFT model, critic from it or from the reward model.
 
     Args:
+        one_base: all four on the SFT model's weights, which are in memory once.
         zero: a resolved ZeRO config.
 
     Raises:
@@ -52,63 +52,56 @@ def build_trainer(
             f"rollout_batch_size {ppo.rollout_batch_size} does not divide by {world_size()} ranks"
         )
     dtype = resolve_dtype(model_settings.dtype)
-
     reward_tokenizer = load_tokenizer(
         reward_path, trust_remote_code=model_settings.trust_remote_code
     )
-    reward_model = load_scalar_model(reward_path, "reward", model_settings, new_head=False)
-    check_embeddings(reward_model.inner, reward_tokenizer, reward_path)
-    config = reward_model.inner.config
-    mean, std = getattr(config, "score_mean", 0.0), getattr(config, "score_std", 1.0)
-
-    if critic_from == "reward":
-        check_vocabulary(template.tokenizer, reward_tokenizer, "critic (from the reward model)")
-    critic = load_scalar_model(
-        sft_path if critic_from == "sft" else reward_path,
-        "critic",
+    load = load_one_base if one_base else load_separate
+    models = load(
+        sft_path,
+        reward_path,
+        critic_from,
+        template.tokenizer,
+        reward_tokenizer,
         model_settings,
-        new_head=True,
-        lora=lora,
-        head_from=(reward_model, mean, std) if critic_from == "reward" else None,
+        lora,
+        zero,
+        dtype,
     )
-    actor = load_causal_lm(sft_path, model_settings, lora)
-    check_embeddings(actor, template.tokenizer, sft_path)
-    for model in (actor, critic):
+    for model in (models.actor, models.critic):
         disable_dropout(model)  # adapters' too: the ratio compares two equal forwards
 
     trained = ppo.steps - ppo.critic_warmup_steps
-    actor_engine = build_engine(
-        PolicyModel(actor),
-        zero=zero,
-        dtype=dtype,
+    common = {"zero": zero_of_adapters(zero) if one_base else zero, "dtype": dtype, "whole": None}
+    actor = build_engine(
+        models.actor,
         optimizer=ppo.optimizer(ppo.actor_learning_rate),
         total_steps=max(trained, 1) * ppo.updates_per_rollout,
         adam_eps=1e-5,
-        whole=None,
+        **common,
     )
+    critic = build_engine(
+        models.critic,
+        optimizer=ppo.optimizer(ppo.critic_learning_rate),
+        total_steps=ppo.updates,
+        new_modules=HEAD_NAMES,
+        adam_eps=1e-5,
+        **common,
+    )
+    scorer = RewardScorer(
+        models.reward,
+        Template(reward_tokenizer, text.template),
+        template,
+        models.score_mean,
+        models.score_std,
+    )
+    if one_base:  # its embeddings have no row for a pad token of the reward model's own
+        scorer.pad_id = template.tokenizer.pad_token_id
     return PPOTrainer(
-        actor=actor_engine,
-        critic=build_engine(
-            critic,
-            zero=zero,
-            dtype=dtype,
-            optimizer=ppo.optimizer(ppo.critic_learning_rate),
-            total_steps=ppo.updates,
-            new_modules=("score", "classifier"),
-            adam_eps=1e-5,
-            whole=None,
-        ),
-        reference=build_frozen(
-            PolicyModel(load_causal_lm(sft_path, model_settings)), zero=zero, dtype=dtype
-        ),
-        reward=RewardScorer(
-            build_frozen(reward_model, zero=zero, dtype=dtype),
-            Template(reward_tokenizer, text.template),
-            template,
-            mean,
-            std,
-        ),
-        rollouts=HybridRollout.for_template(actor_engine, template, text, sampling, rollout),
+        actor=actor,
+        critic=critic,
+        reference=models.reference,
+        reward=scorer,
+        rollouts=HybridRollout.for_template(actor, template, text, sampling, rollout),
         template=template,
         settings=ppo,
         seed=seed,

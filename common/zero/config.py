@@ -26,6 +26,14 @@ def zero_stage(name: str) -> int:
     return int(name.split("_")[0])
 
 
+def zero_of_adapters(zero: str) -> str:
+    """The config for the few weights of a role on a shared base: they are whole on every rank.
+
+    ZeRO-3 then spreads the base, and their optimizer states and gradients as ZeRO-2 does.
+    """
+    return "2" if zero_stage(zero) == 3 else zero
+
+
 def resolve_dtype(name: str) -> torch.dtype:
     """`auto` is bf16 on a GPU that computes in it, else fp32 (bf16 on a CPU is ten times slower).
 

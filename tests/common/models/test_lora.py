@@ -201,6 +201,21 @@ def test_a_critic_of_adapters_comes_back(folders, adapted, kind, tmp_path):
         assert head_of(loaded.inner).bias is not None
 
 
+def test_an_opt_critic_of_adapters_comes_back_with_its_head(folders, adapted, tmp_path):
+    for base in (folders["opt"], adapted["opt"][1]):
+        model = load_scalar_model(base, "critic", PLAIN, new_head=True, lora=LORA)
+        trained = {n for n, p in model.named_parameters() if p.requires_grad}
+        assert {n.split(".")[-1] for n in trained if "lora" not in n} == {"weight", "bias"}
+        assert all("score" in n or "lora_" in n for n in trained)
+        assert any("lora_A" in n for n in trained)
+        moved(model)
+        save_model(model, load_tokenizer(base), tmp_path / "critic", "")
+        assert not (tmp_path / "critic" / "model.safetensors").exists()
+        loaded = load_scalar_model(str(tmp_path / "critic"), "critic", PLAIN, new_head=False)
+        assert scores(model).std() > 0.01
+        assert torch.allclose(scores(loaded), scores(model), atol=1e-3)
+
+
 def test_adapters_of_a_base_beside_them_are_loaded_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_tiny(tmp_path / "base")

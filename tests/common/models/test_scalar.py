@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.config.arguments import LoraArguments, ModelArguments
+from common.config.arguments import ModelArguments
 from common.errors import UserError
 from common.models.loading import load_tokenizer, save_model, separate_pad
 from common.models.scalar import (
@@ -146,12 +146,11 @@ def test_a_critic_from_the_reward_model_predicts_normalized_scores(folders, kind
 
 def test_copying_a_head_with_a_bias():
     reward = nn.Module()
-    reward.inner = nn.Module()
-    reward.inner.score = nn.Linear(2, 1)
+    reward.head = nn.Linear(2, 1)
     target = nn.Linear(2, 1)
     with torch.no_grad():
-        reward.inner.score.weight.copy_(torch.tensor([[3.0, -6.0]]))
-        reward.inner.score.bias.fill_(5.0)
+        reward.head.weight.copy_(torch.tensor([[3.0, -6.0]]))
+        reward.head.bias.fill_(5.0)
     copy_reward_head(target, reward, mean=2.0, std=3.0)
     assert target.weight.tolist() == [[1.0, -2.0]]
     assert target.bias.tolist() == [1.0]
@@ -203,13 +202,9 @@ def test_a_language_model_is_no_finished_scalar_model(folders, kind, role):
 
 
 def test_opt_critics(folders, tmp_path):
-    """No stock class: the head lies beside the backbone, and adapters have nowhere to go."""
+    """No stock class: the head lies beside the backbone."""
     with pytest.raises(UserError, match="value_head.safetensors: the critic's value head is miss"):
         load_scalar_model(folders["opt"], "critic", PLAIN, new_head=False)
-    with pytest.raises(UserError, match="LoRA for the critic needs a token-classification class"):
-        load_scalar_model(
-            folders["opt"], "critic", PLAIN, new_head=True, lora=LoraArguments(lora_rank=2)
-        )
     model = with_random_head(folders["opt"], "critic")
     save_model(model, load_tokenizer(folders["opt"]), tmp_path / "critic", "")
     assert (tmp_path / "critic" / VALUE_HEAD_FILE).is_file()

@@ -1,0 +1,197 @@
+"""Loads the four models of PPO, apart or on one base, and checks that they fit together."""
+
+import filecmp
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from common.config.arguments import LoraArguments, ModelArguments
+from common.errors import UserError
+from common.models.loading import (
+    HEAD_NAMES,
+    config_changes,
+    disable_dropout,
+    load_causal_lm,
+)
+from common.models.lora import (
+    adapter_base,
+    adapter_config,
+    fill_adapters,
+    noted_base,
+    read_adapters,
+)
+from common.models.policy import PolicyModel
+from common.models.roles import PolicyRole, ScalarRole, SharedBase
+from common.models.scalar import (
+    CriticLayout,
+    ScalarModel,
+    copy_reward_head,
+    initialize_head,
+    load_scalar_model,
+    new_value_head,
+)
+from common.ppo.invariants import check_embeddings, check_vocabulary
+from common.training.distributed import device
+from common.training.engine import build_frozen
+
+
+class FourModels(NamedTuple):
+    """What PPO works with."""
+
+    actor: PolicyModel
+    critic: ScalarModel
+    reference: nn.Module
+    """Frozen, and where it is to stay; the reward model, too."""
+    reward: nn.Module
+    score_mean: float
+    """Of the reward model's raw scores over reference responses."""
+    score_std: float
+
+
+def load_separate(
+    sft_path: str,
+    reward_path: str,
+    critic_from: Literal["sft", "reward"],
+    tokenizer: Any,
+    reward_tokenizer: Any,
+    settings: ModelArguments,
+    lora: LoraArguments,
+    zero: str,
+    dtype: torch.dtype,
+) -> FourModels:
+    """Four models with weights of their own.
+
+    Args:
+        tokenizer: the actor's.
+        zero: a resolved ZeRO config, for the models that are not trained.
+
+    Raises:
+        UserError: missing files or weights; tokenizers and models that do not agree.
+    """
+    reward = load_scalar_model(reward_path, "reward", settings, new_head=False)
+    check_embeddings(reward.inner, reward_tokenizer, reward_path)
+    config = reward.inner.config
+    mean, std = getattr(config, "score_mean", 0.0), getattr(config, "score_std", 1.0)
+    if critic_from == "reward":
+        check_vocabulary(tokenizer, reward_tokenizer, "critic (from the reward model)")
+    critic = load_scalar_model(
+        sft_path if critic_from == "sft" else reward_path,
+        "critic",
+        settings,
+        new_head=True,
+        lora=lora,
+        head_from=(reward, mean, std) if critic_from == "reward" else None,
+    )
+    actor = load_causal_lm(sft_path, settings, lora)
+    check_embeddings(actor, tokenizer, sft_path)
+    reference = PolicyModel(load_causal_lm(sft_path, settings))
+    return FourModels(
+        PolicyModel(actor),
+        critic,
+        build_frozen(reference, zero=zero, dtype=dtype),
+        build_frozen(reward, zero=zero, dtype=dtype),
+        mean,
+        std,
+    )
+
+
+def load_one_base(
+    sft_path: str,
+    reward_path: str,
+    critic_from: Literal["sft", "reward"],
+    tokenizer: Any,
+    reward_tokenizer: Any,
+    settings: ModelArguments,
+    lora: LoraArguments,
+    zero: str,
+    dtype: torch.dtype,
+) -> FourModels:
+    """Four roles on the weights of the SFT model (see `common.models.roles`).
+
+    Arguments as of `load_separate`. A critic from the reward model starts as a copy of its
+    adapters, and has their rank.
+
+    Raises:
+        UserError: what `load_separate` raises; no adapters asked for; a reward model that is not
+            adapters on the SFT model.
+    """
+    check_one_base(sft_path, reward_path, lora)
+    check_vocabulary(tokenizer, reward_tokenizer, "reward model")
+    # Activations that are worked out again must be so for the same role: that comes below.
+    model = load_causal_lm(sft_path, replace(settings, gradient_checkpointing=False))
+    check_embeddings(model, tokenizer, sft_path)
+    base = SharedBase(model)
+    frozen = build_frozen(base, zero=zero, dtype=dtype)
+    if frozen is not base:
+        base.sharding = frozen.optimizer
+
+    of_reward = read_adapters(reward_path)
+    new = adapter_config(base.inner, lora, new_modules=())
+    base.add_adapters("reward", of_reward.config)
+    base.add_adapters("actor", new)
+    base.add_adapters("critic", of_reward.config if critic_from == "reward" else new)
+    for name in ("reward", "critic") if critic_from == "reward" else ("reward",):
+        fill_adapters(base.model, name, of_reward.weights, reward_path)
+    disable_dropout(base)
+    base.train()  # only for gradient checkpointing, which works in this mode alone
+    if settings.gradient_checkpointing:
+        base.recompute_activations()
+
+    changes = config_changes(reward_path)
+    mean, std = changes.get("score_mean", 0.0), changes.get("score_std", 1.0)
+    head = head_from_weights(of_reward.whole, reward_path)
+    reward = ScalarRole(base, "reward", head, sft_path).to(device(), dtype).requires_grad_(False)
+    value_head = new_value_head(base.inner.config)
+    initialize_head(value_head, "critic", seed=0)
+    if critic_from == "reward":
+        copy_reward_head(value_head, reward, mean, std)
+    critic = ScalarRole(base, "critic", value_head, sft_path, CriticLayout.of(sft_path, settings))
+    actor = PolicyRole(base, "actor", sft_path)
+    for role in (actor, critic):
+        role.requires_grad_(True)
+    return FourModels(actor, critic, PolicyRole(base, None, sft_path), reward, mean, std)
+
+
+def check_one_base(sft_path: str, reward_path: str, lora: LoraArguments) -> None:
+    """Raises UserError where the four models cannot be one base with adapters."""
+    if lora.lora_rank < 1:
+        raise UserError("one_base needs adapters: set lora_rank, or --one_base false")
+    base = adapter_base(reward_path)
+    if base is None:
+        raise UserError(
+            f"one_base: {reward_path} is a whole model, but must be adapters on {sft_path}; train "
+            "the reward model with --lora_rank, without --lora_merge, or use --one_base false"
+        )
+    if noted_base(base) != noted_base(sft_path) and not same_weights(Path(base), Path(sft_path)):
+        raise UserError(
+            f"one_base: {reward_path} holds adapters on {base}, which is not {sft_path}; train "
+            "the reward model from the actor's folder, or use --one_base false"
+        )
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two folders hold files of weights that are equal byte for byte."""
+    names = [sorted(p.name for p in folder.glob("*.safetensors")) for folder in (one, other)]
+    return (
+        bool(names[0])
+        and names[0] == names[1]
+        and all(filecmp.cmp(one / name, other / name, shallow=False) for name in names[0])
+    )
+
+
+def head_from_weights(whole: dict[str, dict[str, torch.Tensor]], path: str) -> nn.Linear:
+    """A reward model's head from what its adapter folder holds in full.
+
+    Raises:
+        UserError: the folder holds no head, or something else.
+    """
+    heads = [whole[name] for name in HEAD_NAMES if name in whole]
+    if len(heads) != 1 or len(whole) != 1 or heads[0]["weight"].shape[0] != 1:
+        raise UserError(f"{path}: these adapters have no head with one output, as a reward model")
+    weight = heads[0]["weight"]
+    head = nn.Linear(weight.shape[1], 1, bias="bias" in heads[0])
+    head.load_state_dict(heads[0])
+    return head
