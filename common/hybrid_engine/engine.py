@@ -27,7 +27,7 @@ from common.hybrid_engine.phases import gathers_whole, generation_phase
 from common.hybrid_engine.reference import generate_responses
 from common.hybrid_engine.rollout import Rollout
 from common.models.attention import takes_masks_over_pairs
-from common.models.policy import acting, language_model
+from common.models.policy import acting, language_model, shares_weights
 from common.training.distributed import device, rank, world_size
 from common.training.seeding import derive_seed
 
@@ -59,6 +59,11 @@ class RolloutArguments:
         "auto",
         "under ZeRO-3, gather all weights for a rollout, or layer by layer at every token; auto: "
         "all where they fit into free memory",
+    )
+    merge_adapters: Literal["auto", "always", "never"] = option(
+        "auto",
+        "adapters become part of the weights for the length of a rollout: faster, but a copy of "
+        "these weights is kept meanwhile; auto: always, but not with one_base",
     )
     cuda_graphs: bool = option(
         False,
@@ -132,6 +137,9 @@ class HybridRollout(RolloutEngine):
         self.seed = seed
         self.model: nn.Module = language_model(engine)
         self.backend = self.name = resolve_backend(settings.rollout, self.model)
+        self._merges = settings.merge_adapters == "always"
+        if settings.merge_adapters == "auto":
+            self._merges = not shares_weights(engine)
         self._whole: bool | None = None
         self._step = self._calls = 0
 
@@ -181,7 +189,7 @@ class HybridRollout(RolloutEngine):
         common |= {"sampling": sampling, "seed": seed, "greedy": greedy}
         with (
             acting(self.engine),
-            generation_phase(self.engine, whole=self._gathers_whole()) as model,
+            generation_phase(self.engine, whole=self._gathers_whole(), merge=self._merges) as model,
         ):
             if self.backend == "native":
                 records = self.settings.cuda_graphs and self._whole
@@ -205,7 +213,8 @@ class HybridRollout(RolloutEngine):
     def _gathers_whole(self) -> bool:
         """See `gathers_whole`; decided at the first call, which is a collective."""
         if self._whole is None:
-            self._whole = gathers_whole(self.model, self.settings.gather)
+            gather = self.settings.gather
+            self._whole = gathers_whole(self.model, gather, merge=self._merges)
         return self._whole
 
     def check(self, rollout: Rollout, logprobs: Tensor) -> None:

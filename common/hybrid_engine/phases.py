@@ -24,18 +24,19 @@ FREE_SHARE = 0.8
 
 
 @contextlib.contextmanager
-def generation_phase(engine: Any, *, whole: bool = True) -> Iterator[nn.Module]:
+def generation_phase(engine: Any, *, whole: bool = True, merge: bool = True) -> Iterator[nn.Module]:
     """The plain language model inside `engine` in eval mode. A collective.
 
     Under ZeRO-3 the weights are gathered once for the whole phase, and DeepSpeed's per-module
     hooks are taken off for it: with the weights there, they only cost time (more than the gather
-    does). Adapters are merged. Everything is put back whatever happens inside.
+    does). Everything is put back whatever happens inside.
 
     Args:
         engine: a DeepSpeed engine, or a plain model (then only the mode is switched, and adapters
-            are merged).
+            may be merged).
         whole: gather all weights. Otherwise sharded ones stay so, the hooks gather each layer for
             each forward, and adapters stay beside their weights: every forward is a collective.
+        merge: add adapters to the weights beneath them, of which a copy is kept meanwhile.
     """
     model = language_model(engine)
     was_training = model.training
@@ -43,7 +44,8 @@ def generation_phase(engine: Any, *, whole: bool = True) -> Iterator[nn.Module]:
     with contextlib.ExitStack() as stack:
         if whole or not sharded:
             stack.enter_context(gathered_parameters(model))
-            stack.enter_context(merged_for_now(model))
+            if merge:
+                stack.enter_context(merged_for_now(model))
             if sharded:
                 stack.enter_context(_without_hooks(model))
         model.eval()
@@ -51,19 +53,20 @@ def generation_phase(engine: Any, *, whole: bool = True) -> Iterator[nn.Module]:
         yield model
 
 
-def gathers_whole(model: nn.Module, gather: Literal["auto", "all", "layers"]) -> bool:
+def gathers_whole(
+    model: nn.Module, gather: Literal["auto", "all", "layers"], *, merge: bool = True
+) -> bool:
     """Whether a phase gathers all weights at once; `auto` does where they fit. A collective.
-
-    Weights that adapters are merged into count twice: they are kept beside the merged ones.
 
     Args:
         model: perhaps sharded by ZeRO-3.
+        merge: weights that adapters are merged into count twice: both are kept.
     """
     if gather != "auto":
         return gather == "all"
     if not is_sharded(model):
         return True
-    parameters = [*model.parameters(), *weights_to_merge(model)]
+    parameters = [*model.parameters(), *(weights_to_merge(model) if merge else [])]
     needed = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in parameters)
     return not any_rank(needed > FREE_SHARE * free_memory())
 

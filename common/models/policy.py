@@ -71,6 +71,9 @@ class ScoringHead(nn.Linear):
 class PolicyModel(nn.Module):
     """A causal language model, perhaps with adapters, for training and scoring."""
 
+    shares_weights = False
+    """Whether other models work on the same weights (`common.models.roles`)."""
+
     def __init__(self, model: Any) -> None:
         """Args:
         model: a Hugging Face causal language model, or PEFT's wrapper around one.
@@ -174,6 +177,11 @@ def acting(module: Any) -> AbstractContextManager[None]:
     """`PolicyModel.acting` of what an engine holds; nothing for a plain model."""
     module = getattr(module, "module", module)
     return module.acting() if isinstance(module, PolicyModel) else contextlib.nullcontext()
+
+
+def shares_weights(module: Any) -> bool:
+    """`PolicyModel.shares_weights` of what an engine holds; False for a plain model."""
+    return getattr(getattr(module, "module", module), "shares_weights", False)
 
 
 def logit_scores(

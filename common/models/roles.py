@@ -117,6 +117,8 @@ class SharedBase(nn.Module):
 class PolicyRole(PolicyModel):
     """The actor; or, without adapters, the reference."""
 
+    shares_weights = True
+
     def __init__(self, base: SharedBase, name: str | None, base_path: str) -> None:
         """Args:
         name: of its adapters, which the base has.
