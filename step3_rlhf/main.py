@@ -123,7 +123,7 @@ def main(
         return values
 
     engines = {"actor": trainer.actor, "critic": trainer.critic}
-    with stage.loop(saving, watching, engines=engines, shared={"kl": trainer.kl}) as loop:
+    with stage.loop(saving, watching, engines=engines, shared=trainer.states()) as loop:
         latest = loop.run(
             ppo.steps,
             take_step,

@@ -29,17 +29,18 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
 
 
 def logprobs_and_entropy(
-    logits: Tensor, tokens: Tensor, temperature: float = 1.0
+    logits: Tensor, tokens: Tensor, temperature: float = 1.0, *, gradient: bool = False
 ) -> tuple[Tensor, Tensor]:
     """What `token_logprobs` gives, and the entropy of softmax(logits / temperature), in nats.
 
     Args:
         logits: `[tokens, vocabulary]`.
+        gradient: the entropy has one, too.
 
     Returns:
-        `[tokens]` float32 each; the entropy has no gradient.
+        `[tokens]` float32 each.
     """
     logs = torch.log_softmax(logits.float() / temperature, dim=-1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
         spread = -(logs.exp() * logs).sum(dim=-1)
     return -torch.nn.functional.nll_loss(logs, tokens, reduction="none"), spread

@@ -8,7 +8,7 @@ tokens asked for are projected onto the vocabulary, a piece at a time.
 import contextlib
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,10 @@ class TokenScores(NamedTuple):
     """`[tokens]` float32, nats: of the distribution each token was drawn from; 0 unless asked."""
 
 
+Entropy = Literal["no", "value", "gradient"]
+"""Whether the entropy is wanted; its gradient keeps another tensor of the logits' size."""
+
+
 class ScoringHead(nn.Linear):
     """A language model's head that can also score tokens, all in one call.
 
@@ -43,7 +47,7 @@ class ScoringHead(nn.Linear):
         hidden: Tensor,
         targets: Tensor | None = None,
         temperature: float = 1.0,
-        with_entropy: bool = False,
+        entropy: Entropy = "no",
     ) -> Any:
         """Logits, as before; or, with targets, `TokenScores` of them.
 
@@ -55,17 +59,17 @@ class ScoringHead(nn.Linear):
             return super().forward(hidden)
         size = max(1, MOST_LOGITS // self.weight.shape[0])
         if len(targets) <= size:
-            return TokenScores(*self._scores(hidden, targets, temperature, with_entropy))
+            return TokenScores(*self._scores(hidden, targets, temperature, entropy))
         pieces = [
-            checkpoint(self._scores, part, wanted, temperature, with_entropy, use_reentrant=False)
+            checkpoint(self._scores, part, wanted, temperature, entropy, use_reentrant=False)
             for part, wanted in zip(hidden.split(size), targets.split(size), strict=True)
         ]
         return TokenScores(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
     def _scores(
-        self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+        self, hidden: Tensor, targets: Tensor, temperature: float, entropy: Entropy
     ) -> tuple[Tensor, Tensor]:
-        return logit_scores(super().forward(hidden), targets, temperature, with_entropy)
+        return logit_scores(super().forward(hidden), targets, temperature, entropy)
 
 
 class PolicyModel(nn.Module):
@@ -102,7 +106,7 @@ class PolicyModel(nn.Module):
         wanted: Tensor,
         positions: Tensor | None = None,
         temperature: float = 1.0,
-        with_entropy: bool = False,
+        entropy: Entropy = "no",
     ) -> TokenScores:
         """Log-probabilities of some tokens, each given those before it.
 
@@ -126,9 +130,9 @@ class PolicyModel(nn.Module):
         if self.scores_in_head:
             hidden = self.inner.base_model(**inputs, use_cache=False).last_hidden_state
             head = self.inner.get_output_embeddings()
-            return head(hidden.flatten(0, 1)[before], targets, temperature, with_entropy)
+            return head(hidden.flatten(0, 1)[before], targets, temperature, entropy)
         logits = self.inner(**inputs, use_cache=False).logits.flatten(0, 1)[before]
-        return TokenScores(*logit_scores(logits, targets, temperature, with_entropy))
+        return TokenScores(*logit_scores(logits, targets, temperature, entropy))
 
     def acting(self) -> AbstractContextManager[None]:
         """Inside, a bare call of the language model is one of this policy.
@@ -185,15 +189,18 @@ def shares_weights(module: Any) -> bool:
 
 
 def logit_scores(
-    logits: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+    logits: Tensor, targets: Tensor, temperature: float, entropy: Entropy
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies, `[tokens]` float32 each (see `TokenScores`).
 
     Args:
         logits: `[tokens, vocabulary]`.
     """
-    if with_entropy:
-        return logprobs_and_entropy(logits, targets, temperature)
+    if entropy != "no":
+        logprobs, spread = logprobs_and_entropy(
+            logits, targets, temperature, gradient=entropy == "gradient"
+        )
+        return logprobs, spread
     logprobs = token_logprobs(logits, targets, temperature)
     return logprobs, torch.zeros_like(logprobs)
 
@@ -205,7 +212,7 @@ def score_responses(
     response_width: int,
     temperature: float = 1.0,
     *,
-    with_entropy: bool = False,
+    entropy: Entropy = "no",
 ) -> TokenScores:
     """Runs the model over prompt + response and reads each response token's log-probability.
 
@@ -224,9 +231,7 @@ def score_responses(
         model = PolicyModel(model)
     wanted = attention_mask.bool().clone()
     wanted[:, : wanted.shape[1] - response_width] = False
-    found = model(
-        input_ids, attention_mask, wanted, temperature=temperature, with_entropy=with_entropy
-    )
+    found = model(input_ids, attention_mask, wanted, temperature=temperature, entropy=entropy)
     places = wanted[:, -response_width:]
     shape = places.shape
     return TokenScores(

@@ -36,6 +36,14 @@ class PPOArguments:
     lam: float = option(0.95, "lambda of generalized advantage estimation")
     normalize_advantages: bool = option(True, "the paper's advantage normalization (§3.3.4)")
     clip_range: float = option(0.2, "epsilon of the clipped policy objective")
+    dual_clip: float | None = option(
+        None,
+        "at negative advantages, the objective is no lower than this many times the advantage "
+        "(3 is usual)",
+    )
+    entropy_coefficient: float = option(
+        0.0, "weight of the policy's mean entropy per token, in nats, in its objective"
+    )
     value_clip_range: float = option(0.2, "epsilon of the clipped value loss")
     kl_coefficient: float = option(0.05, "beta of the KL penalty per token, in the reward")
     kl_target: float | None = option(None, "adapt beta to this KL per sequence, in nats")
@@ -44,11 +52,24 @@ class PPOArguments:
         None, "skip a rollout's remaining updates above this approximate KL per token, in nats"
     )
     score_clip: float = option(3.0, "normalized scores are clipped to +- this")
+    score_scaling: Literal["reference", "running"] = option(
+        "reference",
+        "scores are normalized by their mean and deviation over the reward model's reference "
+        "responses, or over all rollouts so far",
+    )
+    length_penalty: float = option(0.0, "taken off the score for each response token")
+    repeat_penalty: float = option(
+        0.0, "taken off the score times the share of n-grams that repeat earlier ones"
+    )
+    repeat_size: int = option(4, "tokens of such an n-gram")
     no_end_score: float | None = option(
         None, "score of a response without end token; by default minus score_clip"
     )
     actor_learning_rate: float = option(1e-6, "peak learning rate of the actor")
     critic_learning_rate: float = option(5e-6, "peak learning rate of the critic")
+    value_head_learning_rate: float | None = option(
+        None, "peak learning rate of the critic's head; by default the critic's"
+    )
     lr_schedule: Literal["constant", "linear", "cosine"] = option("linear", "after the warm-up")
     lr_floor: float = option(0.1, "share of the peak at which the schedule ends")
     warmup_ratio: float = option(0.03, "share of all updates over which the rates rise")
@@ -61,7 +82,13 @@ class PPOArguments:
         check_range(self, 1, "steps", "ppo_epochs", "score_batch_size", "evaluate_every")
         check_range(self, 1, "rollout_batch_size", "mini_batch_size", "micro_batch_size")
         check_range(self, 0, "clip_range", "value_clip_range", "score_clip", above=True)
-        check_range(self, 0, "kl_coefficient", "critic_warmup_steps")
+        check_range(self, 0, "kl_coefficient", "critic_warmup_steps", "entropy_coefficient")
+        check_range(self, 0, "length_penalty", "repeat_penalty")
+        check_range(self, 1, "repeat_size")
+        if self.dual_clip is not None:
+            check_range(self, 1, "dual_clip", above=True)
+        if self.value_head_learning_rate is not None:
+            check_range(self, 0, "value_head_learning_rate")
         if self.critic_warmup_steps >= self.steps:
             raise UserError(
                 f"critic_warmup_steps is {self.critic_warmup_steps} of {self.steps} steps: the "

@@ -84,6 +84,7 @@ def build_trainer(
         optimizer=ppo.optimizer(ppo.critic_learning_rate),
         total_steps=ppo.updates,
         new_modules=HEAD_NAMES,
+        new_rate=ppo.value_head_learning_rate,
         adam_eps=1e-5,
         **common,
     )

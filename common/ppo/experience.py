@@ -11,7 +11,8 @@ from common.models.policy import score_responses
 from common.ppo.advantages import generalized_advantages, normalize_advantages
 from common.ppo.arguments import PPOArguments
 from common.ppo.kl import kl_k1
-from common.ppo.rewards import normalized_scores, token_rewards
+from common.ppo.rewards import normalized_scores, score_penalties, token_rewards
+from common.ppo.running import RunningMoments
 from common.training.padding import in_batches
 from common.training.watchdog import WATCHDOG
 
@@ -27,6 +28,8 @@ class FirstForward:
     """`[rows, width]`, of the actor, with its graph; None where the actor is not trained."""
     values: Tensor
     """`[rows, width]`, of the critic, with its graph."""
+    entropy: Tensor | None = None
+    """`[rows, width]`, of the actor, with its graph; None where no objective asks for it."""
 
 
 @dataclass
@@ -56,7 +59,10 @@ class Experience:
     raw_scores: Tensor
     """`[batch]`, of the reward model."""
     scores: Tensor
-    """`[batch]`, normalized and clipped; `no_end_score` where the end token is missing."""
+    """`[batch]`, normalized and clipped (`no_end_score` where the end token is missing), less the
+    penalties."""
+    penalties: Tensor
+    """`[batch]`, for length and repeats."""
     first: FirstForward | None = None
 
     def rows(self, indices: Tensor) -> "Experience":
@@ -119,6 +125,7 @@ def make_experience(
     score_std: float,
     first: Tensor | None = None,
     train_actor: bool = True,
+    moments: RunningMoments | None = None,
 ) -> Experience:
     """Scores a rollout with actor, reference and critic, and works out rewards and advantages.
 
@@ -132,6 +139,7 @@ def make_experience(
         temperature: at which the rollout was sampled.
         first: rows that are trained on first, `[rows]` int64; the graph of their forward is kept
             (see `FirstForward`). `train_actor` says whether the actor's is, too.
+        moments: of the scores so far, in place of `score_mean` and `score_std`.
     """
     mask = rollout.response_mask
     logprobs, ref_logprobs, spread, values = (
@@ -143,14 +151,15 @@ def make_experience(
         keeps = rows is first
         WATCHDOG.using("actor")
         with torch.set_grad_enabled(keeps and train_actor):
-            old = score_responses(actor, ids, attention, width, temperature, with_entropy=True)
+            wanted = "gradient" if settings.entropy_coefficient else "value"
+            old = score_responses(actor, ids, attention, width, temperature, entropy=wanted)
         WATCHDOG.using("critic")
         with torch.set_grad_enabled(keeps):
             value = response_values(critic, ids, attention, width)
         if keeps:
-            kept = FirstForward(old.logprobs if train_actor else None, value)
+            kept = FirstForward(old.logprobs if train_actor else None, value, old.entropy)
         logprobs[rows, :width] = old.logprobs.detach()
-        spread[rows, :width] = old.entropy
+        spread[rows, :width] = old.entropy.detach()
         values[rows, :width] = value.detach()
         WATCHDOG.using("reference")
         ref_logprobs[rows, :width] = score_responses(
@@ -162,6 +171,8 @@ def make_experience(
     logprobs, ref_logprobs, spread, values = (
         x.masked_fill(~mask, 0.0) for x in (logprobs, ref_logprobs, spread, values)
     )
+    if moments is not None:
+        score_mean, score_std = moments.update(raw_scores)
     scores = normalized_scores(
         raw_scores,
         score_mean,
@@ -170,6 +181,14 @@ def make_experience(
         rollout.ended,
         float(settings.no_end_score),
     )
+    penalties = score_penalties(
+        rollout.input_ids[:, -mask.shape[1] :],
+        mask,
+        settings.length_penalty,
+        settings.repeat_penalty,
+        settings.repeat_size,
+    )
+    scores = scores - penalties
     rewards = token_rewards(scores, kl_k1(logprobs, ref_logprobs), kl_coefficient, mask)
     advantages, returns = generalized_advantages(
         rewards, values, mask, settings.gamma, settings.lam
@@ -189,6 +208,7 @@ def make_experience(
         returns=returns,
         raw_scores=raw_scores,
         scores=scores,
+        penalties=penalties,
         first=kept,
     )
 

@@ -31,9 +31,18 @@ class ValueLoss(NamedTuple):
 
 
 def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_range: float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_range: float,
+    dual_clip: float | None = None,
 ) -> PolicyLoss:
     """−Σ min(ratio·A, clip(ratio, 1−ε, 1+ε)·A), equation (3) of the paper (§3.3.2).
+
+    With `dual_clip` c, where A < 0, −Σ max(that, c·A): a token that has become much likelier
+    although it was bad does not pull without bound (Ye et al. 2020, https://arxiv.org/abs/1912.09729,
+    eq. 5).
 
     Args:
         logprobs: `[batch, response]`, of the policy that is being trained.
@@ -41,6 +50,7 @@ def policy_loss(
         advantages: `[batch, response]`.
         mask: `[batch, response]` bool.
         clip_range: ε.
+        dual_clip: c, above 1.
     """
     log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
     log_ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
@@ -48,8 +58,12 @@ def policy_loss(
     advantages = advantages.masked_fill(~mask, 0.0)
     surrogate = ratio * advantages
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages
+    objective = torch.minimum(surrogate, clipped)
+    if dual_clip is not None:
+        floored = torch.maximum(objective, dual_clip * advantages)
+        objective = torch.where(advantages < 0, floored, objective)
     return PolicyLoss(
-        loss=-torch.minimum(surrogate, clipped).sum(),
+        loss=-objective.sum(),
         clipped=(clipped < surrogate).sum().float(),
         approx_kl=(torch.expm1(log_ratio) - log_ratio).detach().sum(),
     )

@@ -26,6 +26,44 @@ def normalized_scores(
     return torch.where(ended, normalized, torch.full_like(normalized, no_end_score))
 
 
+def score_penalties(
+    ids: Tensor, mask: Tensor, per_token: float, for_repeats: float, size: int
+) -> Tensor:
+    """What is taken off each response's score, in deviations: for its length, and for repeats.
+
+    Args:
+        ids: `[batch, response]` int64, the responses' tokens.
+        mask: `[batch, response]` bool.
+        per_token: penalty of each token.
+        for_repeats: penalty of a response all of whose n-grams repeat earlier ones.
+        size: tokens of an n-gram.
+
+    Returns:
+        `[batch]` float32.
+    """
+    penalties = per_token * mask.sum(dim=1).float()
+    if for_repeats:
+        penalties = penalties + for_repeats * repeated_share(ids, mask, size)
+    return penalties
+
+
+def repeated_share(ids: Tensor, mask: Tensor, size: int) -> Tensor:
+    """Share of each response's n-grams that it has had before, `[batch]` float32 in [0, 1).
+
+    0 where a response has no n-gram of that size. Arguments as of `score_penalties`.
+    """
+    shares = ids.new_zeros(len(ids), dtype=torch.float32)
+    places = ids.shape[1] - size + 1
+    if places < 1:
+        return shares
+    grams = ids.unfold(1, size, 1)  # [batch, places, size]
+    whole = mask.unfold(1, size, 1).all(dim=-1)
+    same = (grams.unsqueeze(1) == grams.unsqueeze(2)).all(dim=-1)
+    earlier = torch.ones(places, places, dtype=torch.bool, device=ids.device).tril(-1)
+    repeated = (same & earlier & whole.unsqueeze(1)).any(dim=-1) & whole
+    return repeated.sum(dim=1) / whole.sum(dim=1).clamp(min=1)
+
+
 def token_rewards(scores: Tensor, kl: Tensor, coefficient: float, mask: Tensor) -> Tensor:
     """r_t = −β·k1_t + 1[t = T−1]·s, with T−1 the last unmasked action (§3.3.4, KL control).
 

@@ -26,6 +26,7 @@ from common.ppo.invariants import (
 )
 from common.ppo.kl import KLController
 from common.ppo.losses import policy_loss, value_loss
+from common.ppo.running import RunningMoments
 from common.ppo.statistics import rollout_sums, rollout_values
 from common.reward.scoring import RewardScorer
 from common.training.distributed import (
@@ -39,6 +40,7 @@ from common.training.distributed import (
 from common.training.distributed import rank as this_rank
 from common.training.engine import optimizer_step
 from common.training.offload import Waiting, optimizer_states, weights_of
+from common.training.resume.states import Stateful
 from common.training.seeding import derive_seed
 from common.training.watchdog import WATCHDOG
 
@@ -60,10 +62,13 @@ class PPOTrainer:
     seed: int
     dtype: torch.dtype = torch.float32
     kl: KLController = field(init=False)
+    moments: RunningMoments | None = field(init=False)
+    """Of raw scores, where they are scaled as training goes."""
 
     def __post_init__(self) -> None:
         s = self.settings
         self.kl = KLController(s.kl_coefficient, s.kl_target, s.kl_horizon)
+        self.moments = RunningMoments() if s.score_scaling == "running" else None
         self._frozen = Waiting(lambda: weights_of(self.reference, self.reward.model), constant=True)
         self._moments = Waiting(lambda: optimizer_states(self.actor, self.critic))
         if s.offload_idle:
@@ -144,6 +149,10 @@ class PPOTrainer:
             raise NotFinite(next(text for text in gather_objects(fault) if text))
         return rollout
 
+    def states(self) -> dict[str, Stateful]:
+        """What else a checkpoint must hold, the same on all ranks."""
+        return {"kl": self.kl} | ({"moments": self.moments} if self.moments else {})
+
     def trains_actor(self, step: int) -> bool:
         """Whether the critic's warm-up is over."""
         return step > self.settings.critic_warmup_steps
@@ -193,6 +202,7 @@ class PPOTrainer:
                 score_std=self.reward.std,
                 first=first,
                 train_actor=train_actor,
+                moments=self.moments,
             )
 
     def score(self, rollout: Rollout, prompts: Sequence[EncodedPrompt], batch_size: int) -> Tensor:
@@ -266,18 +276,25 @@ class PPOTrainer:
         return sums | {k: v / world_size() for k, v in {**norms, **rates}.items()}
 
     def _policy_loss(self, batch: Experience, sums: dict[str, Tensor | float]) -> Tensor:
+        s = self.settings
         if batch.first:
-            new = batch.first.logprobs
+            new, spread = batch.first.logprobs, batch.first.entropy
         else:
-            width = batch.mask.shape[1]
-            new = score_responses(
-                self.actor, batch.input_ids, batch.attention_mask, width, self.temperature
-            ).logprobs
+            new, spread = score_responses(
+                self.actor,
+                batch.input_ids,
+                batch.attention_mask,
+                batch.mask.shape[1],
+                self.temperature,
+                entropy="gradient" if s.entropy_coefficient else "no",
+            )
         result = policy_loss(
-            new, batch.logprobs, batch.advantages, batch.mask, self.settings.clip_range
+            new, batch.logprobs, batch.advantages, batch.mask, s.clip_range, s.dual_clip
         )
         _add(sums, policy_loss=result.loss, clipped=result.clipped, approx_kl=result.approx_kl)
-        return result.loss
+        if not s.entropy_coefficient:
+            return result.loss
+        return result.loss - s.entropy_coefficient * spread.masked_fill(~batch.mask, 0.0).sum()
 
     def _value_loss(self, batch: Experience, sums: dict[str, Tensor | float]) -> Tensor:
         if batch.first:

@@ -75,6 +75,7 @@ def build_engine(
     optimizer: OptimizerArguments,
     total_steps: int,
     new_modules: Sequence[str] = (),
+    new_rate: float | None = None,
     adam_eps: float = 1e-8,
     whole: bool | None = False,
 ) -> Any:
@@ -84,6 +85,7 @@ def build_engine(
         model: on any device; DeepSpeed moves (and under ZeRO-3 partitions) it.
         total_steps: optimizer steps of the whole training, for the schedule.
         new_modules: names of freshly initialized modules (heads), which get no weight decay.
+        new_rate: peak learning rate of these, where it is another.
         whole: under ZeRO-3, whether weights stay whole between uses; None: where they fit. It pays
             where several forwards lie between two updates, as in PPO; with one, it costs a fifth.
 
@@ -94,7 +96,7 @@ def build_engine(
 
     WATCHDOG.at(f"loading a {type(model).__name__} into DeepSpeed's engine")
     shape = BatchShape(optimizer.batch_size, optimizer.micro_batch_size, world_size())
-    groups = parameter_groups(model, optimizer.weight_decay, new_modules)
+    groups = parameter_groups(model, optimizer.weight_decay, new_modules, new_rate)
     adam = {"lr": optimizer.learning_rate, "betas": (0.9, optimizer.adam_beta2), "eps": adam_eps}
     if zero.endswith("offload") and torch.cuda.is_available():
         from deepspeed.ops.adam import DeepSpeedCPUAdam
@@ -144,24 +146,33 @@ def fits_whole(model: nn.Module, dtype: torch.dtype) -> bool:
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, new_modules: Sequence[str] = ()
+    model: nn.Module,
+    weight_decay: float,
+    new_modules: Sequence[str] = (),
+    new_rate: float | None = None,
 ) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: matrices decay; biases, norms and new heads do not.
+
+    With a learning rate of their own (`new_rate`), new heads are a third.
 
     Raises:
         UserError: nothing is trainable.
     """
-    decayed, plain = [], []
+    decayed, plain, new = [], [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         is_new = any(part in name.split(".") for part in new_modules)
-        (plain if parameter.ndim < 2 or is_new else decayed).append(parameter)
-    if not decayed and not plain:
+        if is_new and new_rate is not None:
+            new.append(parameter)
+        else:
+            (plain if parameter.ndim < 2 or is_new else decayed).append(parameter)
+    if not decayed and not plain and not new:
         raise UserError("the model has no trainable parameter")
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
+        {"params": new, "weight_decay": 0.0, "lr": new_rate},
     ]
     return [g for g in groups if g["params"]]
 

@@ -37,3 +37,15 @@ def test_only_the_logprob_has_a_gradient():
     weights = [math.exp(x / 0.5) for x in (0.5, -1.0, 2.0)]
     expected = [((j == 1) - w / sum(weights)) / 0.5 for j, w in enumerate(weights)]
     assert logits.grad[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_entropys_gradient_by_hand():
+    """d H / d z_j = −p_j · (log p_j + H) / temperature."""
+    logits = torch.tensor([[0.5, -1.0, 2.0]], requires_grad=True)
+    _, spread = logprobs_and_entropy(logits, torch.tensor([1]), 0.5, gradient=True)
+    spread.sum().backward()
+    weights = [math.exp(x / 0.5) for x in (0.5, -1.0, 2.0)]
+    p = [w / sum(weights) for w in weights]
+    entropy = -sum(q * math.log(q) for q in p)
+    expected = [-q * (math.log(q) + entropy) / 0.5 for q in p]
+    assert logits.grad[0].tolist() == pytest.approx(expected, abs=1e-5)

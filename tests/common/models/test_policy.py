@@ -24,7 +24,7 @@ def test_each_token_is_scored_from_what_stands_before_it(kind):
     prompt, response = [1, 9, 30, 77], [50, 60, 2]
     ids = torch.tensor([prompt + response])
     with torch.no_grad():
-        scores = score_responses(model, ids, torch.ones_like(ids).bool(), 3, 0.8, with_entropy=True)
+        scores = score_responses(model, ids, torch.ones_like(ids).bool(), 3, 0.8, entropy="value")
         for t, token in enumerate(response):
             logits = model(torch.tensor([prompt + response[:t]])).logits[0, -1].double() / 0.8
             expected = float(logits[token]) - math.log(sum(math.exp(x) for x in logits.tolist()))
@@ -77,7 +77,7 @@ def test_wanted_tokens_in_one_piece_or_many(kind, most, monkeypatch):
     assert model.scores_in_head
     with torch.no_grad():
         expected = by_loops(model.model, 0.7)
-        found = model(IDS, MASK, WANTED, temperature=0.7, with_entropy=True)
+        found = model(IDS, MASK, WANTED, temperature=0.7, entropy="value")
     torch.testing.assert_close(found.logprobs, expected[:, 0].float(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.entropy, expected[:, 1].float(), rtol=1e-4, atol=1e-4)
     assert model(IDS, MASK, WANTED).entropy.tolist() == [0.0] * 5

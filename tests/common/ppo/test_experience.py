@@ -255,6 +255,7 @@ def fake_experience(rows) -> Experience:
         mask,
         raw_scores=numbers,
         scores=-numbers,
+        penalties=numbers / 2,
         **per_token,
     )
 

@@ -68,10 +68,10 @@ def after_three_steps(trainer: PPOTrainer) -> tuple[list[torch.Tensor], list[tup
 
 
 def reused(
-    zero: str = "0", *, several: bool = False, checkpointing: bool = False
+    zero: str = "0", *, several: bool = False, checkpointing: bool = False, **settings: float
 ) -> dict[bool, Any]:
     """Three steps with scoring's forwards reused, and with none reused."""
-    changes = {} if several else AT_ONCE
+    changes = settings if several else AT_ONCE | settings
     return {
         reuse: after_three_steps(
             trainer_of(zero, checkpointing=checkpointing, reuse_scoring=reuse, **changes)
@@ -131,6 +131,7 @@ def on_one_rank() -> dict[str, Any]:
             "reused": reused(),
             "several": reused(several=True),
             "checkpointing": reused(checkpointing=True),
+            "entropy": reused(entropy_coefficient=0.3),
             "offloaded": {"0": offloaded()},
         }
 
@@ -178,6 +179,12 @@ def test_of_several_micro_batches_the_first_is_reused(one):
     assert_equal_weights(one["several"], rtol=1e-3, atol=1e-5)
     # Eight rows in one batch without; with, two rows and six: one forward more, one less.
     assert saved_forwards(one["several"]) == [(-1, 0), (-1, 0), (-1, 0)]
+
+
+def test_the_entropy_bonus_goes_back_through_scorings_forward(one):
+    assert_equal_weights(one["entropy"], rtol=1e-4, atol=1e-6)  # gradients add up in another order
+    (with_bonus, _), (without, _) = one["entropy"][False], one["reused"][False]
+    assert any((a - b).abs().max() > 1e-3 for a, b in zip(with_bonus, without, strict=True))
 
 
 def test_reuse_works_with_gradient_checkpointing(one):

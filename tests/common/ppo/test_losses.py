@@ -175,6 +175,33 @@ def test_policy_metrics_carry_no_gradient():
     assert not result.clipped.requires_grad and not result.approx_kl.requires_grad
 
 
+@pytest.mark.parametrize("floor", [1.5, 3.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_dual_clip_is_a_loop(seed, floor):
+    lengths, logprobs, old, advantages = policy_batch(seed)
+    logprobs = old + 4 * (logprobs - old)  # ratios beyond the floor
+    loss, bound = 0.0, 0
+    for _, _, new_lp, old_lp, a in tokens(lengths, logprobs, old, advantages):
+        ratio = math.exp(new_lp - old_lp)
+        term = min(ratio * a, min(max(ratio, 0.8), 1.2) * a)
+        if a < 0 and term < floor * a:
+            term, bound = floor * a, bound + 1
+        loss -= term
+    found = policy_loss(logprobs, old, advantages, mask_of(lengths), 0.2, floor)
+    assert bound > 3
+    assert found.loss.item() == pytest.approx(loss, rel=1e-5)
+    assert found.loss < policy_loss(logprobs, old, advantages, mask_of(lengths), 0.2).loss
+
+
+def test_no_gradient_below_the_dual_clips_floor():
+    logprobs = torch.tensor([[2.0, 0.1, 2.0]], requires_grad=True)
+    advantages = torch.tensor([[-1.0, -1.0, 1.0]])  # e² = 7.4 is beyond 3
+    policy_loss(
+        logprobs, torch.zeros(1, 3), advantages, torch.ones(1, 3).bool(), 0.2, 3.0
+    ).loss.backward()
+    assert logprobs.grad[0].tolist() == pytest.approx([0.0, math.exp(0.1), 0.0])
+
+
 # Value
 
 

@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from common.ppo.rewards import normalized_scores, token_rewards
+from common.ppo.rewards import (
+    normalized_scores,
+    repeated_share,
+    score_penalties,
+    token_rewards,
+)
 
 WIDTH = 8
 GARBAGE = [1e4, math.inf, -math.inf, math.nan]
@@ -156,3 +161,32 @@ def test_the_score_is_clipped_before_the_kl_is_subtracted():
     scores = normalized_scores(torch.tensor([-100.0]), 0.0, 1.0, 5.0, torch.tensor([True]), -5.0)
     rewards = token_rewards(scores, torch.tensor([[10.0]]), 0.1, torch.tensor([[True]]))
     assert rewards.tolist() == [[-6.0]]
+
+
+# Penalties
+
+
+def share_by_hand(ids, size):
+    grams = [tuple(ids[i : i + size]) for i in range(len(ids) - size + 1)]
+    repeats = sum(gram in grams[:i] for i, gram in enumerate(grams))
+    return repeats / len(grams) if grams else 0.0
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 20])
+def test_repeated_n_grams_are_counted_by_hand(size):
+    draw = random.Random(size)
+    lengths = [0, 1, 2, 3, *(draw.randint(4, 16) for _ in range(12))]
+    ids = torch.tensor([[draw.randint(3, 4) for _ in range(16)] for _ in lengths])
+    mask = torch.tensor([[t < n for t in range(16)] for n in lengths])
+    expected = [share_by_hand(row[:n].tolist(), size) for row, n in zip(ids, lengths, strict=True)]
+    assert repeated_share(ids, mask, size).tolist() == pytest.approx(expected)
+    assert size == 20 or max(expected) > 0.2
+
+
+def test_penalties_are_for_length_and_repeats():
+    ids = torch.tensor([[5, 6, 5, 6, 5], [5, 6, 7, 8, 9]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]).bool()
+    found = score_penalties(ids, mask, per_token=0.1, for_repeats=2.0, size=2)
+    # 56 65 56 65: two of four come again.
+    assert found.tolist() == pytest.approx([0.5 + 1.0, 0.3])
+    assert score_penalties(ids, mask, per_token=0.0, for_repeats=0.0, size=2).tolist() == [0, 0]

@@ -37,7 +37,8 @@ def experience(index: int) -> tuple[Experience, Rollout]:
     scores = torch.tensor(draw.normal(0.5, 1.0, 5), dtype=torch.float32)
     ids = torch.zeros(5, 2 + WIDTH, dtype=torch.long)
     attention = torch.cat([torch.ones(5, 2).bool(), mask], dim=1)
-    found = Experience(ids, attention, mask, raw_scores=3 * scores, scores=scores, **numbers)
+    per_row = {"raw_scores": 3 * scores, "scores": scores, "penalties": scores**2}
+    found = Experience(ids, attention, mask, **per_row, **numbers)
     seen = found.logprobs + SAMPLER_GAPS[index]  # at padding too, where it must not count
     return found, Rollout(ids, attention, WIDTH, torch.tensor(ENDED[index]), seen)
 

@@ -81,6 +81,7 @@ def experience():
         mask=torch.tensor(attention[:, prompt_width:]),
         raw_scores=torch.zeros(BATCH),
         scores=torch.zeros(BATCH),
+        penalties=torch.zeros(BATCH),
         **numbers,
     )
 

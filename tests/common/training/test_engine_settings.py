@@ -42,6 +42,14 @@ def test_parameter_groups_by_shape_and_by_name():
     ]
 
 
+def test_a_head_may_have_a_rate_of_its_own():
+    model = nn.ModuleDict({"layer": nn.Linear(3, 4, bias=False), "score": nn.Linear(4, 1)})
+    decayed, new = parameter_groups(model, 0.1, new_modules=("score",), new_rate=0.25)
+    assert decayed["params"] == [model["layer"].weight] and "lr" not in decayed
+    assert new["params"] == list(model["score"].parameters())
+    assert (new["lr"], new["weight_decay"]) == (0.25, 0.0)
+
+
 def test_nothing_to_train_is_an_error():
     with pytest.raises(UserError, match="no trainable parameter"):
         parameter_groups(nn.Linear(2, 2).requires_grad_(False), 0.0)
