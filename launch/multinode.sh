@@ -127,7 +127,8 @@ lead() {
   bash "$@" &
   process=$!
   trap 'kill -TERM "$process" 2>/dev/null || true' TERM INT USR1 HUP
-  while kill -0 "$process" 2>/dev/null; do wait "$process" || true; done
+  # Not in one long wait: of two signals at once bash may keep the second until that ends.
+  while kill -0 "$process" 2>/dev/null; do sleep 0.5 || true; done
   wait "$process" && code=0 || code=$?
   write_whole "$RLHF_SESSION/end" "$code"
   exit "$code"
