@@ -77,3 +77,41 @@ def end(process):
     """Ends what a test has left."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def ssh_between(folder):
+    """An sshd in each node, with keys of its own; yields its port, and a folder with an `ssh`."""
+    keys, port = folder / "ssh", 2222
+    keys.mkdir(mode=0o700)
+    for name in ("host", "user"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True
+        )
+    config = keys / "sshd_config"
+    config.write_text(
+        f"Port {port}\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/user.pub\n"
+        f"PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
+    )
+    os.makedirs("/run/sshd", exist_ok=True)
+    daemons = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", name, shutil.which("sshd"), "-D", "-e", "-f", str(config)],
+            stderr=subprocess.DEVNULL,
+        )
+        for name in NAMES
+    ]
+    # pdsh and DeepSpeed's own check both call `ssh`: a command before the real one gives the key.
+    tools = folder / "tools"
+    tools.mkdir()
+    (tools / "ssh").write_text(
+        f"#!/bin/sh\nexec {shutil.which('ssh')} -i {keys}/user -o StrictHostKeyChecking=no "
+        '-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR "$@"\n'
+    )
+    (tools / "ssh").chmod(0o755)
+    try:
+        yield port, tools
+    finally:
+        for daemon in daemons:
+            daemon.terminate()
+            daemon.wait()

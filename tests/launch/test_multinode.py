@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from tests.launch.test_recipes import write_rankings
 from tests.stages import ROOT, environment
-from tests.two_nodes import ADDRESSES, end, start, two_nodes, why_not
+from tests.two_nodes import ADDRESSES, end, ssh_between, start, two_nodes, why_not
 
 MULTINODE = ROOT / "launch/multinode.sh"
 RECIPE = ROOT / "launch/recipes/any_model.sh"
@@ -97,6 +98,26 @@ def test_two_nodes_without_ssh_train_as_two_ranks_on_one(data, hostfile, one_nod
         found = metrics(data / "two", stage)
         assert found and found == metrics(one_node, stage)
         assert json.loads((data / "two" / stage / "begun.json").read_text())["zero"] == "3"
+
+
+@pytest.mark.multinode
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("pdsh", "ssh", "sshd"))),
+    reason="needs Debian's pdsh, openssh-server and openssh-client",
+)
+def test_two_nodes_by_pdsh_train_as_two_ranks_on_one(data, hostfile, one_node):
+    variables = {name: str(data / file) for name, file in FILES.items()}
+    command = recipe_of(data / "pdsh", 1)
+    with ssh_between(data) as (port, tools):
+        options = ["--hostfile", hostfile, "--ssh_port", port, *command[1:]]
+        path = f"{tools}:{os.environ['PATH']}"
+        process = start(0, "bash", MULTINODE, *options, **variables, PATH=path)
+        codes, outputs = finished(process)
+    assert codes == [0], outputs[0][-4000:]
+    for stage in ("sft", "reward", "rlhf"):
+        found = metrics(data / "pdsh", stage)
+        assert found and found == metrics(one_node, stage)
 
 
 @pytest.mark.multinode
