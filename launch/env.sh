@@ -34,18 +34,23 @@ free_port() {
 # And they save and end when this shell is gone, killed so that it could not pass that on.
 note_start() { export RLHF_STAGE_STARTED="$(date +%s.%N)" RLHF_SHELL="$HOSTNAME $$"; }
 
+# On a CPU, threads of all ranks together fill the cores: more would make each slower.
+share_threads() {
+  if [[ "$DEVICE" != cpu ]]; then return 0; fi
+  local cores
+  cores="$(nproc)"
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS_OVERRIDE:-$((cores / $1 > 0 ? cores / $1 : 1))}"
+}
+
 # launch_stage RANKS SCRIPT [ARGUMENTS…]: one stage under the deepspeed launcher, on this machine.
 # SCRIPT is a file, or a module as `-m common.evaluation.main`.
 launch_stage() {
   local ranks="$1"
   shift
+  if [[ -n "${RLHF_SESSION:-}" && -e "$RLHF_SESSION/stop" ]]; then return 75; fi
   note_start
-  if [[ "$DEVICE" == cpu ]]; then
-    local cores
-    cores="$(nproc)"
-    # Threads of all ranks together fill the cores: more would make each slower.
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS_OVERRIDE:-$((cores / ranks > 0 ? cores / ranks : 1))}"
-  elif ((ranks > GPUS)); then
+  share_threads "$ranks"
+  if [[ "$DEVICE" == cuda ]] && ((ranks > GPUS)); then
     echo "launch: $ranks ranks asked for, but this machine has $GPUS GPU(s)" >&2
     return 2
   fi
@@ -55,8 +60,61 @@ launch_stage() {
     shift
   fi
   shift
+  if ((${RLHF_NODES:-1} > 1)); then
+    launch_on_all_nodes "$ranks" "${what[@]}" "$@"
+    return
+  fi
   supervise gentle deepspeed --quiet --num_gpus "$ranks" --master_addr 127.0.0.1 \
     --master_port "$(free_port)" "${what[@]}" "$@"
+}
+
+# Under multinode.sh, on the first node. The folder of the stage is shared: a file in it stops the
+# stage on all nodes. Without ssh the others wait there for the command; its words end with a 0 byte.
+launch_on_all_nodes() {
+  RLHF_STAGE_NUMBER=$((${RLHF_STAGE_NUMBER:-0} + 1))
+  local notes="$RLHF_SESSION/$RLHF_STAGE_NUMBER"
+  mkdir -p "$notes"
+  if [[ -n "${RLHF_NO_SSH:-}" ]]; then
+    printf '%s\0' "$PWD" "$@" >"$notes/.command"
+    mv "$notes/.command" "$notes/command"
+    join_stage "$PWD" "$@"
+    return
+  fi
+  # The shell of this run is on this node only; ranks of the others look for the file.
+  local forwarded="$notes/environment"
+  grep -v -E '^OMP_NUM_THREADS=' "$DS_ENV_FILE" >"$forwarded" || true
+  chmod 600 "$forwarded"
+  printf '%s\n' "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" "RLHF_SHELL=$RLHF_SHELL" \
+    "RLHF_STAGE_STARTED=$RLHF_STAGE_STARTED" "RLHF_STOP_FILE=$notes/stop" \
+    "RLHF_STATUS_FILE=$notes/status" "PATH=$PATH" >>"$forwarded"
+  local ssh=()
+  if [[ -n "${RLHF_SSH_PORT:-}" ]]; then ssh=(--ssh_port "$RLHF_SSH_PORT"); fi
+  local ranks="$1"
+  shift
+  SHARED_NOTES="$notes" DS_ENV_FILE="$forwarded" supervise gentle deepspeed --quiet \
+    --hostfile "$RLHF_HOSTFILE" --num_gpus "$ranks" --master_addr "$RLHF_MASTER_ADDR" \
+    --master_port "$RLHF_MASTER_PORT" "${ssh[@]}" "$@"
+}
+
+# join_stage FOLDER RANKS SCRIPT [ARGUMENTS…]: this node's part of a stage, in the no-ssh mode.
+join_stage() {
+  local folder="$1" ranks="$2" code=0
+  shift 2
+  if ! cd "$folder"; then
+    echo "launch: $folder is not on this node: checkout and folders must be at the same place" >&2
+    touch "$RLHF_SESSION/$RLHF_STAGE_NUMBER/failed.$RLHF_NODE_RANK"
+    return 2
+  fi
+  share_threads "$ranks"
+  note_start
+  SHARED_NOTES="$RLHF_SESSION/$RLHF_STAGE_NUMBER" supervise gentle deepspeed --quiet \
+    --hostfile "$RLHF_HOSTFILE" --num_gpus "$ranks" --no_ssh --node_rank "$RLHF_NODE_RANK" \
+    --master_addr "$RLHF_MASTER_ADDR" --master_port "$RLHF_MASTER_PORT" "$@" || code=$?
+  # A node that failed by itself says so: the others may wait for it in a collective.
+  if ((code != 0 && code != 75)); then
+    touch "$RLHF_SESSION/$RLHF_STAGE_NUMBER/failed.$RLHF_NODE_RANK" 2>/dev/null || true
+  fi
+  return "$code"
 }
 
 # launch_plain COMMAND…: one stage that needs no ranks.
@@ -68,7 +126,7 @@ launch_plain() {
 # A session of its own, for the deepspeed command by itself leaves ranks behind. It must not get
 # signals that ask to stop: it would end the ranks one by one. They look for a file instead.
 supervise() {
-  SUPERVISED_MANNER="$1" SUPERVISED_GROUP="" SUPERVISED_NOTES="$(mktemp -d)"
+  SUPERVISED_MANNER="$1" SUPERVISED_GROUP="" SUPERVISED_NOTES="${SHARED_NOTES:-$(mktemp -d)}"
   shift
   local status=0 code=""
   RLHF_STOP_FILE="$SUPERVISED_NOTES/stop" RLHF_STATUS_FILE="$SUPERVISED_NOTES/status" \
@@ -76,13 +134,16 @@ supervise() {
   SUPERVISED_GROUP=$!
   if ((STOP_ASKED)); then ask_to_stop; fi # it came while the stage was being started
   # A signal ends a wait; the last one gives the code.
+  if [[ -n "${SHARED_NOTES:-}" ]]; then watch_other_nodes & fi
   while kill -0 "$SUPERVISED_GROUP" 2>/dev/null; do wait "$SUPERVISED_GROUP" || true; done
   wait "$SUPERVISED_GROUP" && status=0 || status=$?
   end_session "$SUPERVISED_GROUP"
   code="$(cat "$SUPERVISED_NOTES/status" 2>/dev/null || true)"
-  rm -rf "$SUPERVISED_NOTES"
+  if [[ -z "${SHARED_NOTES:-}" ]]; then rm -rf "$SUPERVISED_NOTES"; fi
   SUPERVISED_NOTES=""
   if ((STOP_ASKED > 1)); then return 137; fi
+  # The status is rank 0's: on another node it may come a moment later, or, with rank 0's, not at all.
+  if [[ "${RLHF_NODE_RANK:-0}" != 0 ]]; then return "$status"; fi
   if [[ "$SUPERVISED_MANNER" == gentle && "$status" == 0 && -z "$code" ]]; then
     echo "launch: the launcher ended before its ranks (was it killed?); the same command goes on" >&2
     return 1
@@ -92,11 +153,28 @@ supervise() {
   return "${code:-$status}"
 }
 
+# Ends this node's part when another node has failed; its own ranks get half a minute to say why.
+watch_other_nodes() {
+  trap - TERM INT USR1 HUP
+  while kill -0 "$SUPERVISED_GROUP" 2>/dev/null; do
+    if compgen -G "$SHARED_NOTES/failed.*" >/dev/null; then
+      sleep 30
+      kill -TERM -- "-$SUPERVISED_GROUP" 2>/dev/null || true
+      return
+    fi
+    sleep 1
+  done
+}
+
 # Signals are looked after from here on; between stages there is nothing to save.
 STOP_ASKED=0
 SUPERVISED_NOTES=""
 on_signal() {
   STOP_ASKED=$((STOP_ASKED + 1))
+  if [[ -z "$SUPERVISED_NOTES" && -n "${FOLLOWING:-}" ]]; then
+    touch "$RLHF_SESSION/stop" # the first node looks for it before the next stage
+    return
+  fi
   if [[ -z "$SUPERVISED_NOTES" ]]; then exit 75; fi
   if [[ -n "$SUPERVISED_GROUP" ]]; then ask_to_stop; fi
 }
@@ -120,4 +198,10 @@ end_session() {
     kill -"$signal" -- "-$1" 2>/dev/null || return 0
     sleep 0.5
   done
+}
+
+# write_whole FILE TEXT: nobody ever reads a part of it.
+write_whole() {
+  printf '%s\n' "$2" >"$1.$$.partial"
+  mv "$1.$$.partial" "$1"
 }

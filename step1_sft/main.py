@@ -32,6 +32,7 @@ from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.distributed import barrier, is_main
 from common.training.engine import build_engine
 from common.training.guard import GuardArguments
+from common.training.once_per_node import once_per_node
 from common.training.packing import can_pack
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.sft import SFTObjective, perplexity
@@ -91,12 +92,16 @@ def main(
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     stage.begin([*paths_of(sft.data, sft.eval_data), *([sft.model] * (sft.model != TINY))])
-    train, held_out, replaced = prepare_data(sft, run.seed)
+    train, held_out, replaced = once_per_node(lambda: prepare_data(sft, run.seed))
     base = base_model(stage, sft.model, tiny, train, text, run.seed)
     tokenizer = load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
-    train_set, counts = encode_conversations(train, template, text)
-    held_out_set, more = encode_conversations(held_out, template, text, "held-out example")
+    (train_set, counts), (held_out_set, more) = once_per_node(
+        lambda: (
+            encode_conversations(train, template, text),
+            encode_conversations(held_out, template, text, "held-out example"),
+        )
+    )
     counts += more
     stage.say(
         f"{len(train_set)} examples, {len(held_out_set)} held out"

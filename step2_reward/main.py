@@ -32,6 +32,7 @@ from common.reward.probe import ProbeRow, probe_scores, read_probe
 from common.reward.training import PairObjective, RewardArguments, encode_pairs
 from common.training.engine import build_engine
 from common.training.guard import GuardArguments
+from common.training.once_per_node import once_per_node
 from common.training.packing import can_pack
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
@@ -86,10 +87,14 @@ def main(
     )
     template = Template(tokenizer, text.template)
     probe = read_probe(source.probe)  # a mistake in it must not cost a training
-    pairs = load_pairs(stage, source, run.seed)
+    pairs = once_per_node(lambda: load_pairs(stage, source, run.seed))
     train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=run.seed)
-    train_set, counts = encode_pairs(train, template, text)
-    held_out_set, more = encode_pairs(held_out, template, text, "held-out pair")
+    (train_set, counts), (held_out_set, more) = once_per_node(
+        lambda: (
+            encode_pairs(train, template, text),
+            encode_pairs(held_out, template, text, "held-out pair"),
+        )
+    )
     counts += more
     sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
     stage.say(", ".join(filter(None, [sizes, describe(counts)])))

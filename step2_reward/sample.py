@@ -20,6 +20,7 @@ from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm, load_tokenizer
 from common.training.distributed import device, is_main
 from common.training.metrics import progress_bar
+from common.training.once_per_node import once_per_node
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
@@ -69,7 +70,9 @@ def main(
     stage.begin([path, *paths_of(sample.data)])
     tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
-    prompts, counts = encode_prompts(read_prompts(parse_sources(sample.data)), template, text)
+    prompts, counts = once_per_node(
+        lambda: encode_prompts(read_prompts(parse_sources(sample.data)), template, text)
+    )
     stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
     model = load_causal_lm(path, model_settings).to(device(), resolve_dtype(model_settings.dtype))
     rollouts = HybridRollout.for_template(model.eval(), template, text, sampling, rollout)

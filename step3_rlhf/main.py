@@ -30,6 +30,7 @@ from common.ppo.trainer import PPOTrainer
 from common.training.batching import ends_epoch, stream_indices
 from common.training.distributed import rank, world_size
 from common.training.guard import GuardArguments
+from common.training.once_per_node import once_per_node
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
 from common.training.watchdog import WATCHDOG
@@ -90,11 +91,15 @@ def main(
     stage.begin([sft_folder, reward_folder, *paths_of(rlhf.data, rlhf.eval_data)])
     tokenizer = load_tokenizer(sft_folder, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
-    prompts, counts = encode_prompts(read_prompts(parse_sources(rlhf.data)), template, text)
+    prompts, counts = once_per_node(
+        lambda: encode_prompts(read_prompts(parse_sources(rlhf.data)), template, text)
+    )
     held_out: list[EncodedPrompt] = []
     if rlhf.eval_data:
         sources = parse_sources(rlhf.eval_data)
-        held_out, more = encode_prompts(read_prompts(sources), template, text)
+        held_out, more = once_per_node(
+            lambda: encode_prompts(read_prompts(sources), template, text)
+        )
         held_out, counts = held_out[: rlhf.eval_limit], counts + more
     stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
 

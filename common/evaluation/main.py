@@ -24,6 +24,7 @@ from common.models.scalar import load_scalar_model
 from common.reward.scoring import RewardScorer
 from common.training.distributed import device, is_main
 from common.training.metrics import progress_bar
+from common.training.once_per_node import once_per_node
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
@@ -78,7 +79,7 @@ def main(
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two splits are named '{name}'; give each source its own `name`")
-    splits = {s.name: read_prompts([s]) for s in sources}
+    splits = once_per_node(lambda: {s.name: read_prompts([s]) for s in sources})
     answered: dict[str, int] = {}
     left_out: Counter[str] = Counter()
     dtype = resolve_dtype(model_settings.dtype)

@@ -1,0 +1,227 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.launch.test_recipes import write_rankings
+from tests.stages import ROOT, environment
+from tests.two_nodes import ADDRESSES, end, ssh_between, start, two_nodes, why_not
+
+MULTINODE = ROOT / "launch/multinode.sh"
+RECIPE = ROOT / "launch/recipes/any_model.sh"
+TEXT = ["--max_prompt_tokens", "40", "--max_response_tokens", "8"]
+FILES = {"SFT_DATA": "sft.jsonl", "PROMPTS": "prompts.jsonl", "RANKINGS": "rankings.jsonl"}
+
+
+def recipe_of(run, processes, *, epochs=1):
+    tiny = ["--tiny_layers", "1", "--tiny_width", "32", "--tiny_heads", "2"]
+    training = ["--batch_size", "8", "--micro_batch_size", "2"]
+    rlhf = ["--steps", "3", "--rollout_batch_size", "8", "--mini_batch_size", "8"]
+    return [
+        *("bash", RECIPE, "tiny", "--run", run, "--processes", str(processes)),
+        *("--only", "sft", "reward", "rlhf"),
+        *("sft:", *TEXT, *tiny, "--tiny_vocabulary", "300", "--eval_fraction", "0.2", *training),
+        *("--epochs", str(epochs)),
+        *("reward:", *TEXT, "--eval_fraction", "0.3", *training),
+        *("rlhf:", *TEXT, *rlhf),
+    ]
+
+
+def node(number, hostfile, command, **variables):
+    """A node's command in the mode without ssh; `command` begins with bash."""
+    mode = ["--no_ssh", "--node_rank", str(number), "--master_addr", ADDRESSES[0]]
+    return start(
+        number, "bash", MULTINODE, "--hostfile", hostfile, *mode, *command[1:], **variables
+    )
+
+
+def finished(*processes, seconds=500):
+    outputs = []
+    try:
+        for process in processes:
+            output, _ = process.communicate(timeout=seconds)
+            outputs.append(output)
+    finally:
+        for process in processes:
+            end(process)
+    return [process.returncode for process in processes], outputs
+
+
+def metrics(run, stage):
+    """The stage's metrics without those that tell the time."""
+    lines = (run / stage / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in rows]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nodes")
+    write_rankings(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostfile(data):
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with two_nodes(data) as file:
+        yield file
+
+
+@pytest.fixture(scope="module")
+def one_node(data):
+    """What two ranks on one node come to."""
+    variables = {name: str(data / file) for name, file in FILES.items()}
+    command = [str(word) for word in recipe_of(data / "one", 2)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return data / "one"
+
+
+@pytest.mark.multinode
+@pytest.mark.slow
+def test_two_nodes_without_ssh_train_as_two_ranks_on_one(data, hostfile, one_node):
+    variables = {name: str(data / file) for name, file in FILES.items()}
+    command = recipe_of(data / "two", 1)
+    codes, outputs = finished(*(node(i, hostfile, command, **variables) for i in (0, 1)))
+    assert codes == [0, 0], "\n====\n".join(text[-4000:] for text in outputs)
+    for stage in ("sft", "reward", "rlhf"):
+        found = metrics(data / "two", stage)
+        assert found and found == metrics(one_node, stage)
+        assert json.loads((data / "two" / stage / "begun.json").read_text())["zero"] == "3"
+
+
+@pytest.mark.multinode
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("pdsh", "ssh", "sshd"))),
+    reason="needs Debian's pdsh, openssh-server and openssh-client",
+)
+def test_two_nodes_by_pdsh_train_as_two_ranks_on_one(data, hostfile, one_node):
+    variables = {name: str(data / file) for name, file in FILES.items()}
+    command = recipe_of(data / "pdsh", 1)
+    with ssh_between(data) as (port, tools):
+        options = ["--hostfile", hostfile, "--ssh_port", port, *command[1:]]
+        path = f"{tools}:{os.environ['PATH']}"
+        process = start(0, "bash", MULTINODE, *options, **variables, PATH=path)
+        codes, outputs = finished(process)
+    assert codes == [0], outputs[0][-4000:]
+    for stage in ("sft", "reward", "rlhf"):
+        found = metrics(data / "pdsh", stage)
+        assert found and found == metrics(one_node, stage)
+
+
+@pytest.mark.multinode
+@pytest.mark.slow
+def test_a_signal_to_either_node_stops_both_and_the_same_commands_go_on(data, hostfile):
+    variables = {name: str(data / file) for name, file in FILES.items()}
+    command = recipe_of(data / "stopped", 1, epochs=40)
+    both = [node(i, hostfile, command, **variables) for i in (0, 1)]
+    deadline = time.monotonic() + 120
+    file = data / "stopped/sft/metrics.jsonl"
+    while not (file.is_file() and file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    both[1].send_signal(signal.SIGTERM)  # to the launcher: `ip netns exec` has become it
+    codes, outputs = finished(*both)
+    assert codes == [75, 75], "\n====\n".join(text[-4000:] for text in outputs)
+    steps = len(file.read_text().splitlines())
+    again = [node(i, hostfile, command, **variables) for i in (0, 1)]
+    codes, outputs = finished(*again)
+    assert codes == [0, 0], "\n====\n".join(text[-4000:] for text in outputs)
+    assert "going on after step" in outputs[0]
+    assert len(file.read_text().splitlines()) > steps
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hostfile", "nowhere"], "no such file: nowhere"),
+        (["--hostfile", "{hosts}"], "which launcher?"),
+        (["--hostfile", "{one}", "{launcher}"], "of 2 nodes or more"),
+        (["--hostfile", "{hosts}", "--no_ssh", "{launcher}", "--run", "{run}"], "must be 0 to 1"),
+        (["--hostfile", "{hosts}", "--no_ssh", "{launcher}"], "give --shared"),
+        (["--bogus", "1"], "unknown option --bogus"),
+    ],
+)
+def test_what_multinode_refuses(tmp_path, options, message):
+    (tmp_path / "hosts").write_text("# ours\na slots=2\nb slots=2\n")
+    (tmp_path / "one").write_text("a slots=2\n")
+    (tmp_path / "launcher").write_text("exit 9")
+    names = {name: str(tmp_path / name) for name in ("hosts", "one", "launcher", "run")}
+    command = ["bash", str(MULTINODE), *(o.format(**names) for o in options)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def stand_in(folder):
+    """A checkout whose `deepspeed` notes how it was called, then waits to be asked to stop."""
+    tools = folder / ".venv/bin"
+    tools.mkdir(parents=True)
+    (folder / "launch").mkdir()
+    for name in ("env.sh", "multinode.sh"):
+        shutil.copy(ROOT / "launch" / name, folder / "launch")
+    (tools / "deepspeed").write_text(
+        f"#!{sys.executable}\n"
+        "import os, pathlib, sys, time\n"
+        f"me = pathlib.Path({str(folder)!r}, 'called.' + os.environ['RLHF_NODE_RANK'])\n"
+        "me.write_text(' '.join(sys.argv[1:]))\n"
+        "stop, status = (pathlib.Path(os.environ[f'RLHF_{n}_FILE']) for n in ('STOP', 'STATUS'))\n"
+        "while not stop.exists(): time.sleep(0.05)\n"
+        "if os.environ['RLHF_NODE_RANK'] == '0': status.write_text('75')\n"
+    )
+    (tools / "deepspeed").chmod(0o755)
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
+    stand_in(tmp_path)
+    (tmp_path / "hosts").write_text("a slots=1\nb slots=1\n")
+    (tmp_path / "launcher.sh").write_text(
+        "set -e; source launch/env.sh\n"
+        'launch_plain touch "$2/plain.$RLHF_NODE_RANK"\n'
+        "launch_stage 1 train.py --words 'with blanks'\n"
+    )
+    # What an earlier run left must not be taken for a sign of life, or for an order.
+    (tmp_path / ".nodes").mkdir()
+    (tmp_path / ".nodes/hello.1").write_text("old")
+    (tmp_path / ".nodes/session").write_text(f"{tmp_path}/.nodes/session-1-2 old")
+    both = [
+        subprocess.Popen(
+            [
+                "bash",
+                "launch/multinode.sh",
+                "--hostfile",
+                "hosts",
+                "--no_ssh",
+                "--node_rank",
+                str(i),
+            ]
+            + ["launcher.sh", "--run", str(tmp_path)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for i in (0, 1)
+    ]
+    calls = [tmp_path / f"called.{i}" for i in (0, 1)]
+    deadline = time.monotonic() + 20
+    while not all(c.is_file() and c.read_text() for c in calls) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    both[asked].send_signal(signal.SIGUSR1)
+    codes, outputs = finished(*both, seconds=30)
+    assert codes == [75, 75], outputs
+    for i, call in enumerate(calls):
+        assert f"--no_ssh --node_rank {i} --master_addr a" in call.read_text()
+        assert call.read_text().endswith("train.py --words with blanks")
+    assert [p.name for p in tmp_path.glob("plain.*")] == ["plain.0"]
