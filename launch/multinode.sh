@@ -17,8 +17,9 @@
 # The checkout, the run directory and the data must be at the same path on all nodes, and the run
 # directory on a file system that they share. The launcher itself, and the stages without ranks,
 # run on the first node; without ssh the others follow it: they wait for its word in the shared
-# folder, and take their part in each stage with ranks. A signal to any node's command stops all in
-# order; without ssh all end with the stage's own code (see env.sh).
+# folder, and take their part in each stage with ranks. Without ssh a signal to any node's command
+# stops all in order, and all end with the stage's own code (see env.sh); with ssh it is the first
+# node's command that is signalled.
 set -euo pipefail
 
 main() {

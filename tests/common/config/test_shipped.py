@@ -37,6 +37,15 @@ def test_a_stages_settings_have_distinct_names_and_help(section):
     assert all(f.metadata.get("help") for t in types for f in fields(t))
 
 
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_stages_help_can_be_shown(section, capsys):
+    """argparse takes a percent sign in a line of help for a placeholder."""
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(stage_types(section), section, ["--help"])
+    assert end.value.code == 0
+    assert "--seed" in capsys.readouterr().out
+
+
 SHIPPED = sorted([*(ROOT / "launch").glob("*.yaml"), *PRESETS.glob("*.yaml")])
 
 
