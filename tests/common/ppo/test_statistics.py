@@ -77,7 +77,7 @@ def everything() -> dict[str, np.ndarray]:
     }
     return tokens | {
         name: np.concatenate([getattr(e, name).double().numpy() for e in both])
-        for name in ("scores", "raw_scores")
+        for name in ("scores", "raw_scores", "penalties")
     }
 
 
@@ -89,6 +89,7 @@ def test_scores_lengths_and_ends(values):
     assert values["reward/score"] == pytest.approx(x["scores"].mean())
     assert values["reward/score_std"] == pytest.approx(x["scores"].std())
     assert values["reward/raw_score"] == pytest.approx(x["raw_scores"].mean())
+    assert values["reward/penalty"] == pytest.approx(x["penalties"].mean())
     assert values["reward/total"] == pytest.approx(x["rewards"].sum() / 10)
     assert values["policy/entropy"] == pytest.approx(x["entropy"].mean())
 

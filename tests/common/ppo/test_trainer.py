@@ -161,6 +161,7 @@ def test_updates_run_in_training_mode(found):
 def test_every_step_logs_what_shows_collapse(found):
     wanted = {
         *("reward/score", "reward/score_std", "reward/raw_score", "reward/total"),
+        "reward/penalty",
         *("kl/token_k1", "kl/token_k2", "kl/token_k3", "kl/coefficient"),
         *("kl/sequence_k1", "kl/sequence_k2", "kl/sequence_k3"),
         *("policy/entropy", "policy/loss", "policy/clip_fraction", "policy/approx_kl"),
