@@ -6,7 +6,6 @@ writes the model folder that every later model starts from.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.config.arguments import (
     LoraArguments,
@@ -24,7 +23,6 @@ from common.data.pii import scrub_conversations
 from common.data.records import Conversation
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
-from common.errors import UserError
 from common.models.cards import model_card
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, stop_at
 from common.models.policy import PolicyModel
@@ -33,7 +31,7 @@ from common.training.distributed import barrier, is_main
 from common.training.engine import build_engine
 from common.training.guard import GuardArguments
 from common.training.once_per_node import once_per_node
-from common.training.packing import can_pack
+from common.training.packing import check_packing
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.sft import SFTObjective, perplexity
 from common.training.stage import Stage, run_stage
@@ -171,16 +169,6 @@ def prepare_data(
     taken = {c.prompt_key for c in held_out}
     sets = [[c for c in items if c.prompt_key not in taken] for items in sets]
     return blend(sets, [s.weight for s in sources], seed=seed), held_out, replaced
-
-
-def check_packing(model: Any, pack_tokens: int) -> None:
-    """Refuses to pack examples for a model that would let them see each other."""
-    if pack_tokens and not can_pack(model):
-        raise UserError(
-            f"pack_tokens is {pack_tokens}, but {type(model).__name__} does not attend by a mask "
-            "over pairs of tokens (sliding windows, recurrent layers, or an attention that is not "
-            "sdpa): use --pack_tokens 0"
-        )
 
 
 def base_model(

@@ -6,8 +6,6 @@ Starts from any model folder: the reward model's size is independent of the acto
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from common.config.arguments import (
     LoraArguments,
     ModelArguments,
@@ -28,7 +26,7 @@ from common.models.cards import model_card
 from common.models.loading import load_tokenizer, save_model, separate_pad
 from common.models.scalar import load_scalar_model
 from common.reward import diagnostics
-from common.reward.probe import ProbeRow, probe_scores, read_probe
+from common.reward.probe import read_probe
 from common.reward.training import PairObjective, RewardArguments, encode_pairs
 from common.training.engine import build_engine
 from common.training.guard import GuardArguments
@@ -136,7 +134,9 @@ def main(
             title="stage 2, reward model",
             shown=run.progress,
         )
-    facts = diagnose(engine, held_out_objective, template, probe, optimizer.eval_batch_size)
+    facts = diagnostics.diagnose(
+        engine, held_out_objective, template, probe, optimizer.eval_batch_size
+    )
     set_normalization(engine, facts["scores"])
     folder = stage.models / "reward"
     save_model(engine, tokenizer, folder, model_card("ICE-Reward", "reward", stage.settings))
@@ -167,32 +167,6 @@ def load_pairs(stage: Stage, source: RewardStageArguments, seed: int) -> list[Pa
         f"{len(pairs)} pairs from {len(rankings.rankings)} rankings" + f", {counts}" * bool(counts)
     )
     return pairs
-
-
-def diagnose(
-    engine: Any,
-    objective: PairObjective,
-    template: Template,
-    probe: list[ProbeRow],
-    batch_size: int,
-) -> dict[str, Any]:
-    """How far to trust the model, on pairs of held-out prompts. A collective."""
-    scores, pairs = diagnostics.pair_scores(engine, objective, batch_size)
-    lengths = np.array([[len(p.chosen), len(p.rejected)] for p in pairs])
-    spread = diagnostics.distribution(scores.ravel())
-    gap = None
-    if probe:
-        right, wrong = probe_scores(engine, template, probe, batch_size)
-        gap = diagnostics.right_minus_wrong(right, wrong, spread["std"])
-    return {
-        "accuracy": diagnostics.accuracy(scores),
-        "right_minus_wrong": gap,
-        "accuracy_by_gap": diagnostics.accuracy_by_gap(scores, [p.gap for p in pairs]),
-        "length_score_correlation": diagnostics.correlation(lengths.ravel(), scores.ravel()),
-        "scores": spread,
-        "scores_preferred": diagnostics.distribution(scores[:, 0]),
-        "scores_other": diagnostics.distribution(scores[:, 1]),
-    }
 
 
 def set_normalization(engine: Any, spread: dict[str, float]) -> None:

@@ -51,14 +51,6 @@ def two_nodes(folder):
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-def cut(node=1):
-    ip("link", "set", CABLE, "down", node=node)
-
-
-def plug_in(node=1):
-    ip("link", "set", CABLE, "up", node=node)
-
-
 def start(node, *command, **more):
     """A command on a node, in a session of its own."""
     clean = {name: v for name, v in environment(**more).items() if name != "OMP_NUM_THREADS"}

@@ -16,9 +16,10 @@ def option(default: object, text: str) -> object:
     A dataclass names in `HARMLESS` those of its settings that change no result: a resumed run may
     have others than it was begun with.
     """
+    line = {"help": text.replace("%", "%%")}  # argparse would take it for a placeholder
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=lambda: list(default), metadata=line)
+    return field(default=default, metadata=line)
 
 
 def check_range(settings: object, low: float, *names: str, above: bool = False) -> None:

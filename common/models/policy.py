@@ -197,10 +197,8 @@ def logit_scores(
         logits: `[tokens, vocabulary]`.
     """
     if entropy != "no":
-        logprobs, spread = logprobs_and_entropy(
-            logits, targets, temperature, gradient=entropy == "gradient"
-        )
-        return logprobs, spread
+        gradient = entropy == "gradient"
+        return logprobs_and_entropy(logits, targets, temperature, gradient=gradient)
     logprobs = token_logprobs(logits, targets, temperature)
     return logprobs, torch.zeros_like(logprobs)
 

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import HEAD_NAMES, disable_dropout, load_tokenizer
 from common.ppo.arguments import PPOArguments
-from common.ppo.models import load_one_base, load_separate
+from common.ppo.models import Wanted, load_one_base, load_separate
 from common.ppo.trainer import PPOTrainer
 from common.reward.scoring import RewardScorer
 from common.training.distributed import world_size
@@ -57,15 +57,17 @@ def build_trainer(
     )
     load = load_one_base if one_base else load_separate
     models = load(
-        sft_path,
-        reward_path,
-        critic_from,
-        template.tokenizer,
-        reward_tokenizer,
-        model_settings,
-        lora,
-        zero,
-        dtype,
+        Wanted(
+            sft_path,
+            reward_path,
+            critic_from,
+            template.tokenizer,
+            reward_tokenizer,
+            model_settings,
+            lora,
+            zero,
+            dtype,
+        )
     )
     for model in (models.actor, models.critic):
         disable_dropout(model)  # adapters' too: the ratio compares two equal forwards

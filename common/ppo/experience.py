@@ -157,7 +157,8 @@ def make_experience(
         with torch.set_grad_enabled(keeps):
             value = response_values(critic, ids, attention, width)
         if keeps:
-            kept = FirstForward(old.logprobs if train_actor else None, value, old.entropy)
+            spread_kept = old.entropy if settings.entropy_coefficient else None
+            kept = FirstForward(old.logprobs if train_actor else None, value, spread_kept)
         logprobs[rows, :width] = old.logprobs.detach()
         spread[rows, :width] = old.entropy.detach()
         values[rows, :width] = value.detach()

@@ -1,7 +1,7 @@
 """Loads the four models of PPO, apart or on one base, and checks that they fit together."""
 
 import filecmp
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -38,6 +38,23 @@ from common.training.distributed import device
 from common.training.engine import build_frozen
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the models are loaded from, and how."""
+
+    sft_path: str
+    reward_path: str
+    critic_from: Literal["sft", "reward"]
+    tokenizer: Any
+    """The actor's."""
+    reward_tokenizer: Any
+    settings: ModelArguments
+    lora: LoraArguments
+    zero: str
+    """A resolved ZeRO config, for the models that are not trained."""
+    dtype: torch.dtype
+
+
 class FourModels(NamedTuple):
     """What PPO works with."""
 
@@ -51,108 +68,95 @@ class FourModels(NamedTuple):
     score_std: float
 
 
-def load_separate(
-    sft_path: str,
-    reward_path: str,
-    critic_from: Literal["sft", "reward"],
-    tokenizer: Any,
-    reward_tokenizer: Any,
-    settings: ModelArguments,
-    lora: LoraArguments,
-    zero: str,
-    dtype: torch.dtype,
-) -> FourModels:
+def load_separate(wanted: Wanted) -> FourModels:
     """Four models with weights of their own.
-
-    Args:
-        tokenizer: the actor's.
-        zero: a resolved ZeRO config, for the models that are not trained.
 
     Raises:
         UserError: missing files or weights; tokenizers and models that do not agree.
     """
-    reward = load_scalar_model(reward_path, "reward", settings, new_head=False)
-    check_embeddings(reward.inner, reward_tokenizer, reward_path)
+    reward = load_scalar_model(wanted.reward_path, "reward", wanted.settings, new_head=False)
+    check_embeddings(reward.inner, wanted.reward_tokenizer, wanted.reward_path)
     config = reward.inner.config
     mean, std = getattr(config, "score_mean", 0.0), getattr(config, "score_std", 1.0)
-    if critic_from == "reward":
-        check_vocabulary(tokenizer, reward_tokenizer, "critic (from the reward model)")
+    if wanted.critic_from == "reward":
+        check_vocabulary(
+            wanted.tokenizer, wanted.reward_tokenizer, "critic (from the reward model)"
+        )
     critic = load_scalar_model(
-        sft_path if critic_from == "sft" else reward_path,
+        wanted.sft_path if wanted.critic_from == "sft" else wanted.reward_path,
         "critic",
-        settings,
+        wanted.settings,
         new_head=True,
-        lora=lora,
-        head_from=(reward, mean, std) if critic_from == "reward" else None,
+        lora=wanted.lora,
+        head_from=(reward, mean, std) if wanted.critic_from == "reward" else None,
     )
-    actor = load_causal_lm(sft_path, settings, lora)
-    check_embeddings(actor, tokenizer, sft_path)
-    reference = PolicyModel(load_causal_lm(sft_path, settings))
+    actor = load_causal_lm(wanted.sft_path, wanted.settings, wanted.lora)
+    check_embeddings(actor, wanted.tokenizer, wanted.sft_path)
+    reference = PolicyModel(load_causal_lm(wanted.sft_path, wanted.settings))
     return FourModels(
         PolicyModel(actor),
         critic,
-        build_frozen(reference, zero=zero, dtype=dtype),
-        build_frozen(reward, zero=zero, dtype=dtype),
+        build_frozen(reference, zero=wanted.zero, dtype=wanted.dtype),
+        build_frozen(reward, zero=wanted.zero, dtype=wanted.dtype),
         mean,
         std,
     )
 
 
-def load_one_base(
-    sft_path: str,
-    reward_path: str,
-    critic_from: Literal["sft", "reward"],
-    tokenizer: Any,
-    reward_tokenizer: Any,
-    settings: ModelArguments,
-    lora: LoraArguments,
-    zero: str,
-    dtype: torch.dtype,
-) -> FourModels:
+def load_one_base(wanted: Wanted) -> FourModels:
     """Four roles on the weights of the SFT model (see `common.models.roles`).
 
-    Arguments as of `load_separate`. A critic from the reward model starts as a copy of its
-    adapters, and has their rank.
+    A critic from the reward model starts as a copy of its adapters, and has their rank.
 
     Raises:
         UserError: what `load_separate` raises; no adapters asked for; a reward model that is not
             adapters on the SFT model.
     """
-    check_one_base(sft_path, reward_path, lora)
-    check_vocabulary(tokenizer, reward_tokenizer, "reward model")
+    check_one_base(wanted.sft_path, wanted.reward_path, wanted.lora)
+    check_vocabulary(wanted.tokenizer, wanted.reward_tokenizer, "reward model")
     # Activations that are worked out again must be so for the same role: that comes below.
-    model = load_causal_lm(sft_path, replace(settings, gradient_checkpointing=False))
-    check_embeddings(model, tokenizer, sft_path)
+    model = load_causal_lm(wanted.sft_path, replace(wanted.settings, gradient_checkpointing=False))
+    check_embeddings(model, wanted.tokenizer, wanted.sft_path)
     base = SharedBase(model)
-    frozen = build_frozen(base, zero=zero, dtype=dtype)
+    frozen = build_frozen(base, zero=wanted.zero, dtype=wanted.dtype)
     if frozen is not base:
         base.sharding = frozen.optimizer
 
-    of_reward = read_adapters(reward_path)
-    new = adapter_config(base.inner, lora, new_modules=())
+    of_reward = read_adapters(wanted.reward_path)
+    new = adapter_config(base.inner, wanted.lora, new_modules=())
     base.add_adapters("reward", of_reward.config)
     base.add_adapters("actor", new)
-    base.add_adapters("critic", of_reward.config if critic_from == "reward" else new)
-    for name in ("reward", "critic") if critic_from == "reward" else ("reward",):
-        fill_adapters(base.model, name, of_reward.weights, reward_path)
+    base.add_adapters("critic", of_reward.config if wanted.critic_from == "reward" else new)
+    for name in ("reward", "critic") if wanted.critic_from == "reward" else ("reward",):
+        fill_adapters(base.model, name, of_reward.weights, wanted.reward_path)
     disable_dropout(base)
     base.train()  # only for gradient checkpointing, which works in this mode alone
-    if settings.gradient_checkpointing:
+    if wanted.settings.gradient_checkpointing:
         base.recompute_activations()
 
-    changes = config_changes(reward_path)
+    changes = config_changes(wanted.reward_path)
     mean, std = changes.get("score_mean", 0.0), changes.get("score_std", 1.0)
-    head = head_from_weights(of_reward.whole, reward_path)
-    reward = ScalarRole(base, "reward", head, sft_path).to(device(), dtype).requires_grad_(False)
+    head = head_from_weights(of_reward.whole, wanted.reward_path)
+    reward = (
+        ScalarRole(base, "reward", head, wanted.sft_path)
+        .to(device(), wanted.dtype)
+        .requires_grad_(False)
+    )
     value_head = new_value_head(base.inner.config)
     initialize_head(value_head, "critic", seed=0)
-    if critic_from == "reward":
+    if wanted.critic_from == "reward":
         copy_reward_head(value_head, reward, mean, std)
-    critic = ScalarRole(base, "critic", value_head, sft_path, CriticLayout.of(sft_path, settings))
-    actor = PolicyRole(base, "actor", sft_path)
+    critic = ScalarRole(
+        base,
+        "critic",
+        value_head,
+        wanted.sft_path,
+        CriticLayout.of(wanted.sft_path, wanted.settings),
+    )
+    actor = PolicyRole(base, "actor", wanted.sft_path)
     for role in (actor, critic):
         role.requires_grad_(True)
-    return FourModels(actor, critic, PolicyRole(base, None, sft_path), reward, mean, std)
+    return FourModels(actor, critic, PolicyRole(base, None, wanted.sft_path), reward, mean, std)
 
 
 def check_one_base(sft_path: str, reward_path: str, lora: LoraArguments) -> None:

@@ -7,9 +7,37 @@ import numpy as np
 import torch
 
 from common.data.records import Pair
+from common.data.template import Template
+from common.reward.probe import ProbeRow, probe_scores
 from common.reward.training import PairObjective
 from common.training.batching import FILLER
 from common.training.distributed import gather_objects, rank, world_size
+
+
+def diagnose(
+    engine: Any,
+    objective: PairObjective,
+    template: Template,
+    probe: list[ProbeRow],
+    batch_size: int,
+) -> dict[str, Any]:
+    """How far to trust the model, on pairs of held-out prompts. A collective."""
+    scores, pairs = pair_scores(engine, objective, batch_size)
+    lengths = np.array([[len(p.chosen), len(p.rejected)] for p in pairs])
+    spread = distribution(scores.ravel())
+    gap = None
+    if probe:
+        right, wrong = probe_scores(engine, template, probe, batch_size)
+        gap = right_minus_wrong(right, wrong, spread["std"])
+    return {
+        "accuracy": accuracy(scores),
+        "right_minus_wrong": gap,
+        "accuracy_by_gap": accuracy_by_gap(scores, [p.gap for p in pairs]),
+        "length_score_correlation": correlation(lengths.ravel(), scores.ravel()),
+        "scores": spread,
+        "scores_preferred": distribution(scores[:, 0]),
+        "scores_other": distribution(scores[:, 1]),
+    }
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from common.models.attention import layer_kinds, takes_masks_over_pairs
 from common.models.logprobs import position_ids
 from common.training.distributed import device
@@ -144,6 +145,16 @@ def can_pack(model: Any) -> bool:
         model: a transformers model; sliding windows and recurrent layers would ignore the mask.
     """
     return takes_masks_over_pairs(model) and layer_kinds(model.config) == {"full_attention"}
+
+
+def check_packing(model: Any, pack_tokens: int) -> None:
+    """Raises UserError where packed examples would see each other in this model."""
+    if pack_tokens and not can_pack(model):
+        raise UserError(
+            f"pack_tokens is {pack_tokens}, but {type(model).__name__} does not attend by a mask "
+            "over pairs of tokens (sliding windows, recurrent layers, or an attention that is not "
+            "sdpa): use --pack_tokens 0"
+        )
 
 
 def _tree(sequences: Sequence[list[int]]) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -1,3 +1,5 @@
+"""multinode.sh: with stand-ins, and for real between two network namespaces."""
+
 import json
 import os
 import shutil

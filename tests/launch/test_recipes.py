@@ -1,3 +1,5 @@
+"""The recipes: every option is one of its stage, and one runs from end to end."""
+
 import importlib
 import os
 import shlex

@@ -59,7 +59,7 @@ class CheckpointArguments:
     checkpoint_minutes: float = option(
         10.0,
         "minutes between checkpoints; also after an evaluation that is the best so far, but never "
-        "for over 5 %% of the time; 0: neither",
+        "for over 5 % of the time; 0: neither",
     )
     checkpoint_steps: int = option(
         0,

@@ -4,7 +4,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from common.config.arguments import ModelArguments, OptimizerArguments, SamplingArguments
+from common.config.arguments import (
+    LoraArguments,
+    ModelArguments,
+    OptimizerArguments,
+    SamplingArguments,
+)
 from common.hybrid_engine import phases as phases_module
 from common.hybrid_engine.generation import sample_responses
 from common.hybrid_engine.phases import HOOK_TABLES, gathers_whole, generation_phase
@@ -182,6 +187,22 @@ def test_a_plain_model_only_changes_its_mode():
         generated(model, 0)
     assert model.training and calls  # its own hooks stay: they are not ZeRO's
     handle.remove()
+
+
+def test_adapters_are_merged_or_stay_beside_their_weights(tmp_path):
+    lora = LoraArguments(lora_rank=2)
+    model = load_causal_lm(str(save_tiny(tmp_path, "llama")), ModelArguments(), lora).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    layer = model.get_base_model().model.layers[0].mlp.up_proj
+    weight, texts = layer.get_base_layer().weight.clone(), []
+    for merge in (True, False):
+        with generation_phase(model, merge=merge) as inside:
+            assert torch.equal(layer.get_base_layer().weight, weight) != merge
+            texts.append(generated(inside, 0))
+    assert texts[0] == texts[1]
 
 
 def test_weights_are_gathered_at_once_where_they_fit(monkeypatch):

@@ -1,14 +1,19 @@
 """One base in four roles: what each answers, which weights a gradient reaches, what is saved."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from common.config.arguments import LoraArguments, ModelArguments
+from common.config.arguments import LoraArguments, ModelArguments, SamplingArguments
 from common.errors import UserError
+from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, separate_pad
 from common.models.policy import PolicyModel, score_responses
 from common.models.scalar import last_token_scores, load_scalar_model
-from common.ppo.models import load_one_base, load_separate
+from common.ppo.models import Wanted, load_one_base, load_separate
 from tests.models import save_tiny
 
 KINDS = ["llama", "gpt2", "opt"]
@@ -48,7 +53,7 @@ def folders(tmp_path_factory):
 
 def load(how, sft, reward, settings=PLAIN, lora=LORA, critic_from="sft"):
     tokenizers = load_tokenizer(sft), load_tokenizer(reward)
-    return how(sft, reward, critic_from, *tokenizers, settings, lora, "0", torch.float32)
+    return how(Wanted(sft, reward, critic_from, *tokenizers, settings, lora, "0", torch.float32))
 
 
 def both(sft, reward, **settings):
@@ -143,6 +148,31 @@ def test_a_call_leaves_no_role_switched_on(folders):
     assert torch.equal(base.model(input_ids=IDS, attention_mask=MASK).logits, outside)
 
 
+def test_rollouts_keep_no_merged_copy_of_a_base_unless_asked_to(folders):
+    models = load(load_one_base, *folders["llama"])
+    weight = models.actor.inner.model.layers[0].mlp.up_proj.get_base_layer().weight
+    randomized(models.actor, 2)
+    plain, found, texts = weight.clone(), {}, []
+    for choice in ("auto", "always", "never"):
+        rollouts = HybridRollout(
+            models.actor,
+            SamplingArguments(),
+            RolloutArguments(merge_adapters=choice),
+            eos_id=2,
+            pad_id=0,
+            max_new_tokens=6,
+        )
+        seen = []
+        hook = models.actor.inner.register_forward_pre_hook(
+            lambda *_, seen=seen: seen.append(torch.equal(weight, plain))
+        )
+        texts.append(rollouts.respond([[1, 9, 30], [1, 77]], 0).response_ids())
+        hook.remove()
+        found[choice] = set(seen)
+    assert found == {"auto": {True}, "always": {False}, "never": {True}}
+    assert texts[0] == texts[1] == texts[2] and torch.equal(weight, plain)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_roles_are_saved_as_adapters_that_come_back(folders, kind, tmp_path):
     sft, reward = folders[kind]
@@ -182,6 +212,19 @@ def test_what_cannot_be_one_base_is_refused(folders, tmp_path):
         load(load_one_base, other, reward)
     same = str(save_tiny(tmp_path / "moved", "llama"))  # equal weights in another place
     assert load(load_one_base, same, reward).score_mean == 0.25
+    files = Path(reward) / "adapter_model.safetensors"
+    weights = load_file(files)
+    first = next(name for name in weights if "lora_A" in name)
+    for change, message in (
+        ({"base_model.model.score.weight": None}, "the weights of 'score' are not in its files"),
+        ({first: None}, "its adapters are not those of a LlamaForCausalLM's layers"),
+        ({first: weights[first][:-1]}, "its adapters are not those of a LlamaForCausalLM's layers"),
+    ):
+        shutil.copytree(reward, tmp_path / "damaged", dirs_exist_ok=True)
+        kept = {k: v.clone() for k, v in (weights | change).items() if v is not None}
+        save_file(kept, tmp_path / "damaged" / files.name)
+        with pytest.raises(UserError, match=message):
+            load(load_one_base, sft, str(tmp_path / "damaged"))
     actor = load_causal_lm(sft, PLAIN, LORA)
     save_model(actor, load_tokenizer(sft), tmp_path / "policy", "")
     with pytest.raises(UserError, match="have no head with one output"):

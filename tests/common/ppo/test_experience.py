@@ -1,5 +1,6 @@
 """Experience against its definition: one bare forward a row, no padding, no masks, plain loops."""
 
+import itertools
 import math
 import random
 
@@ -17,6 +18,7 @@ from common.ppo.experience import (
     micro_batches,
     response_values,
 )
+from common.ppo.running import RunningMoments
 from tests.common.ppo.small import EOS, PAD, small_actor, small_critic
 
 VOCABULARY = 9
@@ -54,7 +56,9 @@ def rollout_of(rows=ROWS, pad: int = PAD, extra: tuple[int, int] = (0, 0)) -> Ro
     return Rollout(torch.tensor(ids), torch.tensor(mask), width, ended, unused)
 
 
-def experience_of(rollout: Rollout, rows=ROWS, settings: PPOArguments = SETTINGS) -> Experience:
+def experience_of(
+    rollout: Rollout, rows=ROWS, settings: PPOArguments = SETTINGS, **more
+) -> Experience:
     return make_experience(
         rollout,
         torch.tensor([r[3] for r in rows]),
@@ -66,11 +70,14 @@ def experience_of(rollout: Rollout, rows=ROWS, settings: PPOArguments = SETTINGS
         temperature=TEMPERATURE,
         score_mean=MEAN,
         score_std=STD,
+        **more,
     )
 
 
 @torch.no_grad()
-def by_definition(rows, settings: PPOArguments) -> dict[str, list[list[float]]]:
+def by_definition(
+    rows, settings: PPOArguments, mean: float = MEAN, std: float = STD
+) -> dict[str, list[list[float]]]:
     """Every per-token field as ragged lists, one row at a time."""
     actor, reference = small_actor(VOCABULARY, seed=3), small_actor(VOCABULARY, seed=5)
     critic = small_critic(VOCABULARY, seed=4, zero_head=False).stock
@@ -94,7 +101,11 @@ def by_definition(rows, settings: PPOArguments) -> dict[str, list[list[float]]]:
             found["ref_logprobs"].append(math.log(q[token]))
             found["entropy"].append(-sum(float(x) * math.log(x) for x in p))
             found["values"].append(float(critic(state).logits[0, -1, 0]))
-        score = max(-3.0, min(3.0, (raw - MEAN) / STD)) if ended else settings.no_end_score
+        score = max(-3.0, min(3.0, (raw - mean) / std)) if ended else settings.no_end_score
+        pairs = list(itertools.pairwise(response))
+        repeats = sum(pair in pairs[:i] for i, pair in enumerate(pairs))
+        score -= settings.length_penalty * n
+        score -= settings.repeat_penalty * (repeats / len(pairs) if pairs else 0.0)
         found["scores"] = [score]
         for t in range(n):
             kl = found["logprobs"][t] - found["ref_logprobs"][t]
@@ -137,6 +148,23 @@ def test_experience_is_its_definition(normalize, score_batch):
             assert not any(got[len(wanted) :]), (name, row)
     assert found.mask.sum(dim=1).tolist() == [len(r[1]) for r in ROWS]
     assert found.raw_scores.tolist() == [r[3] for r in ROWS]
+
+
+def test_penalties_and_running_moments_are_in_the_scores():
+    changes = {"length_penalty": 0.1, "repeat_penalty": 0.7, "repeat_size": 2}
+    settings = PPOArguments(**{**vars(SETTINGS), **changes})
+    rows = [*ROWS[1:], ([3, 4], [5, 6, 5, 6, 5], True, 1.5)]
+    moments, seen = RunningMoments(), [1.0, 2.0, 7.0]
+    moments.update(torch.tensor(seen))
+    found = experience_of(rollout_of(rows), rows, settings, moments=moments)
+    seen += [row[3] for row in rows]
+    mean = sum(seen) / len(seen)
+    std = math.sqrt(sum((x - mean) ** 2 for x in seen) / len(seen))
+    expected = by_definition(rows, settings, mean, std)
+    assert found.scores.tolist() == pytest.approx([x for (x,) in expected["scores"]], abs=1e-5)
+    assert found.penalties[-1].item() == pytest.approx(0.5 + 0.7 * 2 / 4)
+    for row, wanted in enumerate(expected["returns"]):
+        assert found.returns[row, : len(wanted)].tolist() == pytest.approx(wanted, abs=5e-5)
 
 
 def test_the_end_token_gets_the_score_and_a_truncated_row_the_penalty():

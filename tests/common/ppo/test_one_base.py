@@ -103,8 +103,8 @@ def train_both_ways(sft, reward, zero, checkpointing):
 @pytest.mark.parametrize(
     ("ranks", "zero", "checkpointing"),
     [
-        (1, "0", False),
         (2, "3", True),
+        pytest.param(1, "0", False, marks=pytest.mark.slow),
         pytest.param(2, "3", False, marks=pytest.mark.slow),
         pytest.param(2, "2", False, marks=pytest.mark.slow),
         pytest.param(2, "0", True, marks=pytest.mark.slow),

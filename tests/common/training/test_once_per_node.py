@@ -1,3 +1,5 @@
+"""Four ranks as two nodes of two: who makes a thing, and who waits for it."""
+
 import os
 import tempfile
 import time

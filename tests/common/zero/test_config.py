@@ -9,6 +9,7 @@ from common.zero.config import (
     deepspeed_config,
     resolve_dtype,
     resolve_zero,
+    zero_of_adapters,
     zero_stage,
 )
 
@@ -91,6 +92,10 @@ def test_weights_that_stay_gathered():
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     with pytest.raises(UserError, match=r"'4'; there are: 0, 2, 3, 3_offload"):
         deepspeed_config("4", torch.float32)
+
+
+def test_adapters_are_whole_on_every_rank():
+    assert [zero_of_adapters(name) for name in ("0", "2", "3", "3_offload")] == ["0", "2", "2", "2"]
 
 
 def test_auto_spreads_only_where_there_are_ranks_to_spread_over():
