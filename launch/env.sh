@@ -133,8 +133,8 @@ supervise() {
     setsid "$@" </dev/null &
   SUPERVISED_GROUP=$!
   if ((STOP_ASKED)); then ask_to_stop; fi # it came while the stage was being started
-  # A signal ends a wait; the last one gives the code.
   if [[ -n "${SHARED_NOTES:-}" ]]; then watch_other_nodes & fi
+  # A signal ends a wait; the last one gives the code.
   while kill -0 "$SUPERVISED_GROUP" 2>/dev/null; do wait "$SUPERVISED_GROUP" || true; done
   wait "$SUPERVISED_GROUP" && status=0 || status=$?
   end_session "$SUPERVISED_GROUP"
@@ -156,9 +156,10 @@ supervise() {
 # Ends this node's part when another node has failed; its own ranks get half a minute to say why.
 watch_other_nodes() {
   trap - TERM INT USR1 HUP
+  local seconds=0
   while kill -0 "$SUPERVISED_GROUP" 2>/dev/null; do
-    if compgen -G "$SHARED_NOTES/failed.*" >/dev/null; then
-      sleep 30
+    if compgen -G "$SHARED_NOTES/failed.*" >/dev/null; then seconds=$((seconds + 1)); fi
+    if ((seconds > 30)); then
       kill -TERM -- "-$SUPERVISED_GROUP" 2>/dev/null || true
       return
     fi
@@ -202,6 +203,7 @@ end_session() {
 
 # write_whole FILE TEXT: nobody ever reads a part of it.
 write_whole() {
-  printf '%s\n' "$2" >"$1.$$.partial"
-  mv "$1.$$.partial" "$1"
+  local partial="${1%/*}/.partial.${1##*/}.$$" # hidden: nobody clears it away with the old ones
+  printf '%s\n' "$2" >"$partial"
+  mv "$partial" "$1"
 }

@@ -12,7 +12,7 @@
 #
 # The hostfile is DeepSpeed's: a line `NAME slots=GPUS` per node, the first node first. Further
 # options: --master_port P, --ssh_port P, --shared DIR (a folder that all nodes see under the same
-# name; by default .nodes in the launcher's --run).
+# name; by default the launcher's --run with .nodes behind it).
 #
 # The checkout, the run directory and the data must be at the same path on all nodes, and the run
 # directory on a file system that they share. The launcher itself, and the stages without ranks,
@@ -52,7 +52,7 @@ main() {
   hostfile="$(realpath "$hostfile")"
   export RLHF_NODES="$nodes" RLHF_HOSTFILE="$hostfile" RLHF_MASTER_PORT="$port"
   export RLHF_MASTER_ADDR="${master:-$(awk '!/^#/ && NF {print $1; exit}' "$hostfile")}"
-  shared="${shared:-$(shared_folder "$@")}"
+  shared="${shared:-$(shared_folder "$@")}/rlhf_nodes" # a name of its own: old sessions are deleted
   mkdir -p "$shared"
   shared="$(realpath "$shared")"
 
@@ -80,11 +80,11 @@ refuse() {
   exit 2
 }
 
-# By default beside what the run makes.
+# By default beside the run: --fresh deletes the run's own folder, and must not delete this one.
 shared_folder() {
   while (($# > 1)); do
     if [[ "$1" == --run ]]; then
-      echo "$2/.nodes"
+      echo "${2%/}.nodes"
       return
     fi
     shift
@@ -129,7 +129,12 @@ lead() {
   process=$!
   trap 'kill -TERM "$process" 2>/dev/null || true' TERM INT USR1 HUP
   # Not in one long wait: of two signals at once bash may keep the second until that ends.
-  while kill -0 "$process" 2>/dev/null; do sleep 0.5 || true; done
+  local beats=0
+  while kill -0 "$process" 2>/dev/null; do
+    beats=$((beats + 1))
+    if ((beats % 10 == 1)); then write_whole "$RLHF_SESSION/alive" "$beats"; fi
+    sleep 0.5 || true
+  done
   wait "$process" && code=0 || code=$?
   write_whole "$RLHF_SESSION/end" "$code"
   exit "$code"
@@ -147,10 +152,19 @@ follow() {
   export RLHF_SESSION="$session"
   # Between stages there is no stage to stop: the wish is noted for the first node.
   FOLLOWING=1
+  local beat="" seen="" since=$SECONDS
   until [[ -f "$session/end" ]]; do
+    # Its heartbeat, for whoever killed the first node's command could not say so.
+    beat="$(cat "$session/alive" 2>/dev/null || true)"
+    if [[ "$beat" != "$seen" ]]; then seen="$beat" since=$SECONDS; fi
+    if ((SECONDS - since > ${RLHF_SILENCE:-120})); then
+      echo "multinode: error: no sign of life from $RLHF_MASTER_ADDR for ${RLHF_SILENCE:-120} s;" \
+        "give the same commands again on all nodes" >&2
+      exit 1
+    fi
     if [[ -f "$session/$number/command" ]]; then
       follow_stage "$number"
-      number=$((number + 1))
+      number=$((number + 1)) since=$SECONDS
     fi
     sleep 0.3 || true
   done

@@ -13,11 +13,10 @@
 #   bash launch/recipes/X.sh --run runs/x sft: --model tiny --epochs 1 rlhf: --steps 20
 #
 # Data is named by the environment, as files, or names on the hub, with blanks between:
-# SFT_DATA (conversations), PROMPTS , RANKINGS (for the reward model),
+# SFT_DATA (conversations), PROMPTS (to sample from, and for PPO), RANKINGS (for the reward model),
 # EVAL_DATA (held-out prompts). A stage whose data is missing says so before the first one starts.
 #
-# RLHF_SHOW=1 prints the commands, a line each, in place of running them. With RLHF_PLAN set (to
-# options of the planner, or to nothing) each stage runs as one process that only plans.
+# RLHF_SHOW=1 prints each stage's options, a line each, in place of running it.
 
 RECIPE_STAGES=(data sft sample rank pairs reward rlhf evaluation)
 declare -A RECIPE_OPTIONS=() RECIPE_EXTRA=()
@@ -74,9 +73,9 @@ go() {
     chosen+=("$stage")
   done
   if ! ((${#chosen[@]})); then recipe_error "no stage is left to run"; fi
-  if [[ -z "${RLHF_SHOW:-}" && -z "${RLHF_PLAN+set}" ]]; then
+  if [[ -z "${RLHF_SHOW:-}" ]]; then
     if ((NODES > 1)) && [[ "$DEVICE" == cuda && "${RLHF_NODES:-1}" == 1 ]]; then
-      recipe_error "it is for $NODES nodes; start it by: bash launch/multinode.sh … $0 …"
+      recipe_error "it is for $NODES nodes of $GPUS_PER_NODE $GPU; start it by: bash launch/multinode.sh … $0 …"
     fi
     bash "$ROOT/launch/setup.sh"
   fi
@@ -135,7 +134,6 @@ require_data() {
   # The rankings of the samples of this very model, when the recipe makes them.
   if [[ "$stage" == reward && -v "RECIPE_OPTIONS[pairs]" ]]; then return 0; fi
   if [[ -z "${!variable:-}" ]]; then
-    if [[ -n "${RLHF_PLAN+set}" ]]; then return 0; fi # a plan can do without
     recipe_error "$stage has no data: set $variable=FILE…, or give $stage: --data FILE…, or leave \
 the stage out (--only STAGE…)"
   fi
@@ -166,12 +164,6 @@ run_recipe_stage() {
   options+=("${words[@]}")
   if [[ -n "${RLHF_SHOW:-}" ]]; then
     echo "$stage $(quoted "${options[@]}")"
-  elif [[ -n "${RLHF_PLAN+set}" ]]; then
-    case "$stage" in sft | reward | rlhf) ;; *) return 0 ;; esac
-    local more
-    read -ra more <<<"$RLHF_PLAN"
-    "$PYTHON" "${script[@]}" "${options[@]}" --dry_run true --plan_nodes "$NODES" \
-      --plan_gpus "$GPUS_PER_NODE" --plan_gpu "$GPU" "${more[@]}"
   elif [[ -n "$plain" ]]; then
     launch_plain "$PYTHON" "${script[@]}" "${options[@]}"
   else

@@ -193,9 +193,11 @@ def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
         "launch_stage 1 train.py --words 'with blanks'\n"
     )
     # What an earlier run left must not be taken for a sign of life, or for an order.
-    (tmp_path / ".nodes").mkdir()
-    (tmp_path / ".nodes/hello.1").write_text("old")
-    (tmp_path / ".nodes/session").write_text(f"{tmp_path}/.nodes/session-1-2 old")
+    shared = tmp_path / "run.nodes/rlhf_nodes"
+    shared.mkdir(parents=True)
+    (shared / "hello.1").write_text("old")
+    (shared / "session").write_text(f"{shared}/session-1-2 old")
+    (tmp_path / "run").mkdir()
     both = [
         subprocess.Popen(
             [
@@ -207,7 +209,7 @@ def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
                 "--node_rank",
                 str(i),
             ]
-            + ["launcher.sh", "--run", str(tmp_path)],
+            + ["launcher.sh", "--run", str(tmp_path / "run")],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -226,4 +228,32 @@ def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
     for i, call in enumerate(calls):
         assert f"--no_ssh --node_rank {i} --master_addr a" in call.read_text()
         assert call.read_text().endswith("train.py --words with blanks")
-    assert [p.name for p in tmp_path.glob("plain.*")] == ["plain.0"]
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["plain.0"]
+
+
+def test_a_node_does_not_wait_for_ever_for_a_first_node_that_was_killed(tmp_path):
+    stand_in(tmp_path)
+    (tmp_path / "hosts").write_text("first slots=1\nb slots=1\n")
+    (tmp_path / "launcher.sh").write_text("sleep 60\n")  # between two stages
+    mode = ["--hostfile", "hosts", "--no_ssh", "--node_rank"]
+    both = [
+        subprocess.Popen(
+            ["bash", "launch/multinode.sh", *mode, str(i), "launcher.sh", "--run", "run"],
+            cwd=tmp_path,
+            env={**os.environ, "RLHF_SILENCE": "6"},  # a beat comes every five seconds
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for i in (0, 1)
+    ]
+    shared = tmp_path / "run.nodes/rlhf_nodes"
+    deadline = time.monotonic() + 20
+    while not list(shared.glob("session-*/alive")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(9)
+    assert both[1].poll() is None  # it hears of the first
+    end(both[0])
+    codes, outputs = finished(both[1], seconds=30)
+    assert codes == [1] and "no sign of life from first for 6 s" in outputs[0]

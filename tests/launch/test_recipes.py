@@ -56,7 +56,7 @@ def ranks_of(recipe):
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_option_of_a_recipe_is_one_of_its_stage_and_its_batches_come_out_even(recipe):
     settings = shown(recipe, "--run", "runs/with blanks")
-    assert {"sft", "reward", "rlhf", "evaluation"} <= set(settings)
+    assert {"sft", "reward", "rlhf"} <= set(settings)
     assert list(settings) == [name for name in MODULES if name in settings]  # in their order
     assert all(s["run"] == "runs/with blanks" for s in settings.values())
     assert settings["sft"]["data"] == ["first.jsonl", "second.jsonl"]
