@@ -231,6 +231,7 @@ def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["plain.0"]
 
 
+@pytest.mark.slow
 def test_a_node_does_not_wait_for_ever_for_a_first_node_that_was_killed(tmp_path):
     stand_in(tmp_path)
     (tmp_path / "hosts").write_text("first slots=1\nb slots=1\n")

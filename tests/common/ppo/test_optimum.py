@@ -120,21 +120,23 @@ def train(longest: int, normalize: bool) -> dict[str, list[float]]:
     return {"start": start, "end": distance(probabilities(policy, longest), optimum)}
 
 
-def train_all() -> dict[tuple[int, bool], dict[str, list[float]]]:
-    """All cases in one process: importing DeepSpeed takes longer than the short ones."""
+def train_alone(longest: int, normalize: bool) -> dict[str, list[float]]:
+    """In a process of its own, with a process group."""
     with process_group():
-        return {case: train(*case) for case in CASES}
+        return train(longest, normalize)
 
 
-@pytest.fixture(scope="module")
-def results():
-    return run_ranks(train_all, 1, timeout=400.0, start_group=False)[0]
-
-
-@pytest.mark.parametrize("normalize", [True, False], ids=["normalized", "raw"])
-@pytest.mark.parametrize("longest", [1, 3], ids=["one_token", "up_to_three_tokens"])
-def test_ppo_ends_at_the_optimum(results, longest, normalize):
-    found = results[longest, normalize]
+@pytest.mark.parametrize(
+    ("longest", "normalize"),
+    [
+        pytest.param(1, False, id="one_token-raw"),
+        pytest.param(3, True, id="up_to_three_tokens-normalized"),
+        pytest.param(1, True, id="one_token-normalized", marks=pytest.mark.slow),
+        pytest.param(3, False, id="up_to_three_tokens-raw", marks=pytest.mark.slow),
+    ],
+)
+def test_ppo_ends_at_the_optimum(longest, normalize):
+    (found,) = run_ranks(train_alone, 1, longest, normalize, timeout=400.0, start_group=False)
     assert min(found["start"]) > 0.2, "the reference must be far from the optimum"
     assert max(found["end"]) < TOLERANCE, found
 
