@@ -83,7 +83,7 @@ def main(
     tiny: TinyArguments,
     text: TextArguments,
     lora: LoraArguments,
-    zero_settings: ZeroArguments,
+    zero: ZeroArguments,
     optimizer: OptimizerArguments,
     saving: CheckpointArguments,
     watching: GuardArguments,
@@ -114,8 +114,8 @@ def main(
         for part in (train_set, held_out_set)
     )
     engine = build_engine(
-        PolicyModel(model),
-        zero=stage.resolve_zero(zero_settings.zero),
+        PolicyModel(model, model_settings.most_logits),
+        zero=stage.resolve_zero(zero),
         dtype=resolve_dtype(model_settings.dtype),
         optimizer=optimizer,
         total_steps=total_steps(len(train_set), optimizer),

@@ -71,7 +71,7 @@ def main(
     model_settings: ModelArguments,
     text: TextArguments,
     lora: LoraArguments,
-    zero_settings: ZeroArguments,
+    zero: ZeroArguments,
     optimizer: OptimizerArguments,
     saving: CheckpointArguments,
     watching: GuardArguments,
@@ -112,7 +112,7 @@ def main(
     )
     engine = build_engine(
         model,
-        zero=stage.resolve_zero(zero_settings.zero),
+        zero=stage.resolve_zero(zero),
         dtype=resolve_dtype(model_settings.dtype),
         optimizer=optimizer,
         total_steps=total_steps(len(train_set), optimizer),

@@ -115,7 +115,7 @@ def main(
         rollout,
         model_settings,
         lora,
-        stage.resolve_zero(zero.zero),
+        stage.resolve_zero(zero),
         run.seed,
     )
 

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from common.config.arguments import ZeroArguments
+
 TIMEOUT_SECONDS = 120.0
 
 
@@ -70,6 +72,14 @@ def run_ranks(
                     process.kill()
                 process.join()
         return [pickle.loads(_result_path(folder, r).read_bytes()) for r in range(world_size)]
+
+
+def zero_of(name: str) -> ZeroArguments:
+    """ "3", or "3 offload": optimizer states, and under ZeRO-3 weights, in the host's memory."""
+    stage, _, offload = name.partition(" ")
+    if not offload:
+        return ZeroArguments(stage)
+    return ZeroArguments(stage, "cpu", "cpu" if stage == "3" else "none")
 
 
 def shard_everything() -> None:

@@ -17,7 +17,7 @@ from common.benchmark.examples import (
 from common.benchmark.iteration import scalar
 from common.benchmark.shapes import PAD, causal_lm
 from common.benchmark.supervised import SHAPES
-from common.config.arguments import OptimizerArguments
+from common.config.arguments import OptimizerArguments, ZeroArguments
 from common.data.encoding import EncodedExample
 from common.data.records import Pair
 from common.models.policy import PolicyModel
@@ -77,7 +77,7 @@ def main(task: str, shape_name: str, steps: str, batch_size: str, out: str) -> N
         learning_rate=LEARNING_RATE, batch_size=batch, micro_batch_size=batch, evaluations=1
     )
     engine = build_engine(
-        model, zero="0", dtype=torch.float32, optimizer=optimizer, total_steps=count
+        model, zero=ZeroArguments("0"), dtype=torch.float32, optimizer=optimizer, total_steps=count
     )
     steps_noted: Any = Steps(meter)
     loop = Loop(Unsaved(), steps_noted, Guard(GuardArguments()))

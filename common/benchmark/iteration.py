@@ -58,14 +58,14 @@ def main(
     cases = (*CASES, *GROWTH) if settings.growth else CASES
     with progress_bar(len(cases), "PPO iterations", shown=run.progress) as bar:
         for shape, lengths in cases:
-            rows.append(measure(shape, lengths, settings.repeats, zero.zero))
+            rows.append(measure(shape, lengths, settings.repeats, zero))
             bar.update()
     if is_main():
         write_json(stage.folder / "rows.json", rows)
     stage.finish({}, ", ".join(f"{r['shape']} {r['lengths']} {r['seconds']:.2f} s" for r in rows))
 
 
-def measure(shape: Shape, lengths: Lengths, repeats: int, zero: str) -> dict[str, Any]:
+def measure(shape: Shape, lengths: Lengths, repeats: int, zero: ZeroArguments) -> dict[str, Any]:
     """Seconds of an iteration with one PPO epoch and one update of actor and critic each.
 
     Args:
@@ -84,7 +84,7 @@ def measure(shape: Shape, lengths: Lengths, repeats: int, zero: str) -> dict[str
         "lengths": lengths.name,
         "rows": lengths.prompts,
         "ranks": world_size(),
-        "zero": zero,
+        "zero": zero.zero,
         "seconds": whole,
         **{f"{phase}_seconds": s for phase, s in seconds.items()},
         **{f"{phase}_share": s / sum(seconds.values()) for phase, s in seconds.items()},
@@ -93,9 +93,9 @@ def measure(shape: Shape, lengths: Lengths, repeats: int, zero: str) -> dict[str
     }
 
 
-def build(shape: Shape, lengths: Lengths, zero_name: str, steps: int) -> PPOTrainer:
+def build(shape: Shape, lengths: Lengths, zero: ZeroArguments, steps: int) -> PPOTrainer:
     """A trainer of four models of one shape with random weights."""
-    zero, dtype = resolve_zero(zero_name, world_size()), resolve_dtype("auto")
+    zero, dtype = resolve_zero(zero, world_size()), resolve_dtype("auto")
     settings = PPOArguments(
         steps=steps,
         rollout_batch_size=lengths.prompts,

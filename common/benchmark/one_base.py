@@ -17,6 +17,7 @@ from common.config.arguments import (
     RunArguments,
     SamplingArguments,
     TextArguments,
+    ZeroArguments,
     check_range,
     option,
 )
@@ -120,7 +121,7 @@ def peak_of_training(sft: str, reward: str, settings: OneBaseBenchmark, one_base
             RolloutArguments(),
             ModelArguments(gradient_checkpointing=True),
             LoraArguments(lora_rank=settings.rank),
-            "0",
+            ZeroArguments("0"),
             0,
         )
         messages = [(Message("user", f"{WORDS} {i}"),) for i in range(rows)]

@@ -12,7 +12,7 @@ import torch
 
 from common.benchmark.measuring import best, now
 from common.benchmark.shapes import EOS, PAD, QUICKSTART, WIDE, Lengths, Shape, causal_lm
-from common.config.arguments import RunArguments, SamplingArguments, option
+from common.config.arguments import RunArguments, SamplingArguments, ZeroArguments, option
 from common.files import write_json
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.hybrid_engine.phases import generation_phase
@@ -79,7 +79,7 @@ def measure(shape: Shape, lengths: Lengths, repeats: int, *, sharded: bool) -> d
         ours, theirs = (
             build_engine(
                 causal_lm(shape, lengths.mean),
-                zero="3",
+                zero=ZeroArguments("3"),
                 dtype=torch.float32,
                 optimizer=_optimizer(),
                 total_steps=1,

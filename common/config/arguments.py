@@ -4,6 +4,7 @@ What only one stage has stands in that stage. Field names are option names:
 `learning_rate` is `--learning_rate 1e-5` and `learning_rate: 1e-5` in YAML.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -74,11 +75,21 @@ class RunArguments:
 class ModelArguments:
     """How models are loaded."""
 
+    HARMLESS: ClassVar = ("most_logits",)
+
     dtype: Literal["auto", "fp32", "bf16"] = option(
         "auto", "training precision; auto is bf16 on a GPU that has it, fp32 elsewhere"
     )
     trust_remote_code: bool = option(False, "run Python code that a model folder brings along")
     gradient_checkpointing: bool = option(False, "recompute activations: less memory, more time")
+    most_logits: int = option(
+        2**24,
+        "logits in memory at a time, tokens times vocabulary; more of them are worked out in "
+        "pieces, twice when training",
+    )
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, "most_logits")
 
 
 @dataclass
@@ -104,11 +115,57 @@ class LoraArguments:
 
 @dataclass
 class ZeroArguments:
-    """How DeepSpeed spreads a model over ranks."""
+    """How DeepSpeed spreads a model over ranks, and what of it waits elsewhere."""
 
-    zero: Literal["auto", "0", "2", "3", "3_offload"] = option(
-        "auto", "ZeRO config under common/zero/configs; auto is 0 on one rank, 3 on several"
+    zero: Literal["auto", "0", "1", "2", "3"] = option(
+        "auto",
+        "ZeRO stage (common/zero/configs): optimizer states (1), gradients (2) and weights (3) are "
+        "spread over the ranks; auto is 3 on several ranks or with offload, else 0",
     )
+    offload_optimizer: Literal["none", "cpu", "nvme"] = option(
+        "none", "where optimizer states lie, and where they are updated; needs ZeRO"
+    )
+    offload_parameters: Literal["none", "cpu", "nvme"] = option(
+        "none", "where weights lie between their uses; needs ZeRO-3"
+    )
+    nvme_path: str = option("", "folder on a fast local disk, for nvme")
+    quantized_communication: bool = option(
+        False,
+        "ZeRO++: weights travel as 8 bits and gradients as 4, a copy of the weights stays in each "
+        "node; needs ZeRO-3 and GPUs",
+    )
+
+    def __post_init__(self) -> None:
+        nvme = "nvme" in (self.offload_optimizer, self.offload_parameters)
+        if nvme and not self.nvme_path:
+            raise UserError("offload to nvme needs nvme_path, a folder on a fast local disk")
+        needed = next((why for least, why in self._needs() if not self._spreads(least)), None)
+        if needed:
+            raise UserError(f"{needed}, but zero is {self.zero}")
+
+    def _needs(self) -> Iterator[tuple[int, str]]:
+        """The least ZeRO stage, and why."""
+        if self.offload_parameters != "none":
+            yield 3, f"offload_parameters {self.offload_parameters} needs ZeRO-3"
+        if self.quantized_communication:
+            yield 3, "quantized_communication needs ZeRO-3"
+        if self.offload_optimizer == "nvme":
+            yield 3, "offload_optimizer nvme needs ZeRO-3"
+        if self.offload_optimizer == "cpu":
+            yield 1, "offload_optimizer cpu needs ZeRO-1, 2 or 3"
+
+    def _spreads(self, least: int) -> bool:
+        return self.zero == "auto" or int(self.zero) >= least
+
+    @property
+    def asks_for_spreading(self) -> bool:
+        """Whether a lever is pulled that does nothing without ZeRO."""
+        return any(True for _ in self._needs())
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage, once `auto` is resolved."""
+        return int(self.zero)
 
 
 @dataclass

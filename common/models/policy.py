@@ -18,8 +18,8 @@ from common.models.logprobs import logprobs_and_entropy, position_ids, token_log
 from common.training.packing import arrange
 
 MOST_LOGITS = 2**24
-"""Logits that exist at a time (64 MB in fp32). Where more are needed, each piece's are worked out
-again in the backward pass."""
+"""Logits that exist at a time (64 MB in fp32), by default. Where more are needed, each piece's are
+worked out again in the backward pass."""
 
 
 class TokenScores(NamedTuple):
@@ -42,6 +42,8 @@ class ScoringHead(nn.Linear):
     are cut inside, where ranks may differ in their number.
     """
 
+    most_logits = MOST_LOGITS
+
     def forward(
         self,
         hidden: Tensor,
@@ -57,7 +59,7 @@ class ScoringHead(nn.Linear):
         """
         if targets is None:
             return super().forward(hidden)
-        size = max(1, MOST_LOGITS // self.weight.shape[0])
+        size = max(1, self.most_logits // self.weight.shape[0])
         if len(targets) <= size:
             return TokenScores(*self._scores(hidden, targets, temperature, entropy))
         pieces = [
@@ -78,9 +80,10 @@ class PolicyModel(nn.Module):
     shares_weights = False
     """Whether other models work on the same weights (`common.models.roles`)."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, most_logits: int = MOST_LOGITS) -> None:
         """Args:
         model: a Hugging Face causal language model, or PEFT's wrapper around one.
+        most_logits: see `MOST_LOGITS`.
         """
         super().__init__()
         self.model = model
@@ -88,6 +91,8 @@ class PolicyModel(nn.Module):
         if type(head) is nn.Linear and head_gives_the_logits(self.inner, head):
             head.__class__ = ScoringHead
         self.scores_in_head = isinstance(head, ScoringHead)
+        if self.scores_in_head:
+            head.most_logits = most_logits
 
     @property
     def inner(self) -> Any:

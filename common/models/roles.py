@@ -21,19 +21,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from common.models.lora import write_adapters
-from common.models.policy import PolicyModel, TokenScores
+from common.models.policy import MOST_LOGITS, PolicyModel, TokenScores
 from common.models.scalar import CriticLayout, ScalarModel
 
 
 class SharedBase(nn.Module):
     """A frozen causal language model whose adapters are switched from call to call."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, most_logits: int = MOST_LOGITS) -> None:
         """Args:
         model: a Hugging Face causal language model without adapters.
+        most_logits: as of `PolicyModel`.
         """
         super().__init__()
-        self.policy = PolicyModel(model.requires_grad_(False))
+        self.policy = PolicyModel(model.requires_grad_(False), most_logits)
         self.sharding: Any = None
         """DeepSpeed's `DeepSpeedZeRoOffload`, where ZeRO-3 spreads the base."""
         self._acting: str | None = None

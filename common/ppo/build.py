@@ -7,6 +7,7 @@ from common.config.arguments import (
     ModelArguments,
     SamplingArguments,
     TextArguments,
+    ZeroArguments,
 )
 from common.data.template import Template
 from common.errors import UserError
@@ -33,14 +34,14 @@ def build_trainer(
     rollout: RolloutArguments,
     model_settings: ModelArguments,
     lora: LoraArguments,
-    zero: str,
+    zero: ZeroArguments,
     seed: int,
 ) -> PPOTrainer:
     """Actor and reference from the SFT model, critic from it or from the reward model.
 
     Args:
         one_base: all four on the SFT model's weights, which are in memory once.
-        zero: a resolved ZeRO config.
+        zero: resolved.
 
     Raises:
         UserError: models that don't fit together, settings that can't be combined.

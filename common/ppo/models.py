@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-from common.config.arguments import LoraArguments, ModelArguments
+from common.config.arguments import LoraArguments, ModelArguments, ZeroArguments
 from common.errors import UserError
 from common.models.loading import (
     HEAD_NAMES,
@@ -50,8 +50,8 @@ class Wanted:
     reward_tokenizer: Any
     settings: ModelArguments
     lora: LoraArguments
-    zero: str
-    """A resolved ZeRO config, for the models that are not trained."""
+    zero: ZeroArguments
+    """Resolved; for the models that are not trained."""
     dtype: torch.dtype
 
 
@@ -92,9 +92,11 @@ def load_separate(wanted: Wanted) -> FourModels:
     )
     actor = load_causal_lm(wanted.sft_path, wanted.settings, wanted.lora)
     check_embeddings(actor, wanted.tokenizer, wanted.sft_path)
-    reference = PolicyModel(load_causal_lm(wanted.sft_path, wanted.settings))
+    reference = PolicyModel(
+        load_causal_lm(wanted.sft_path, wanted.settings), wanted.settings.most_logits
+    )
     return FourModels(
-        PolicyModel(actor),
+        PolicyModel(actor, wanted.settings.most_logits),
         critic,
         build_frozen(reference, zero=wanted.zero, dtype=wanted.dtype),
         build_frozen(reward, zero=wanted.zero, dtype=wanted.dtype),
@@ -117,7 +119,7 @@ def load_one_base(wanted: Wanted) -> FourModels:
     # Activations that are worked out again must be so for the same role: that comes below.
     model = load_causal_lm(wanted.sft_path, replace(wanted.settings, gradient_checkpointing=False))
     check_embeddings(model, wanted.tokenizer, wanted.sft_path)
-    base = SharedBase(model)
+    base = SharedBase(model, wanted.settings.most_logits)
     frozen = build_frozen(base, zero=wanted.zero, dtype=wanted.dtype)
     if frozen is not base:
         base.sharding = frozen.optimizer

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.config.arguments import OptimizerArguments
+from common.config.arguments import OptimizerArguments, ZeroArguments
 from common.errors import NotFinite, UserError
 from common.training.batching import BatchShape
 from common.training.distributed import any_rank, device, free_memory, world_size
 from common.training.watchdog import WATCHDOG
-from common.zero.config import KEPT, deepspeed_config, zero_stage
+from common.zero.config import KEPT, deepspeed_config, zero_of_frozen
 
 WHOLE_SHARE = 0.05
 """Share of the free memory that a model's weights may take to stay whole on every rank under
@@ -70,7 +70,7 @@ def process_group(step_minutes: float = 30.0) -> Iterator[None]:
 def build_engine(
     model: nn.Module,
     *,
-    zero: str,
+    zero: ZeroArguments,
     dtype: torch.dtype,
     optimizer: OptimizerArguments,
     total_steps: int,
@@ -98,7 +98,7 @@ def build_engine(
     shape = BatchShape(optimizer.batch_size, optimizer.micro_batch_size, world_size())
     groups = parameter_groups(model, optimizer.weight_decay, new_modules, new_rate)
     adam = {"lr": optimizer.learning_rate, "betas": (0.9, optimizer.adam_beta2), "eps": adam_eps}
-    if zero.endswith("offload") and torch.cuda.is_available():
+    if zero.offload_optimizer != "none" and torch.cuda.is_available():
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         adamw: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **adam)
@@ -121,16 +121,20 @@ def build_engine(
     return engine
 
 
-def build_frozen(model: nn.Module, *, zero: str, dtype: torch.dtype) -> nn.Module:
-    """A model that only scores (reference, reward): sharded by ZeRO-3 where that saves much."""
+def build_frozen(model: nn.Module, *, zero: ZeroArguments, dtype: torch.dtype) -> nn.Module:
+    """A model that only scores (reference, reward): sharded by ZeRO-3 where that saves much.
+
+    With offloaded weights it is so on one rank, too.
+    """
     import deepspeed
 
     WATCHDOG.at(f"loading a frozen {type(model).__name__}")
     model = model.to(dtype).eval().requires_grad_(False)
-    if zero_stage(zero) < 3 or world_size() == 1:
+    offload = zero.offload_parameters != "none"
+    if zero.stage < 3 or (world_size() == 1 and not offload):
         return model.to(device())
     config = deepspeed_config(
-        zero, dtype, world_size=world_size(), keep_whole=fits_whole(model, dtype)
+        zero_of_frozen(zero), dtype, world_size=world_size(), keep_whole=fits_whole(model, dtype)
     )
     if max(p.numel() for p in model.parameters()) <= config["zero_optimization"][KEPT]:
         return model.to(device())  # all of it would stay gathered

@@ -15,7 +15,7 @@ ADVICE = (
 )
 """A word of a place (see `Watchdog.at`) -> the settings that lower what that phase takes."""
 
-ALWAYS = "--zero 3 (or 3_offload) on more ranks, or lora_rank"
+ALWAYS = "--zero 3 on more ranks, --offload_optimizer cpu, --offload_parameters cpu or lora_rank"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

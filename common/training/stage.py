@@ -8,13 +8,14 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from common.config.arguments import RunArguments
+from common.config.arguments import RunArguments, ZeroArguments
 from common.config.parsing import parse_arguments, resolved_settings, result_settings
 from common.errors import UserError
 from common.files import write_json, write_text
@@ -65,9 +66,11 @@ class Stage:
         run: RunArguments,
         settings: dict[str, Any],
         binding: dict[str, Any] | None = None,
+        defaults: dict[str, Any] | None = None,
     ) -> None:
         """Args:
         settings: all of them, resolved; binding: those that the result depends on.
+        defaults: what a stage begun before there was such a setting is taken to have had.
         """
         self.name = name
         self.run = run
@@ -76,6 +79,7 @@ class Stage:
         self.models = self.root / "models"
         self.settings = settings
         self.binding = settings if binding is None else binding
+        self.defaults = defaults or {}
         # The launchers note when they began: imports take seconds, which people wait for too.
         self.started = float(os.environ.get("RLHF_STAGE_STARTED", time.time()))
         self._lock: Any = None
@@ -110,10 +114,13 @@ class Stage:
             start_over(self.folder)
         self._note_settings()
 
-    def resolve_zero(self, name: str) -> str:
-        """The ZeRO config: what `auto` stood for when the stage was begun, or stands for now."""
+    def resolve_zero(self, settings: ZeroArguments) -> ZeroArguments:
+        """With the ZeRO stage that `auto` stood for when the stage was begun, or stands for now."""
         before = self._identity.zero
-        zero = before if name == "auto" and before else resolve_zero(name, world_size())
+        if settings.zero == "auto" and before:
+            settings = replace(settings, zero=before)
+        resolved = resolve_zero(settings, world_size())
+        zero = resolved.zero
         if before and zero != before and labels(self.folder / "checkpoints"):
             raise UserError(
                 f"{self.folder}: its checkpoints are of ZeRO {before} and cannot be read under "
@@ -123,7 +130,7 @@ class Stage:
             self._identity = with_zero(self._identity, zero)
             if is_main():
                 write_identity(self.folder, self._identity)
-        return zero
+        return resolved
 
     def loop(
         self,
@@ -220,7 +227,7 @@ class Stage:
                 "what it was begun with, is missing or cannot be read; to start it over, "
                 f"{how_to_start_over(self.name)}"
             )
-        found = differences(before, now)
+        found = differences(before, now, json.loads(json.dumps(self.defaults)))
         refused = [d for d in found if d.name not in self.run.allow_changes]
         if refused and self._reruns(refused, done):
             self.say(f"done again, because {'; '.join(map(str, refused))}")
@@ -281,7 +288,8 @@ def run_stage(
         seed_global(groups[0].seed, name)  # what libraries draw: adapters, their dropout
         minutes = groups[0].step_timeout
         with process_group(minutes) if distributed else contextlib.nullcontext():
-            stage = Stage(name, groups[0], settings, result_settings(*groups))
+            defaults = resolved_settings(*(kind() for kind in types))
+            stage = Stage(name, groups[0], settings, result_settings(*groups), defaults)
             body(stage, *groups)
         code = 0
     except Finished:

@@ -1,11 +1,14 @@
 """One place where ZeRO stage, batch sizes, precision and clipping become a DeepSpeed config."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from common.config.arguments import ZeroArguments
 from common.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -14,24 +17,34 @@ KEPT = "stage3_param_persistence_threshold"
 """DeepSpeed's name for how many elements a weight may have to stay gathered between its uses."""
 
 
-def resolve_zero(name: str, world_size: int) -> str:
-    """What `auto` stands for: ZeRO 0 on one rank (nothing to spread), ZeRO 3 on several."""
-    if name != "auto":
-        return name
-    return "0" if world_size == 1 else "3"
+def resolve_zero(settings: ZeroArguments, world_size: int) -> ZeroArguments:
+    """What `auto` stands for: ZeRO-3 on several ranks or where a lever needs it, ZeRO-0 elsewhere.
+
+    Raises:
+        UserError: what the machine cannot do.
+    """
+    if settings.quantized_communication and not torch.cuda.is_available():
+        raise UserError(
+            "quantized_communication needs GPUs: DeepSpeed quantizes by CUDA kernels; leave it out"
+        )
+    if settings.zero != "auto":
+        return settings
+    spread = world_size > 1 or settings.asks_for_spreading
+    return replace(settings, zero="3" if spread else "0")
 
 
-def zero_stage(name: str) -> int:
-    """The stage (0, 2 or 3) of a resolved config name."""
-    return int(name.split("_")[0])
-
-
-def zero_of_adapters(zero: str) -> str:
+def zero_of_adapters(zero: ZeroArguments) -> ZeroArguments:
     """The config for the few weights of a role on a shared base: they are whole on every rank.
 
     ZeRO-3 then spreads the base, and their optimizer states and gradients as ZeRO-2 does.
     """
-    return "2" if zero_stage(zero) == 3 else zero
+    optimizer = "none" if zero.offload_optimizer == "none" else "cpu"
+    return ZeroArguments(str(min(zero.stage, 2)), offload_optimizer=optimizer)
+
+
+def zero_of_frozen(zero: ZeroArguments) -> ZeroArguments:
+    """The config for a model that is not trained: it has no optimizer whose states could go."""
+    return replace(zero, offload_optimizer="none")
 
 
 def resolve_dtype(name: str) -> torch.dtype:
@@ -49,7 +62,7 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 
 def deepspeed_config(
-    zero: str,
+    zero: ZeroArguments,
     dtype: torch.dtype,
     *,
     micro_batch_size: int = 1,
@@ -58,23 +71,16 @@ def deepspeed_config(
     max_grad_norm: float = 1.0,
     keep_whole: bool = False,
 ) -> dict[str, Any]:
-    """The JSON config `common/zero/configs/{zero}.json`, merged with what a run decides.
+    """The JSON config `common/zero/configs/{stage}.json`, merged with what a run decides.
 
     Args:
-        zero: a resolved name: 0, 2, 3 or 3_offload.
+        zero: resolved.
         dtype: float32 or bfloat16.
         micro_batch_size: sequences per forward on each rank; accumulation: forwards per step.
         keep_whole: under ZeRO-3 every weight stays gathered, where the file says "auto"; otherwise
-            the small ones do. A number in the file is left alone.
-
-    Raises:
-        UserError: no config of that name.
+            the small ones do, and with offload always. A number in the file is left alone.
     """
-    path = CONFIGS / f"{zero}.json"
-    if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.json")))
-        raise UserError(f"no ZeRO config '{zero}'; there are: {names}")
-    config = json.loads(path.read_text())
+    config = json.loads((CONFIGS / f"{zero.stage}.json").read_text())
     config |= {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accumulation,
@@ -87,6 +93,20 @@ def deepspeed_config(
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
-    if config["zero_optimization"].get(KEPT) == "auto":
-        config["zero_optimization"][KEPT] = 2**40 if keep_whole else 10_000
+    spreading = config["zero_optimization"]
+    if spreading.get(KEPT) == "auto":
+        keep_whole = keep_whole and zero.offload_parameters == "none"
+        spreading[KEPT] = 2**40 if keep_whole else 10_000
+    for name, to in (("optimizer", zero.offload_optimizer), ("param", zero.offload_parameters)):
+        if to != "none":
+            spreading[f"offload_{name}"] = {"device": to, "pin_memory": torch.cuda.is_available()}
+        if to == "nvme":
+            spreading[f"offload_{name}"]["nvme_path"] = zero.nvme_path
+    if zero.quantized_communication:
+        spreading |= {
+            "zero_quantized_weights": True,
+            "zero_quantized_nontrainable_weights": True,
+            "zero_quantized_gradients": True,
+            "zero_hpz_partition_size": int(os.environ.get("LOCAL_WORLD_SIZE", world_size)),
+        }
     return config

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,20 @@ class Difference:
         return f"{self.name} was {_short(self.before)}, is {_short(self.now)}"
 
 
-def differences(before: Identity, now: Identity) -> list[Difference]:
-    """What would change the result, in the order of the settings; changed files last."""
+def differences(
+    before: Identity, now: Identity, defaults: Mapping[str, Any] | None = None
+) -> list[Difference]:
+    """What would change the result, in the order of the settings; changed files last.
+
+    Args:
+        defaults: of the settings; one that did not exist before stood at its default.
+    """
+    were = {n: v for n, v in (defaults or {}).items() if n in now.settings} | before.settings
     names = [*before.settings, *(n for n in now.settings if n not in before.settings)]
     found = [
-        Difference(name, before.settings.get(name), now.settings.get(name))
+        Difference(name, were.get(name), now.settings.get(name))
         for name in names
-        if before.settings.get(name) != now.settings.get(name)
+        if were.get(name) != now.settings.get(name)
     ]
     for path in [*before.inputs, *(p for p in now.inputs if p not in before.inputs)]:
         old, new = before.inputs.get(path), now.inputs.get(path)

@@ -12,6 +12,7 @@ from common.config.arguments import (
     ModelArguments,
     OptimizerArguments,
     SamplingArguments,
+    ZeroArguments,
 )
 from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments, resolve_backend
@@ -273,7 +274,7 @@ def on_ranks(folders):
             ):
                 engine = build_engine(
                     PolicyModel(adapted(folder, lora)),
-                    zero=zero,
+                    zero=ZeroArguments(zero),
                     dtype=torch.float32,
                     optimizer=OptimizerArguments(
                         learning_rate=0.0, batch_size=world, micro_batch_size=1, weight_decay=0.0

@@ -9,6 +9,7 @@ from common.config.arguments import (
     ModelArguments,
     OptimizerArguments,
     SamplingArguments,
+    ZeroArguments,
 )
 from common.hybrid_engine import phases as phases_module
 from common.hybrid_engine.generation import sample_responses
@@ -39,7 +40,7 @@ def generated(model, rank):
 def new_engine(folder, zero):
     return build_engine(
         load_causal_lm(folder, ModelArguments()),
-        zero=zero,
+        zero=ZeroArguments(zero),
         dtype=torch.float32,
         optimizer=OptimizerArguments(
             learning_rate=1e-2,

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from transformers import GraniteConfig, GraniteForCausalLM
 
-from common.config.arguments import LoraArguments, ModelArguments, OptimizerArguments
+from common.config.arguments import LoraArguments, ModelArguments, OptimizerArguments, ZeroArguments
 from common.models import policy
 from common.models.loading import load_causal_lm
 from common.models.logprobs import position_ids
@@ -71,9 +71,8 @@ def by_loops(model, temperature):
 
 @pytest.mark.parametrize("most", [2**24, 259, 2 * 259])
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "qwen2"])
-def test_wanted_tokens_in_one_piece_or_many(kind, most, monkeypatch):
-    monkeypatch.setattr(policy, "MOST_LOGITS", most)
-    model = PolicyModel(tiny_causal_lm(kind))
+def test_wanted_tokens_in_one_piece_or_many(kind, most):
+    model = PolicyModel(tiny_causal_lm(kind), most)
     assert model.scores_in_head
     with torch.no_grad():
         expected = by_loops(model.model, 0.7)
@@ -84,12 +83,11 @@ def test_wanted_tokens_in_one_piece_or_many(kind, most, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_pieces_have_the_gradient_of_the_whole(kind, monkeypatch):
+def test_pieces_have_the_gradient_of_the_whole(kind):
     weights = torch.tensor([0.3, -1.0, 2.0, 0.5, 1.5])
     gradients = []
     for most in (2**24, 2 * 259):
-        monkeypatch.setattr(policy, "MOST_LOGITS", most)
-        model = PolicyModel(tiny_causal_lm(kind))
+        model = PolicyModel(tiny_causal_lm(kind), most)
         (model(IDS, MASK, WANTED).logprobs * weights).sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     plain = tiny_causal_lm(kind)
@@ -104,7 +102,6 @@ def test_pieces_have_the_gradient_of_the_whole(kind, monkeypatch):
 
 
 def test_the_whole_batchs_logits_never_exist(monkeypatch):
-    monkeypatch.setattr(policy, "MOST_LOGITS", 3 * 259)
     sizes = []
     original = policy.logit_scores
 
@@ -113,7 +110,7 @@ def test_the_whole_batchs_logits_never_exist(monkeypatch):
         return original(logits, *args)
 
     monkeypatch.setattr(policy, "logit_scores", noted)
-    model = PolicyModel(tiny_causal_lm("llama"))
+    model = PolicyModel(tiny_causal_lm("llama"), 3 * 259)
     model(IDS, MASK, WANTED).logprobs.sum().backward()
     assert sizes == [3, 2, 2, 3]  # five wanted tokens; the backward pass works them out again
 
@@ -154,13 +151,12 @@ def gradients_on_ranks(folder, lora):
     from deepspeed.utils import safe_get_full_grad
 
     shard_everything()
-    policy.MOST_LOGITS = 2 * 259
     with process_group():
         rank = dist.get_rank()
         torch.manual_seed(7)
         engine = build_engine(
-            PolicyModel(load_causal_lm(folder, ModelArguments(), lora)),
-            zero="3",
+            PolicyModel(load_causal_lm(folder, ModelArguments(), lora), 2 * 259),
+            zero=ZeroArguments("3"),
             dtype=torch.float32,
             optimizer=OptimizerArguments(batch_size=2, micro_batch_size=1),
             total_steps=2,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from common.config.arguments import LoraArguments, ModelArguments, SamplingArguments
+from common.config.arguments import LoraArguments, ModelArguments, SamplingArguments, ZeroArguments
 from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, separate_pad
@@ -53,7 +53,11 @@ def folders(tmp_path_factory):
 
 def load(how, sft, reward, settings=PLAIN, lora=LORA, critic_from="sft"):
     tokenizers = load_tokenizer(sft), load_tokenizer(reward)
-    return how(Wanted(sft, reward, critic_from, *tokenizers, settings, lora, "0", torch.float32))
+    return how(
+        Wanted(
+            sft, reward, critic_from, *tokenizers, settings, lora, ZeroArguments("0"), torch.float32
+        )
+    )
 
 
 def both(sft, reward, **settings):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from common.config.arguments import ZeroArguments
 from common.models.policy import PolicyModel
 from common.ppo.trainer import PPOTrainer
 from common.training.distributed import rank, world_size
@@ -29,14 +30,14 @@ def trainer_of(zero: str = "0", *, checkpointing: bool = False, **changes: Any) 
     reference = None
     if zero == "3":
         reference = build_frozen(
-            PolicyModel(small_actor(VOCABULARY)), zero="3", dtype=torch.float32
+            PolicyModel(small_actor(VOCABULARY)), zero=ZeroArguments("3"), dtype=torch.float32
         )
     return small_trainer(
         replace(SETTINGS, **changes),
         Reward(lambda prompt, response: float(len(response))),
         vocabulary=VOCABULARY,
         max_response_tokens=LONGEST,
-        zero=zero,
+        zero=ZeroArguments(zero),
         reference=reference,
         checkpointing=checkpointing,
     )

@@ -40,6 +40,7 @@ def train(sft, reward, zero, one_base, checkpointing):
         ModelArguments,
         SamplingArguments,
         TextArguments,
+        ZeroArguments,
     )
     from common.data.encoding import EncodedPrompt
     from common.data.records import Message, Prompt
@@ -75,7 +76,7 @@ def train(sft, reward, zero, one_base, checkpointing):
         RolloutArguments(),
         ModelArguments(gradient_checkpointing=checkpointing),
         LoraArguments(lora_rank=2),
-        zero,
+        ZeroArguments(zero),
         0,
     )
     rows = [(Message("user", text),) for text in PROMPTS]

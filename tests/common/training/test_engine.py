@@ -10,7 +10,12 @@ from dataclasses import fields
 import pytest
 import torch
 
-from common.config.arguments import ModelArguments, OptimizerArguments, SamplingArguments
+from common.config.arguments import (
+    ModelArguments,
+    OptimizerArguments,
+    SamplingArguments,
+    ZeroArguments,
+)
 from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm
@@ -50,11 +55,11 @@ from tests.common.training.plain import (
     with_old_logprobs,
 )
 from tests.models import save_tiny
-from tests.ranks import run_ranks, shard_everything
+from tests.ranks import run_ranks, shard_everything, zero_of
 
 REWARD = RewardArguments("margin", MARGIN, SCORE_PENALTY)
 RATE, DECAY, LIMIT = 0.05, 0.3, 0.5
-STEPPED = ("0", "2", "3")
+STEPPED = ("0", "1", "2", "3", "2 offload", "3 offload")
 
 # (ranks, micro-batch size, ZeRO config): each cuts the same eight examples differently.
 CUTS = {
@@ -66,7 +71,9 @@ CUTS = {
     "2 ranks, two micro-batches of 2": (2, 2, "0"),
     "2 ranks, 4 each, ZeRO-2": (2, 4, "2"),
     "2 ranks, two micro-batches of 2, ZeRO-3": (2, 2, "3"),
-    "2 ranks, two micro-batches of 2, ZeRO-3 offload": (2, 2, "3_offload"),
+    "2 ranks, two micro-batches of 2, ZeRO-3 offload": (2, 2, "3 offload"),
+    "2 ranks, two micro-batches of 2, ZeRO-1": (2, 2, "1"),
+    "2 ranks, two micro-batches of 2, ZeRO-2 offload": (2, 2, "2 offload"),
 }
 LOSSES = (
     *("sft", "sft with fillers", "sft, packed"),
@@ -121,7 +128,12 @@ def scalar_model(folders):
 
 def engine_of(model, zero, optimizer, **changes):
     return build_engine(
-        model, zero=zero, dtype=torch.float32, optimizer=optimizer, total_steps=4, **changes
+        model,
+        zero=zero_of(zero),
+        dtype=torch.float32,
+        optimizer=optimizer,
+        total_steps=4,
+        **changes,
     )
 
 
@@ -279,7 +291,7 @@ FROZEN_INPUTS = (
 
 def frozen_outputs(folders):
     """Scores of a sharded reference, whether it trains, and how much of it this rank holds."""
-    frozen = build_frozen(lm_model(folders), zero="3", dtype=torch.float32)
+    frozen = build_frozen(lm_model(folders), zero=ZeroArguments("3"), dtype=torch.float32)
     held = sum(p.ds_tensor.numel() for p in frozen.parameters())
     with torch.no_grad():
         scores = frozen(*FROZEN_INPUTS).logprobs

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from common.config.arguments import OptimizerArguments
+from common.config.arguments import OptimizerArguments, ZeroArguments
 from common.errors import NotFinite, UserError
 from common.training.engine import build_engine, gathered_parameters, optimizer_step
 from common.training.guard import Guard, GuardArguments
@@ -103,7 +103,9 @@ def descend(root, zero):
     """
     done, weights, files = [], [], Files()
     settings = settings_of(lr_schedule="constant")
-    engine = build_engine(Toy(), zero=zero, dtype=torch.float32, optimizer=settings, total_steps=8)
+    engine = build_engine(
+        Toy(), zero=ZeroArguments(zero), dtype=torch.float32, optimizer=settings, total_steps=8
+    )
     made = guard(on_not_finite="rollback")
     checkpoints = Checkpoints(
         root,
@@ -184,7 +186,11 @@ def slower(root, zero, again):
     def build(width=4, **changes):
         settings = settings_of(lr_schedule="linear", batch_size=1, **changes)
         engine = build_engine(
-            Toy(width), zero=zero, dtype=torch.float32, optimizer=settings, total_steps=8
+            Toy(width),
+            zero=ZeroArguments(zero),
+            dtype=torch.float32,
+            optimizer=settings,
+            total_steps=8,
         )
         quiet = CheckpointArguments(checkpoint_minutes=0, checkpoint_epochs=False)
         return engine, Checkpoints(root, quiet, engines={"toy": engine}, shared={})

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from common.config.arguments import RunArguments
+from common.config.arguments import RunArguments, ZeroArguments
 from common.errors import UserError
 from common.training.resume.folders import Label, partial_folder, publish, write_manifest
 from common.training.resume.identity import unchanged
@@ -207,12 +207,12 @@ input()
 
 def test_zero_stays_what_auto_stood_for(here, monkeypatch):
     stage = begin(here)
-    assert stage.resolve_zero("auto") == "0"  # one rank
+    assert stage.resolve_zero(ZeroArguments()).zero == "0"  # one rank
     checkpoint(here)
     monkeypatch.setattr("common.training.stage.world_size", lambda: 2)
-    assert begin(here).resolve_zero("auto") == "0"
+    assert begin(here).resolve_zero(ZeroArguments()).zero == "0"
     with pytest.raises(UserError, match="are of ZeRO 0 and cannot be read under ZeRO 3"):
-        begin(here).resolve_zero("3")
+        begin(here).resolve_zero(ZeroArguments("3"))
 
 
 @pytest.mark.parametrize("record", [None, "", "{", "[]", '{"a": 1}'])

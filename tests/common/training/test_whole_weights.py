@@ -4,7 +4,7 @@ import pytest
 import torch
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-from common.config.arguments import ModelArguments, OptimizerArguments
+from common.config.arguments import ModelArguments, OptimizerArguments, ZeroArguments
 from common.hybrid_engine.phases import generation_phase
 from common.models.loading import load_causal_lm
 from common.models.policy import PolicyModel
@@ -29,7 +29,7 @@ def trained(folder, zero):
     """Weights after two steps, how many are whole in between, and how many are spread."""
     engine = build_engine(
         PolicyModel(load_causal_lm(folder, ModelArguments())),
-        zero=zero,
+        zero=ZeroArguments(zero),
         dtype=torch.float32,
         optimizer=OptimizerArguments(
             learning_rate=1e-2, batch_size=2, micro_batch_size=1, warmup_ratio=0.0
@@ -57,7 +57,7 @@ def trained(folder, zero):
 
 def on_two_ranks(folder):
     with process_group():
-        frozen = build_frozen(tiny_causal_lm("llama"), zero="3", dtype=torch.float32)
+        frozen = build_frozen(tiny_causal_lm("llama"), zero=ZeroArguments("3"), dtype=torch.float32)
         return {
             "2": trained(folder, "2"),
             "3": trained(folder, "3"),

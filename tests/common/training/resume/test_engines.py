@@ -16,7 +16,7 @@ from common.training.resume.checkpoints import CheckpointArguments, Checkpoints
 from common.training.resume.folders import damage, size_of
 from tests.disks import small_disk
 from tests.models import save_tiny
-from tests.ranks import run_ranks, shard_everything
+from tests.ranks import run_ranks, shard_everything, zero_of
 
 BATCH, LENGTH, STEPS = 4, 6, 6
 SETTINGS = OptimizerArguments(
@@ -25,22 +25,22 @@ SETTINGS = OptimizerArguments(
 """Matrices decay, biases and norms do not: two groups of parameters."""
 QUIET = {"checkpoint_minutes": 0, "checkpoint_epochs": False}
 KINDS = [("0", "all weights"), ("2", "all weights"), ("3", "LoRA"), ("3 whole", "all weights")]
-SLOW_KINDS = [("0", "LoRA"), ("3", "all weights"), ("3_offload", "LoRA")]
+SLOW_KINDS = [("0", "LoRA"), ("3", "all weights"), ("3 offload", "LoRA"), ("1", "all weights")]
 ALL_KINDS = [*KINDS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW_KINDS)]
 
 
 def train(folder, root, zero, lora, until):
     """Goes on to step `until`; returns losses by step, all weights, and how far they moved."""
     torch.manual_seed(5)
-    zero, _, whole = zero.partition(" ")
+    whole, zero = zero.endswith("whole"), zero.removesuffix(" whole")
     adapters = LoraArguments(lora_rank=2) if lora == "LoRA" else None
     engine = build_engine(
         PolicyModel(load_causal_lm(folder, ModelArguments(), adapters)),
-        zero=zero,
+        zero=zero_of(zero),
         dtype=torch.float32,
         optimizer=SETTINGS,
         total_steps=STEPS,
-        whole=bool(whole),
+        whole=whole,
     )
     made = Checkpoints(root, CheckpointArguments(**QUIET), engines={"model": engine}, shared={})
     done, losses = made.restore(), {}

@@ -42,6 +42,13 @@ def test_each_difference_is_named_with_both_values():
     assert [d.name for d in differences(before, now)][3:] == [INPUTS] * 3
 
 
+def test_a_setting_that_did_not_exist_stood_at_its_default():
+    before, defaults = Identity({"rate": 0.1}, {}), {"rate": 7.0, "clip": 1, "unused": 2}
+    assert differences(before, Identity({"rate": 0.1, "clip": 1}, {}), defaults) == []
+    found = differences(before, Identity({"rate": 0.1, "clip": 3}, {}), defaults)
+    assert [str(d) for d in found] == ["clip was 1, is 3"]
+
+
 def test_versions_and_machine_are_told_apart_but_do_not_differ():
     assert names(Identity({}, {}, {"torch": "1"}), Identity({}, {}, {"torch": "2"})) == []
 
