@@ -14,6 +14,7 @@ from common.config.arguments import (
     RunArguments,
     TextArguments,
     ZeroArguments,
+    check_range,
     option,
 )
 from common.data.blending import blend, split_by_prompt
@@ -23,6 +24,7 @@ from common.data.pii import scrub_conversations
 from common.data.records import Conversation
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
+from common.errors import UserError
 from common.models.cards import model_card
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, stop_at
 from common.models.policy import PolicyModel
@@ -33,6 +35,7 @@ from common.training.guard import GuardArguments
 from common.training.once_per_node import once_per_node
 from common.training.packing import check_packing
 from common.training.resume.checkpoints import CheckpointArguments
+from common.training.sequence import share_sequences
 from common.training.sft import SFTObjective, perplexity
 from common.training.stage import Stage, run_stage
 from common.training.supervised import evaluate_supervised, total_steps, train_supervised
@@ -55,9 +58,19 @@ class SFTArguments:
     scrub_pii: bool = option(
         True, "replace e-mail addresses, phone numbers and user names (not in the embedded domain)"
     )
+    sequence_ranks: int = option(
+        1, "ranks that share each row of tokens, for long ones (DeepSpeed's sequence parallelism)"
+    )
     pack_tokens: int = option(
         0, "put whole examples into rows of this many tokens, unseen by each other; 0: a row each"
     )
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, "sequence_ranks")
+        if self.pack_tokens and self.sequence_ranks > 1:
+            raise UserError(
+                "pack_tokens and sequence_ranks are set, but packed rows cannot be shared"
+            )
 
 
 ARGUMENTS = (
@@ -109,20 +122,25 @@ def main(
     model = load_causal_lm(base, model_settings, lora)
     stop_at(model, template.end_id)
     check_packing(model, sft.pack_tokens)
+    policy = PolicyModel(model, model_settings.most_logits, sft.sequence_ranks)
+    eval_rows = share_sequences(policy, sft.sequence_ranks, optimizer)
     objective, held_out_objective = (
         SFTObjective(part, tokenizer.pad_token_id, sft.pack_tokens)
         for part in (train_set, held_out_set)
     )
     engine = build_engine(
-        PolicyModel(model, model_settings.most_logits),
+        policy,
         zero=stage.resolve_zero(zero),
         dtype=resolve_dtype(model_settings.dtype),
         optimizer=optimizer,
         total_steps=total_steps(len(train_set), optimizer),
+        sequence_ranks=sft.sequence_ranks,
     )
 
     def evaluate() -> dict[str, float]:
-        sums, tokens = evaluate_supervised(engine, held_out_objective, optimizer.eval_batch_size)
+        sums, tokens = evaluate_supervised(
+            engine, held_out_objective, eval_rows, sft.sequence_ranks
+        )
         mean = sums["loss"] / max(tokens, 1.0)
         return {"eval/loss": mean, "eval/perplexity": perplexity(sums["loss"], tokens)}
 
@@ -136,6 +154,7 @@ def main(
             evaluate=evaluate,
             title="stage 1, SFT",
             shown=run.progress,
+            sequence_ranks=sft.sequence_ranks,
         )
     folder = stage.models / "sft"
     save_model(engine, tokenizer, folder, model_card("ICE-Instruct", "sft", stage.settings))

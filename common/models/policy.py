@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from common.models.logprobs import logprobs_and_entropy, position_ids, token_logprobs
 from common.training.packing import arrange
+from common.training.sequence import own_slice
 
 MOST_LOGITS = 2**24
 """Logits that exist at a time (64 MB in fp32), by default. Where more are needed, each piece's are
@@ -80,13 +81,16 @@ class PolicyModel(nn.Module):
     shares_weights = False
     """Whether other models work on the same weights (`common.models.roles`)."""
 
-    def __init__(self, model: Any, most_logits: int = MOST_LOGITS) -> None:
+    def __init__(self, model: Any, most_logits: int = MOST_LOGITS, sequence_ranks: int = 1) -> None:
         """Args:
         model: a Hugging Face causal language model, or PEFT's wrapper around one.
         most_logits: see `MOST_LOGITS`.
+        sequence_ranks: how many ranks share each row (`common.training.sequence`); each then
+            answers for the tokens wanted in its own slice.
         """
         super().__init__()
         self.model = model
+        self.sequence_ranks = sequence_ranks
         head = self.inner.get_output_embeddings()
         if type(head) is nn.Linear and head_gives_the_logits(self.inner, head):
             head.__class__ = ScoringHead
@@ -124,7 +128,10 @@ class PolicyModel(nn.Module):
             positions: `[batch, width]`, of packed rows.
         """
         if positions is None:
-            inputs, places = arrange(self.inner, input_ids, attention_mask)
+            if self.sequence_ranks > 1:
+                inputs, places = own_slice(input_ids, attention_mask, self.sequence_ranks)
+            else:
+                inputs, places = arrange(self.inner, input_ids, attention_mask)
             positions = position_ids(attention_mask.bool())
         else:
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -132,6 +139,9 @@ class PolicyModel(nn.Module):
             places = torch.arange(wanted.numel(), device=wanted.device).view_as(wanted)
         wanted = wanted & (positions > 0)
         before, targets = places[wanted] - 1, input_ids[wanted]
+        if self.sequence_ranks > 1:  # the token before may be another rank's, which answers then
+            before = places.roll(1, dims=1)[wanted]
+            before, targets = before[before >= 0], targets[before >= 0]
         if self.scores_in_head:
             hidden = self.inner.base_model(**inputs, use_cache=False).last_hidden_state
             head = self.inner.get_output_embeddings()

@@ -15,6 +15,7 @@ from common.config.arguments import OptimizerArguments, ZeroArguments
 from common.errors import NotFinite, UserError
 from common.training.batching import BatchShape
 from common.training.distributed import any_rank, device, free_memory, world_size
+from common.training.sequence import data_rank
 from common.training.watchdog import WATCHDOG
 from common.zero.config import KEPT, deepspeed_config, zero_of_frozen
 
@@ -78,6 +79,7 @@ def build_engine(
     new_rate: float | None = None,
     adam_eps: float = 1e-8,
     whole: bool | None = False,
+    sequence_ranks: int = 1,
 ) -> Any:
     """A DeepSpeed engine that trains `model` with AdamW and a warm-up schedule.
 
@@ -88,6 +90,7 @@ def build_engine(
         new_rate: peak learning rate of these, where it is another.
         whole: under ZeRO-3, whether weights stay whole between uses; None: where they fit. It pays
             where several forwards lie between two updates, as in PPO; with one, it costs a fifth.
+        sequence_ranks: how many ranks share each row.
 
     Returns:
         `deepspeed.DeepSpeedEngine`.
@@ -95,7 +98,9 @@ def build_engine(
     import deepspeed
 
     WATCHDOG.at(f"loading a {type(model).__name__} into DeepSpeed's engine")
-    shape = BatchShape(optimizer.batch_size, optimizer.micro_batch_size, world_size())
+    shape = BatchShape(
+        optimizer.batch_size, optimizer.micro_batch_size, data_rank(sequence_ranks).count
+    )
     groups = parameter_groups(model, optimizer.weight_decay, new_modules, new_rate)
     adam = {"lr": optimizer.learning_rate, "betas": (0.9, optimizer.adam_beta2), "eps": adam_eps}
     if zero.offload_optimizer != "none" and torch.cuda.is_available():
@@ -113,7 +118,7 @@ def build_engine(
             dtype,
             micro_batch_size=shape.micro_batch_size,
             accumulation=shape.accumulation,
-            world_size=shape.world_size,
+            world_size=world_size(),
             max_grad_norm=optimizer.max_grad_norm,
             keep_whole=fits_whole(model, dtype) if whole is None else whole,
         ),

@@ -21,11 +21,10 @@ from common.training.distributed import (
     all_reduce_scalars,
     any_rank,
     gather_objects,
-    rank,
-    world_size,
 )
 from common.training.engine import optimizer_step
 from common.training.loop import Loop
+from common.training.sequence import data_rank
 from common.training.watchdog import WATCHDOG
 
 
@@ -59,12 +58,14 @@ def train_supervised(
     evaluate: Callable[[], dict[str, float]],
     title: str,
     shown: bool = True,
+    sequence_ranks: int = 1,
 ) -> dict[str, float]:
     """Trains for `settings.epochs` passes, evaluating `settings.evaluations` times on the way.
 
     Args:
         evaluate: returns "eval/…" values; a collective that leaves the engine's mode as it was.
         title: of the progress bar, which is there when `shown`.
+        sequence_ranks: how many ranks share each row.
 
     Returns:
         the values of the last step, which end with those of the last evaluation.
@@ -77,7 +78,7 @@ def train_supervised(
     evaluate_after = {round(steps * i / settings.evaluations) for i in range(settings.evaluations)}
 
     def take_step(step: int) -> dict[str, float]:
-        values = supervised_step(engine, objective, settings, seed, step)
+        values = supervised_step(engine, objective, settings, seed, step, sequence_ranks)
         if step in evaluate_after or step == steps:
             WATCHDOG.at(f"the evaluation after step {step}")
             values |= evaluate()
@@ -95,14 +96,20 @@ def train_supervised(
 
 
 def supervised_step(
-    engine: Any, objective: Objective, settings: OptimizerArguments, seed: int, step: int
+    engine: Any,
+    objective: Objective,
+    settings: OptimizerArguments,
+    seed: int,
+    step: int,
+    sequence_ranks: int = 1,
 ) -> dict[str, float]:
     """One optimizer step, counted from 1; returns its metrics, over all ranks. A collective."""
-    shape = BatchShape(settings.batch_size, settings.micro_batch_size, world_size())
+    readers = data_rank(sequence_ranks)
+    shape = BatchShape(settings.batch_size, settings.micro_batch_size, readers.count)
     indices = step_indices(len(objective.lengths), settings.batch_size, seed, step - 1)
     weight = sum(objective.weights[i] for i in indices if i != FILLER)
     sums: dict[str, Tensor] = {}
-    mine = list(micro_batches(indices, shape, rank(), objective.lengths))
+    mine = list(micro_batches(indices, shape, readers.number, objective.lengths))
 
     def micro_loss(batch: np.ndarray) -> Tensor:
         loss, statistics = objective.loss(engine, batch)
@@ -123,18 +130,20 @@ def supervised_step(
 
 
 def evaluate_supervised(
-    engine: Any, objective: Objective, batch_size: int
+    engine: Any, objective: Objective, batch_size: int, sequence_ranks: int = 1
 ) -> tuple[dict[str, float], float]:
     """Sums of the loss and statistics over a whole data set, over all ranks. A collective.
 
     Args:
         batch_size: examples per forward on each rank.
+        sequence_ranks: how many ranks share each row.
 
     Returns:
         sums by name ("loss" and the objective's statistics), and the weight to divide them by.
     """
     count = len(objective.lengths)
-    width = batch_size * world_size()
+    readers = data_rank(sequence_ranks)
+    width = batch_size * readers.count
     sums: dict[str, Tensor] = {}
     engine.eval()
     order = np.array(sorted(range(count), key=lambda i: objective.lengths[i]))
@@ -142,7 +151,7 @@ def evaluate_supervised(
     with torch.no_grad():
         for start in range(0, len(order), width):
             WATCHDOG.alive()
-            mine = order[start : start + width][rank() :: world_size()]
+            mine = order[start : start + width][readers.number :: readers.count]
             loss, statistics = objective.loss(engine, mine)
             for name, value in {"loss": loss, **statistics}.items():
                 sums[name] = sums.get(name, 0.0) + value
