@@ -25,8 +25,9 @@ from common.data.records import Conversation
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.errors import UserError
-from common.models.cards import model_card
+from common.models.cards import Card
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, stop_at
+from common.models.merge import reload_to_merge
 from common.models.policy import PolicyModel
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.distributed import barrier, is_main
@@ -43,6 +44,12 @@ from common.zero.config import resolve_dtype
 
 TINY = "tiny"
 """Stands for a small model of random weights, made here."""
+
+KIND = "A language model fine-tuned to answer instructions, on the answers only."
+LIMITS = (
+    "Perplexity is over held-out prompts of the same sources, and says nothing of other ones.",
+    "It imitates its data: nothing was done yet to prefer better answers, or to refuse.",
+)
 
 
 @dataclass
@@ -157,14 +164,16 @@ def main(
             sequence_ranks=sft.sequence_ranks,
         )
     folder = stage.models / "sft"
-    save_model(engine, tokenizer, folder, model_card("ICE-Instruct", "sft", stage.settings))
+    facts = {
+        "eval_perplexity": final["eval/perplexity"],
+        "examples": len(train_set),
+        "pii_replaced": dict(replaced),
+        "left_out": dict(counts),
+    }
+    card = Card("ICE-Instruct", KIND, "sft", stage.settings, sft.data, facts, LIMITS, sft.model)
+    save_model(engine, tokenizer, folder, card, reload_to_merge(lora, "policy", model_settings))
     stage.finish(
-        {
-            "eval_perplexity": final["eval/perplexity"],
-            "examples": len(train_set),
-            "pii_replaced": dict(replaced),
-            "left_out": dict(counts),
-        },
+        facts,
         f"held-out perplexity {final['eval/perplexity']:.2f}, saved in {folder}",
         outputs=[folder],
         checkpoints=loop.checkpoints,

@@ -22,8 +22,9 @@ from common.data.pairs import all_pairs, read_pairs
 from common.data.records import Pair
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
-from common.models.cards import model_card
+from common.models.cards import Card
 from common.models.loading import load_tokenizer, save_model, separate_pad
+from common.models.merge import reload_to_merge
 from common.models.scalar import load_scalar_model
 from common.reward import diagnostics
 from common.reward.probe import read_probe
@@ -36,6 +37,14 @@ from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
 from common.training.supervised import evaluate_supervised, total_steps, train_supervised
 from common.zero.config import resolve_dtype
+
+KIND = "A reward model: one score for a prompt and a response, from rankings of responses."
+LIMITS = (
+    "Scores compare responses to one prompt; across prompts they mean little.",
+    "Accuracy is over held-out pairs of the same labelers: how often it agrees with them, not how "
+    "often it is right.",
+    "What PPO's responses exploit in it shows only after PPO: read its scores with the evaluation.",
+)
 
 
 @dataclass
@@ -139,15 +148,16 @@ def main(
     )
     set_normalization(engine, facts["scores"])
     folder = stage.models / "reward"
-    save_model(engine, tokenizer, folder, model_card("ICE-Reward", "reward", stage.settings))
     gap = facts["right_minus_wrong"]
+    facts |= {
+        "pairs": len(train),
+        "held_out_pairs": len(held_out),
+        "left_out": dict(counts),
+    }
+    card = Card("ICE-Reward", KIND, "reward", stage.settings, files, facts, limits(stage), base)
+    save_model(engine, tokenizer, folder, card, reload_to_merge(lora, "reward", model_settings))
     stage.finish(
-        {
-            **facts,
-            "pairs": len(train),
-            "held_out_pairs": len(held_out),
-            "left_out": dict(counts),
-        },
+        facts,
         f"held-out pair accuracy {facts['accuracy']:.3f}"
         + (f", right minus wrong {gap:.2f} deviations" if gap is not None else "")
         + f", saved in {folder}",
@@ -167,6 +177,14 @@ def load_pairs(stage: Stage, source: RewardStageArguments, seed: int) -> list[Pa
         f"{len(pairs)} pairs from {len(rankings.rankings)} rankings" + f", {counts}" * bool(counts)
     )
     return pairs
+
+
+def limits(stage: Stage) -> list[str]:
+    """What the reward model's figures do not show."""
+    simulated = (stage.root / "rank").is_dir()
+    return ["Its labelers were simulated: a rubric with noise, not people."] * simulated + list(
+        LIMITS
+    )
 
 
 def set_normalization(engine: Any, spread: dict[str, float]) -> None:

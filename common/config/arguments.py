@@ -43,6 +43,7 @@ class RunArguments:
     HARMLESS: ClassVar = (
         *("run", "wandb", "wandb_project", "progress"),
         *("fresh", "allow_changes", "on_change", "step_timeout"),
+        *("push_to_hub", "hub_name", "hub_private"),
     )
 
     run: str = option("runs/default", "folder that takes everything this run makes")
@@ -64,11 +65,18 @@ class RunArguments:
     step_timeout: float = option(
         30.0, "minutes that one step may take before the run is ended as hung"
     )
+    push_to_hub: bool = option(False, "upload the finished models, with their cards, to the hub")
+    hub_name: str = option("", "`owner/name` on the hub; the model `sft` goes to `owner/name-sft`")
+    hub_private: bool = option(True, "for others to see only when this is false")
 
     def __post_init__(self) -> None:
         check_range(self, 0, "step_timeout", above=True)
         if not self.run:
             raise UserError("run is empty, but must name a folder")
+        if self.push_to_hub and self.hub_name.count("/") != 1:
+            raise UserError(
+                f"push_to_hub needs hub_name as owner/name, but it is '{self.hub_name}'"
+            )
 
 
 @dataclass
@@ -102,6 +110,9 @@ class LoraArguments:
     lora_targets: list[str] = option(
         [], "names of the linear layers to adapt; by default all of the backbone's"
     )
+    lora_merge: bool = option(
+        False, "save whole weights with the adapters merged into them, instead of adapters"
+    )
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0 or self.lora_alpha <= 0 or not 0 <= self.lora_dropout < 1:
@@ -111,6 +122,8 @@ class LoraArguments:
             )
         if self.lora_targets and self.lora_rank == 0:
             raise UserError("lora_targets is set, but lora_rank is 0: no adapter would be made")
+        if self.lora_merge and self.lora_rank == 0:
+            raise UserError("lora_merge is set, but lora_rank is 0: there is nothing to merge")
 
 
 @dataclass

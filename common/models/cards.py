@@ -1,14 +1,74 @@
-"""The model card that lies in every saved folder."""
+"""The model card that lies in every saved folder, written from the run's own facts."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+LONGEST = 200
+"""Characters of a value in a table."""
 
-def model_card(title: str, stage: str, settings: Mapping[str, Any]) -> str:
-    """Markdown for a folder's README.md: what the model is, and the settings that made it."""
-    rows = "\n".join(f"| {name} | `{value}` |" for name, value in settings.items())
-    return (
-        f"---\nlibrary_name: transformers\ntags: [rlhf, {stage}]\n---\n\n# {title}\n\n"
-        f"Made by stage `{stage}` of an RLHF pipeline after the ICE-GRT paper.\n\n"
-        f"| setting | value |\n| --- | --- |\n{rows}\n"
-    )
+LIBRARY = {True: "peft", False: "transformers"}
+"""By whether the folder holds adapters."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a stage knows of a model that it made."""
+
+    title: str
+    kind: str
+    """One sentence: what the model is, and what it was made from."""
+    stage: str
+    settings: Mapping[str, Any]
+    """All of them, resolved."""
+    data: Sequence[str]
+    """Files or hub names that it was trained on."""
+    results: Mapping[str, Any]
+    """The stage's figures, as they stand in its result."""
+    limits: Sequence[str]
+    """What the figures do not show, a sentence each."""
+    base: str | None = None
+    """Hub name or folder of the model that it started from."""
+
+    def text(self, *, adapters: bool) -> str:
+        """Markdown for a folder's README.md."""
+        base = self.base if self.base and is_hub_name(self.base) else None
+        front = [f"library_name: {LIBRARY[adapters]}", f"tags: [rlhf, {self.stage}]"]
+        front += [f"base_model: {base}"] * bool(base)
+        weights = "Adapters: load them with PEFT on their base." if adapters else "Whole weights."
+        parts = [
+            "---\n" + "\n".join(front) + "\n---",
+            f"# {self.title}",
+            f"{self.kind} Made by stage `{self.stage}` of an RLHF pipeline after the ICE-GRT "
+            f"paper. {weights}",
+            "## Data",
+            "\n".join(f"- `{name}`" for name in self.data) or "None.",
+            "## Results",
+            table("figure", self.results),
+            "## Limits",
+            "\n".join(f"- {limit}" for limit in self.limits),
+            "## Settings",
+            table("setting", self.settings),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+
+def table(heading: str, values: Mapping[str, Any]) -> str:
+    """A Markdown table of names and values; long lists and nested figures are cut short."""
+    rows = "\n".join(f"| {name} | `{shown(value)}` |" for name, value in values.items())
+    return f"| {heading} | value |\n| --- | --- |\n{rows}"
+
+
+def shown(value: Any) -> str:
+    """A value on one line of a table."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.split()).replace("|", "\\|").replace("`", "'")
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name is one that the hub would take for a model: `owner/name` or `name`."""
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~"))

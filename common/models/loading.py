@@ -5,6 +5,7 @@ fresh. (Peers' critics have trained from random weights unnoticed.)
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
+from common.models.cards import Card
 from common.models.lora import adapter_base, add_adapters, merged_adapters, whole_modules
 from common.training.distributed import barrier, is_main
 from common.training.engine import gathered_parameters
@@ -140,7 +142,13 @@ def check_model_folder(path: str) -> None:
         )
 
 
-def save_model(engine_or_model: Any, tokenizer: Any, folder: Path, card: str) -> None:
+def save_model(
+    engine_or_model: Any,
+    tokenizer: Any,
+    folder: Path,
+    card: Card | str | None,
+    reload: Callable[[str], Any] | None = None,
+) -> None:
     """Writes a standard Hugging Face folder (adapters as adapters). A collective.
 
     The folder is written beside its place and renamed, so that a killed process leaves no half
@@ -148,23 +156,34 @@ def save_model(engine_or_model: Any, tokenizer: Any, folder: Path, card: str) ->
 
     Args:
         engine_or_model: an engine, a model, or either around an object with `save_pretrained`.
-        card: text of the model card.
+        card: the model card, or its text.
+        reload: reads the adapters back, merged into their base, which is then written instead.
     """
     WATCHDOG.at(f"saving {folder}")
     model = getattr(engine_or_model, "module", engine_or_model)
+    partial = folder.with_name(f".{folder.name}.partial")
     with gathered_parameters(model):
         if is_main():
-            partial = folder.with_name(f".{folder.name}.partial")
             remove_folder(partial)
             partial.mkdir(parents=True)
             if hasattr(model, "peft_config"):  # embeddings: not even looked at
                 model.save_pretrained(partial, save_embedding_layers=False)
             else:
                 model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-            (partial / "README.md").write_text(card, encoding="utf-8")
-            remove_folder(folder)
-            partial.rename(folder)
+    if is_main():
+        if reload is not None:
+            merged = reload(str(partial))
+            remove_folder(partial)
+            if hasattr(merged, "generation_config"):  # the tokens it stops at
+                merged.generation_config = getattr(model, "inner", model).generation_config
+            merged.to(next(model.parameters()).dtype).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if card is not None:
+            adapters = adapter_base(str(partial)) is not None
+            text = card if isinstance(card, str) else card.text(adapters=adapters)
+            (partial / "README.md").write_text(text, encoding="utf-8")
+        remove_folder(folder)
+        partial.rename(folder)
     barrier()
 
 

@@ -19,6 +19,7 @@ from common.config.arguments import RunArguments, ZeroArguments
 from common.config.parsing import parse_arguments, resolved_settings, result_settings
 from common.errors import UserError
 from common.files import write_json, write_text
+from common.models.hub import push
 from common.training.distributed import barrier, broadcast_object, device, is_main, world_size
 from common.training.ending import leave, report, same_command, stop_at_once
 from common.training.engine import process_group
@@ -201,6 +202,18 @@ class Stage:
             result |= {"seed": self.run.seed, "versions": package_versions()}
             write_json(self.folder / "result.json", result)
             print(f"{self.name}: {line} ({seconds:.0f} s)", flush=True)
+            self.publish()
+
+    def publish(self) -> None:
+        """Uploads what the finished stage made, where that is asked for. For rank 0."""
+        if not self.run.push_to_hub:
+            return
+        result = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        for name in result.get("outputs", []):
+            folder = Path(name.replace("{run}", str(self.root)))
+            if (folder / "README.md").is_file():  # models; not samples, pairs
+                hub_name = f"{self.run.hub_name}-{folder.name}"
+                self.say(push(folder, hub_name, private=self.run.hub_private))
 
     def _note_settings(self) -> None:
         if is_main():
@@ -239,6 +252,7 @@ class Stage:
         if done and not found:
             gone = missing_outputs(self.folder, self.root)
             if not gone:
+                self.publish()  # may not have been asked for before
                 raise Finished
             self.say(f"done again, because {', '.join(gone)} is gone")
         (self.folder / "result.json").unlink(missing_ok=True)
