@@ -5,7 +5,7 @@ frozen reward model. Every iteration samples responses, scores them, and updates
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from common.config.arguments import (
     LoraArguments,
@@ -20,13 +20,14 @@ from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
-from common.evaluation.policy import mean_of, respond
 from common.hybrid_engine.engine import RolloutArguments
 from common.models.cards import model_card
 from common.models.loading import load_tokenizer, save_model
 from common.ppo.arguments import PPOArguments
 from common.ppo.build import build_trainer
-from common.ppo.trainer import PPOTrainer
+from common.ppo.held_out import evaluate
+from common.ppo.sources import RewardSourceArguments
+from common.reward.places import inputs_of, parse_rewards
 from common.training.batching import ends_epoch, stream_indices
 from common.training.distributed import rank, world_size
 from common.training.guard import GuardArguments
@@ -41,9 +42,8 @@ class RLHFArguments:
     """Which models and prompts stage 3 works on."""
 
     actor: str = option("", "model folder of stage 1; by default RUN/models/sft")
-    reward: str = option("", "model folder of stage 2; by default RUN/models/reward")
     critic_from: Literal["sft", "reward"] = option(
-        "sft", "what the critic starts from (paper: sft)"
+        "sft", "what the critic starts from (paper: sft); reward: the first reward model"
     )
     one_base: bool = option(
         False,
@@ -58,6 +58,7 @@ class RLHFArguments:
 ARGUMENTS = (
     RunArguments,
     RLHFArguments,
+    RewardSourceArguments,
     PPOArguments,
     ModelArguments,
     TextArguments,
@@ -75,6 +76,7 @@ def main(
     stage: Stage,
     run: RunArguments,
     rlhf: RLHFArguments,
+    reward: RewardSourceArguments,
     ppo: PPOArguments,
     model_settings: ModelArguments,
     text: TextArguments,
@@ -87,8 +89,8 @@ def main(
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     sft_folder = rlhf.actor or str(stage.models / "sft")
-    reward_folder = rlhf.reward or str(stage.models / "reward")
-    stage.begin([sft_folder, reward_folder, *paths_of(rlhf.data, rlhf.eval_data)])
+    places = parse_rewards(reward.reward, default=str(stage.models / "reward"))
+    stage.begin([sft_folder, *inputs_of(places), *paths_of(rlhf.data, rlhf.eval_data)])
     tokenizer = load_tokenizer(sft_folder, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
     prompts, counts = once_per_node(
@@ -105,7 +107,8 @@ def main(
 
     trainer = build_trainer(
         sft_folder,
-        reward_folder,
+        places,
+        reward,
         rlhf.critic_from,
         rlhf.one_base,
         template,
@@ -161,23 +164,6 @@ def main(
         outputs=[stage.models / "actor", stage.models / "critic"],
         checkpoints=loop.checkpoints,
     )
-
-
-def evaluate(trainer: PPOTrainer, prompts: list[EncodedPrompt], batch_size: int) -> dict[str, Any]:
-    """Sampled answers to held-out prompts: the normalized score, the rubric's where it applies."""
-    rows = respond(
-        prompts,
-        trainer.template,
-        lambda batch, places: trainer.generate(batch, "evaluation", 0, places),
-        lambda rollout, batch: trainer.score(rollout, batch, batch_size).tolist(),
-    )
-    values = {
-        "eval/score": (mean_of(rows, "reward") - trainer.reward.mean) / trainer.reward.std,
-        "eval/overall": mean_of(rows, "overall"),
-        "eval/response_length": mean_of(rows, "tokens"),
-        "eval/eos_rate": mean_of(rows, "ended"),
-    }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -179,8 +179,9 @@ def measure(folders, item, cuts):
 def mine(item):
     """This rank's rows: all of them, or every second one."""
     start, by = rank(), world_size()
-    names = [f.name for f in fields(item) if f.name != "first"]
-    return Experience(**{name: getattr(item, name)[start::by].clone() for name in names})
+    names = [f.name for f in fields(item) if f.name not in ("first", "raw_scores")]
+    tensors = {name: getattr(item, name)[start::by].clone() for name in names}
+    return Experience(**tensors, raw_scores={k: x[start::by] for k, x in item.raw_scores.items()})
 
 
 def ppo_trainer(lm, scalar, micro):
@@ -188,7 +189,7 @@ def ppo_trainer(lm, scalar, micro):
         actor=lm,
         critic=scalar,
         reference=None,
-        reward=None,
+        rewards=(),
         template=None,
         settings=PPOArguments(
             rollout_batch_size=BATCH,
