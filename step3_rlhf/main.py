@@ -149,6 +149,12 @@ def main(
     save_model(
         trainer.critic, tokenizer, stage.models / "critic", model_card("Critic", "ppo", settings)
     )
+    outputs = [stage.models / "actor", stage.models / "critic"]
+    if trainer.average:
+        outputs.append(stage.models / "actor_ema")
+        with trainer.average.in_place():
+            card = model_card("ICE-GRT, averaged over its updates", "ppo", settings)
+            save_model(trainer.actor, tokenizer, outputs[-1], card)
     stage.finish(
         {
             "kl_per_sequence": latest["kl/sequence_k1"],
@@ -161,7 +167,7 @@ def main(
         },
         f"score {latest['reward/score']:+.2f} deviations, KL {latest['kl/sequence_k1']:.2f} nats "
         f"a sequence, saved in {stage.models / 'actor'}",
-        outputs=[stage.models / "actor", stage.models / "critic"],
+        outputs=outputs,
         checkpoints=loop.checkpoints,
     )
 

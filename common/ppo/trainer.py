@@ -28,6 +28,7 @@ from common.ppo.kl import KLController
 from common.ppo.losses import policy_loss, value_loss
 from common.ppo.sources import RewardSource
 from common.ppo.statistics import rollout_sums, rollout_values
+from common.training.average import WeightAverage
 from common.training.distributed import (
     all_reduce_scalars,
     all_reduce_sum,
@@ -62,10 +63,13 @@ class PPOTrainer:
     seed: int
     dtype: torch.dtype = torch.float32
     kl: KLController = field(init=False)
+    average: WeightAverage | None = field(init=False)
+    """Of the actor's weights, where asked for."""
 
     def __post_init__(self) -> None:
         s = self.settings
         self.kl = KLController(s.kl_coefficient, s.kl_target, s.kl_horizon)
+        self.average = WeightAverage(self.actor, s.ema_decay) if s.ema_decay else None
         self._frozen = Waiting(
             lambda: weights_of(self.reference, *(r.scorer.model for r in self.rewards)),
             constant=True,
@@ -151,7 +155,8 @@ class PPOTrainer:
     def states(self) -> dict[str, Stateful]:
         """What else a checkpoint must hold, the same on all ranks."""
         moments = {f"moments/{r.name}": r.scale.moments for r in self.rewards}
-        return {"kl": self.kl, **{name: m for name, m in moments.items() if m}}
+        optional = {**moments, "average": self.average}
+        return {"kl": self.kl, **{name: state for name, state in optional.items() if state}}
 
     def trains_actor(self, step: int) -> bool:
         """Whether the critic's warm-up is over."""
@@ -269,6 +274,8 @@ class PPOTrainer:
                         place,
                         lambda total, place=place: self._check(total, "policy", place),
                     )
+                    if self.average:
+                        self.average.update()
                 WATCHDOG.at(f"{place}, training of the critic")
                 norms["value/grad_norm"] += optimizer_step(
                     self.critic,
