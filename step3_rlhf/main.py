@@ -26,6 +26,7 @@ from common.models.loading import load_tokenizer, save_model
 from common.ppo.arguments import PPOArguments
 from common.ppo.build import build_trainer
 from common.ppo.held_out import evaluate
+from common.ppo.pretraining import PretrainingArguments, PretrainingMix, read_pretraining
 from common.ppo.sources import RewardSourceArguments
 from common.reward.places import inputs_of, parse_rewards
 from common.training.batching import ends_epoch, stream_indices
@@ -60,6 +61,7 @@ ARGUMENTS = (
     RLHFArguments,
     RewardSourceArguments,
     PPOArguments,
+    PretrainingArguments,
     ModelArguments,
     TextArguments,
     SamplingArguments,
@@ -78,6 +80,7 @@ def main(
     rlhf: RLHFArguments,
     reward: RewardSourceArguments,
     ppo: PPOArguments,
+    pretraining: PretrainingArguments,
     model_settings: ModelArguments,
     text: TextArguments,
     sampling: SamplingArguments,
@@ -90,7 +93,9 @@ def main(
     """Runs the stage; the arguments' docstrings say what each does."""
     sft_folder = rlhf.actor or str(stage.models / "sft")
     places = parse_rewards(reward.reward, default=str(stage.models / "reward"))
-    stage.begin([sft_folder, *inputs_of(places), *paths_of(rlhf.data, rlhf.eval_data)])
+    stage.begin(
+        [sft_folder, *inputs_of(places), *paths_of(rlhf.data, rlhf.eval_data, pretraining.ptx_data)]
+    )
     tokenizer = load_tokenizer(sft_folder, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
     prompts, counts = once_per_node(
@@ -103,6 +108,8 @@ def main(
             lambda: encode_prompts(read_prompts(sources), template, text)
         )
         held_out, counts = held_out[: rlhf.eval_limit], counts + more
+    examples, more = once_per_node(lambda: read_pretraining(pretraining, template, text, run.seed))
+    counts += more
     stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
 
     trainer = build_trainer(
@@ -121,6 +128,10 @@ def main(
         stage.resolve_zero(zero.zero),
         run.seed,
     )
+    if examples:
+        trainer.pretraining = PretrainingMix(
+            examples, tokenizer.pad_token_id, pretraining, run.seed
+        )
 
     def take_step(step: int) -> dict[str, float]:
         indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)

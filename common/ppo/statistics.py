@@ -62,6 +62,8 @@ def rollout_values(sums: dict[str, float]) -> dict[str, float]:
         "response/length": sums["tokens"] / rows,
         "response/eos_rate": sums["ended"] / rows,
     }
+    if "ptx_loss" in sums:
+        values["policy/ptx_loss"] = sums["ptx_loss"] / sums["ptx_tokens"]
     for k in ("k1", "k2", "k3"):
         values[f"kl/token_{k}"] = sums[k] / tokens
         values[f"kl/sequence_{k}"] = sums[k] / rows

@@ -26,6 +26,7 @@ from common.ppo.invariants import (
 )
 from common.ppo.kl import KLController
 from common.ppo.losses import policy_loss, value_loss
+from common.ppo.pretraining import PretrainingMix
 from common.ppo.sources import RewardSource
 from common.ppo.statistics import rollout_sums, rollout_values
 from common.training.average import WeightAverage
@@ -62,6 +63,8 @@ class PPOTrainer:
     settings: PPOArguments
     seed: int
     dtype: torch.dtype = torch.float32
+    pretraining: PretrainingMix | None = None
+    """Trained on beside the actor's updates."""
     kl: KLController = field(init=False)
     average: WeightAverage | None = field(init=False)
     """Of the actor's weights, where asked for."""
@@ -267,9 +270,13 @@ class PPOTrainer:
                     parts[0].first, experience.first, first = first, None, None
                 if train_actor:
                     WATCHDOG.at(f"{place}, training of the actor")
+                    losses = [lambda p=p: self._policy_loss(p, sums) for p in parts]
+                    if self.pretraining:
+                        update = (step - 1) * s.updates_per_rollout + epoch * len(batches) + number
+                        losses = self.pretraining.beside(losses, self.actor, count, update, sums)
                     norms["policy/grad_norm"] += optimizer_step(
                         self.actor,
-                        [lambda p=p: self._policy_loss(p, sums) for p in parts],
+                        losses,
                         count,
                         place,
                         lambda total, place=place: self._check(total, "policy", place),
