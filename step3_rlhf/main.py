@@ -4,8 +4,8 @@ Four models: the actor that is trained, the frozen reference it started from, th
 frozen reward model. Every iteration samples responses, scores them, and updates actor and critic.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from common.config.arguments import (
     LoraArguments,
@@ -20,13 +20,16 @@ from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
-from common.evaluation.policy import mean_of, respond
 from common.hybrid_engine.engine import RolloutArguments
-from common.models.cards import model_card
+from common.models.cards import Card
 from common.models.loading import load_tokenizer, save_model
+from common.models.merge import reload_to_merge
 from common.ppo.arguments import PPOArguments
 from common.ppo.build import build_trainer
-from common.ppo.trainer import PPOTrainer
+from common.ppo.held_out import evaluate
+from common.ppo.pretraining import PretrainingArguments, PretrainingMix, read_pretraining
+from common.ppo.sources import RewardSourceArguments
+from common.reward.places import inputs_of, parse_rewards
 from common.training.batching import ends_epoch, stream_indices
 from common.training.distributed import rank, world_size
 from common.training.guard import GuardArguments
@@ -35,15 +38,22 @@ from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
 from common.training.watchdog import WATCHDOG
 
+KIND = "A language model trained by PPO against a reward model, from the SFT model."
+CRITIC_KIND = "The critic of that training: the return it expected, at every token."
+LIMITS = (
+    "The score is its own reward model's, in deviations of the SFT model's answers: it rises even "
+    "where answers only please that model. The run's evaluation tells more.",
+    "The KL divergence is from the SFT model, in nats a sequence, on the training prompts.",
+)
+
 
 @dataclass
 class RLHFArguments:
     """Which models and prompts stage 3 works on."""
 
     actor: str = option("", "model folder of stage 1; by default RUN/models/sft")
-    reward: str = option("", "model folder of stage 2; by default RUN/models/reward")
     critic_from: Literal["sft", "reward"] = option(
-        "sft", "what the critic starts from (paper: sft)"
+        "sft", "what the critic starts from (paper: sft); reward: the first reward model"
     )
     one_base: bool = option(
         False,
@@ -58,7 +68,9 @@ class RLHFArguments:
 ARGUMENTS = (
     RunArguments,
     RLHFArguments,
+    RewardSourceArguments,
     PPOArguments,
+    PretrainingArguments,
     ModelArguments,
     TextArguments,
     SamplingArguments,
@@ -75,7 +87,9 @@ def main(
     stage: Stage,
     run: RunArguments,
     rlhf: RLHFArguments,
+    reward: RewardSourceArguments,
     ppo: PPOArguments,
+    pretraining: PretrainingArguments,
     model_settings: ModelArguments,
     text: TextArguments,
     sampling: SamplingArguments,
@@ -87,8 +101,10 @@ def main(
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     sft_folder = rlhf.actor or str(stage.models / "sft")
-    reward_folder = rlhf.reward or str(stage.models / "reward")
-    stage.begin([sft_folder, reward_folder, *paths_of(rlhf.data, rlhf.eval_data)])
+    places = parse_rewards(reward.reward, default=str(stage.models / "reward"))
+    stage.begin(
+        [sft_folder, *inputs_of(places), *paths_of(rlhf.data, rlhf.eval_data, pretraining.ptx_data)]
+    )
     tokenizer = load_tokenizer(sft_folder, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
     prompts, counts = once_per_node(
@@ -101,11 +117,14 @@ def main(
             lambda: encode_prompts(read_prompts(sources), template, text)
         )
         held_out, counts = held_out[: rlhf.eval_limit], counts + more
+    examples, more = once_per_node(lambda: read_pretraining(pretraining, template, text, run.seed))
+    counts += more
     stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
 
     trainer = build_trainer(
         sft_folder,
-        reward_folder,
+        places,
+        reward,
         rlhf.critic_from,
         rlhf.one_base,
         template,
@@ -118,6 +137,10 @@ def main(
         stage.resolve_zero(zero),
         run.seed,
     )
+    if examples:
+        trainer.pretraining = PretrainingMix(
+            examples, tokenizer.pad_token_id, pretraining, run.seed
+        )
 
     def take_step(step: int) -> dict[str, float]:
         indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
@@ -139,45 +162,34 @@ def main(
             ends_epoch=lambda step: ends_epoch(step, ppo.rollout_batch_size, len(prompts)),
             shown=run.progress,
         )
-    settings = stage.settings
-    save_model(
-        trainer.actor, tokenizer, stage.models / "actor", model_card("ICE-GRT", "ppo", settings)
-    )
-    save_model(
-        trainer.critic, tokenizer, stage.models / "critic", model_card("Critic", "ppo", settings)
-    )
+    facts = {
+        "kl_per_sequence": latest["kl/sequence_k1"],
+        "eos_rate": latest["response/eos_rate"],
+        "score": latest["reward/score"],
+        "response_length": latest["response/length"],
+        "steps": ppo.steps,
+        "prompts": len(prompts),
+        "left_out": dict(counts),
+    }
+    card = Card("ICE-GRT", KIND, "rlhf", stage.settings, rlhf.data, facts, LIMITS, sft_folder)
+    merge = reload_to_merge(lora, "policy", model_settings)
+    outputs = [stage.models / "actor", stage.models / "critic"]
+    save_model(trainer.actor, tokenizer, outputs[0], card, merge)
+    of_critic = replace(card, title="Critic", kind=CRITIC_KIND)
+    merge_critic = reload_to_merge(lora, "critic", model_settings)
+    save_model(trainer.critic, tokenizer, outputs[1], of_critic, merge_critic)
+    if trainer.average:
+        outputs.append(stage.models / "actor_ema")
+        averaged = replace(card, title="ICE-GRT, averaged over its updates")
+        with trainer.average.in_place():
+            save_model(trainer.actor, tokenizer, outputs[2], averaged, merge)
     stage.finish(
-        {
-            "kl_per_sequence": latest["kl/sequence_k1"],
-            "eos_rate": latest["response/eos_rate"],
-            "score": latest["reward/score"],
-            "response_length": latest["response/length"],
-            "steps": ppo.steps,
-            "prompts": len(prompts),
-            "left_out": dict(counts),
-        },
+        facts,
         f"score {latest['reward/score']:+.2f} deviations, KL {latest['kl/sequence_k1']:.2f} nats "
         f"a sequence, saved in {stage.models / 'actor'}",
-        outputs=[stage.models / "actor", stage.models / "critic"],
+        outputs=outputs,
         checkpoints=loop.checkpoints,
     )
-
-
-def evaluate(trainer: PPOTrainer, prompts: list[EncodedPrompt], batch_size: int) -> dict[str, Any]:
-    """Sampled answers to held-out prompts: the normalized score, the rubric's where it applies."""
-    rows = respond(
-        prompts,
-        trainer.template,
-        lambda batch, places: trainer.generate(batch, "evaluation", 0, places),
-        lambda rollout, batch: trainer.score(rollout, batch, batch_size).tolist(),
-    )
-    values = {
-        "eval/score": (mean_of(rows, "reward") - trainer.reward.mean) / trainer.reward.std,
-        "eval/overall": mean_of(rows, "overall"),
-        "eval/response_length": mean_of(rows, "tokens"),
-        "eval/eos_rate": mean_of(rows, "ended"),
-    }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -156,6 +158,17 @@ def finish(process):
     output, _ = process.communicate(timeout=150)
     assert process.returncode == 0, output[-6000:]
     return output
+
+
+def kill_after(process, run, stage, steps):
+    """Kills a stage as soon as its metrics have so many steps."""
+    done = run / stage / "metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not (done.is_file() and done.read_text().count("\n") >= steps):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
 
 
 def read(run, stage):

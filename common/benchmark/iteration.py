@@ -16,6 +16,8 @@ from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.policy import PolicyModel
 from common.models.scalar import ScalarModel
 from common.ppo.arguments import PPOArguments
+from common.ppo.running import Scale
+from common.ppo.sources import RewardSource
 from common.ppo.trainer import PPOTrainer
 from common.reward.scoring import RewardScorer
 from common.training.distributed import is_main, rank, world_size
@@ -113,6 +115,13 @@ def build(shape: Shape, lengths: Lengths, zero: ZeroArguments, steps: int) -> PP
         optimizer=settings.optimizer(settings.actor_learning_rate),
         **common,
     )
+    scorer = RewardScorer(
+        build_frozen(scalar(shape, "LlamaForSequenceClassification"), zero=zero, dtype=dtype),
+        template,
+        template,
+        mean=0.0,
+        std=1.0,
+    )
     return PPOTrainer(
         actor=actor,
         critic=build_engine(
@@ -121,13 +130,7 @@ def build(shape: Shape, lengths: Lengths, zero: ZeroArguments, steps: int) -> PP
             **common,
         ),
         reference=build_frozen(PolicyModel(causal_lm(shape, lengths.mean)), zero=zero, dtype=dtype),
-        reward=RewardScorer(
-            build_frozen(scalar(shape, "LlamaForSequenceClassification"), zero=zero, dtype=dtype),
-            template,
-            template,
-            mean=0.0,
-            std=1.0,
-        ),
+        rewards=[RewardSource("reward", scorer, Scale())],
         rollouts=HybridRollout(
             actor,
             SamplingArguments(generation_batch_size=lengths.prompts),

@@ -32,6 +32,8 @@ from common.models.scalar import load_scalar_model
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.ppo.arguments import PPOArguments
 from common.ppo.build import build_trainer
+from common.ppo.sources import RewardSourceArguments
+from common.reward.places import RewardPlace
 from common.training.engine import process_group
 from common.training.stage import Stage, run_stage
 
@@ -109,7 +111,8 @@ def peak_of_training(sft: str, reward: str, settings: OneBaseBenchmark, one_base
         template = Template(load_tokenizer(sft), "ice")
         trainer = build_trainer(
             sft,
-            reward,
+            [RewardPlace(reward, name="reward")],
+            RewardSourceArguments(),
             "sft",
             one_base,
             template,

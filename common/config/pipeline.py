@@ -40,7 +40,7 @@ MODULES = {
 }
 """What each section's stage runs; its `ARGUMENTS` are the settings that the section may hold."""
 
-DATA_SETTINGS = ("data", "eval_data", "rankings")
+DATA_SETTINGS = ("data", "eval_data", "rankings", "ptx_data")
 """Settings that list data sources."""
 
 READERS = {
@@ -51,7 +51,8 @@ READERS = {
     "rlhf": "read_prompts",
     "evaluation": "read_prompts",
 }
-"""Functions of `common.data.layouts` that the stages read these sources with."""
+"""Functions of `common.data.layouts` that the stages read these sources with; `ptx_data` is
+read as conversations everywhere."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def check_sections(
                         continue  # looked for on the hub, or made by an earlier stage
                     if not os.path.isfile(os.path.expanduser(path)):  # False for any odd name
                         raise UserError(f"{at}: no such file: {source.path}")
-                    getattr(layouts, READERS[stage])([source])
+                    reader = "read_conversations" if name == "ptx_data" else READERS[stage]
+                    getattr(layouts, reader)([source])
     return settings
 
 

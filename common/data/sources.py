@@ -76,7 +76,16 @@ def paths_of(*lists: Sequence[str | dict[str, Any]]) -> list[str]:
     return [s.path for values in lists if values for s in parse_sources(values)]
 
 
-def _parse_source(value: str | dict[str, Any], place: str) -> DataSource:
+def mapping_of(value: str | dict[str, Any], place: str) -> dict[str, Any]:
+    """A list's entry as a mapping; a path, which may stand alone, becomes its `path`.
+
+    Args:
+        value: a path, a JSON object in a string, or a mapping.
+        place: where it stands, for errors.
+
+    Raises:
+        UserError: neither of these.
+    """
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             value = json.loads(value)
@@ -86,6 +95,11 @@ def _parse_source(value: str | dict[str, Any], place: str) -> DataSource:
         value = {"path": value}
     if not isinstance(value, dict):
         raise UserError(f"{place}: give a path or a mapping with `path`, not {value!r}")
+    return value
+
+
+def _parse_source(value: str | dict[str, Any], place: str) -> DataSource:
+    value = mapping_of(value, place)
     known = [f.name for f in fields(DataSource)]
     for key in value:
         if key not in known:

@@ -17,7 +17,7 @@ def respond(
     prompts: Sequence[EncodedPrompt],
     template: Template,
     generate: Generate,
-    score: Callable[[Rollout, Sequence[EncodedPrompt]], list[float]] | None = None,
+    score: Callable[[Rollout, Sequence[EncodedPrompt]], Sequence[Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """One judged response for each prompt, on every rank and in the prompts' order. A collective.
 
@@ -25,7 +25,7 @@ def respond(
     prompt, so that all ranks generate equally often.
 
     Args:
-        score: raw scores of the reward model.
+        score: raw scores of the reward model for each response, or of several.
 
     Returns:
         rows with prompt, response, ended, tokens, criteria, overall, reward (None where unknown).
@@ -49,7 +49,7 @@ def respond(
 
 
 def _row(
-    response: str, prompt: EncodedPrompt, tokens: int, ended: bool, reward: float | None
+    response: str, prompt: EncodedPrompt, tokens: int, ended: bool, reward: Any
 ) -> dict[str, Any]:
     judged = judge(response, prompt.record.facts)
     return {

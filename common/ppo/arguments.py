@@ -75,6 +75,11 @@ class PPOArguments:
     warmup_ratio: float = option(0.03, "share of all updates over which the rates rise")
     weight_decay: float = option(0.0, "decoupled weight decay")
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    ema_decay: float | None = option(
+        None,
+        "also average the actor's weights over its updates, decaying by this factor at each "
+        "(0.99 to 0.999); saved as models/actor_ema",
+    )
     critic_warmup_steps: int = option(1, "first rollouts that train the critic only")
     evaluate_every: int = option(10, "rollouts between evaluations on held-out prompts")
 
@@ -89,6 +94,8 @@ class PPOArguments:
             check_range(self, 1, "dual_clip", above=True)
         if self.value_head_learning_rate is not None:
             check_range(self, 0, "value_head_learning_rate")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UserError(f"ema_decay is {self.ema_decay}, but must lie between 0 and 1")
         if self.critic_warmup_steps >= self.steps:
             raise UserError(
                 f"critic_warmup_steps is {self.critic_warmup_steps} of {self.steps} steps: the "

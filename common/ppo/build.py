@@ -1,5 +1,6 @@
 """Puts the four models of PPO into their engines, and builds the trainer."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from common.config.arguments import (
@@ -14,17 +15,21 @@ from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import HEAD_NAMES, disable_dropout, load_tokenizer
 from common.ppo.arguments import PPOArguments
-from common.ppo.models import Wanted, load_one_base, load_separate
+from common.ppo.models import RewardModel, Wanted, load_one_base, load_reward, load_separate
+from common.ppo.sources import RewardSourceArguments, source_of, text_scorers
 from common.ppo.trainer import PPOTrainer
+from common.reward.callers import TextScorer
+from common.reward.places import RewardPlace
 from common.reward.scoring import RewardScorer
 from common.training.distributed import world_size
-from common.training.engine import build_engine
+from common.training.engine import build_engine, build_frozen
 from common.zero.config import resolve_dtype, zero_of_adapters
 
 
 def build_trainer(
     sft_path: str,
-    reward_path: str,
+    places: Sequence[RewardPlace],
+    reward_settings: RewardSourceArguments,
     critic_from: Literal["sft", "reward"],
     one_base: bool,
     template: Template,
@@ -37,9 +42,10 @@ def build_trainer(
     zero: ZeroArguments,
     seed: int,
 ) -> PPOTrainer:
-    """Actor and reference from the SFT model, critic from it or from the reward model.
+    """Actor and reference from the SFT model, critic from it or from the (first) reward model.
 
     Args:
+        places: sources of rewards.
         one_base: all four on the SFT model's weights, which are in memory once.
         zero: resolved.
 
@@ -53,17 +59,28 @@ def build_trainer(
             f"rollout_batch_size {ppo.rollout_batch_size} does not divide by {world_size()} ranks"
         )
     dtype = resolve_dtype(model_settings.dtype)
-    reward_tokenizer = load_tokenizer(
-        reward_path, trust_remote_code=model_settings.trust_remote_code
-    )
+    scorers: dict[str, RewardScorer | TextScorer] = {
+        **text_scorers(places, reward_settings, template)
+    }
+    paths = {p.name: p.path for p in places if p.kind == "model"}
+    if one_base and len(paths) != 1:
+        raise UserError(
+            f"one_base: {len(paths)} sources of rewards are models, but exactly one must be, whose "
+            "adapters are put on the shared weights; use --one_base false"
+        )
+    tokenizers = {
+        name: load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
+        for name, path in paths.items()
+    }
+    first = next(iter(paths), "")
     load = load_one_base if one_base else load_separate
     models = load(
         Wanted(
             sft_path,
-            reward_path,
+            paths.get(first, ""),
             critic_from,
             template.tokenizer,
-            reward_tokenizer,
+            tokenizers.get(first),
             model_settings,
             lora,
             zero,
@@ -91,20 +108,22 @@ def build_trainer(
         adam_eps=1e-5,
         **common,
     )
-    scorer = RewardScorer(
-        models.reward,
-        Template(reward_tokenizer, text.template),
-        template,
-        models.score_mean,
-        models.score_std,
-    )
+    for name, path in paths.items():
+        if name == first:
+            found = RewardModel(models.reward, models.score_mean, models.score_std)
+        else:
+            found = load_reward(path, tokenizers[name], model_settings)
+            found = found._replace(model=build_frozen(found.model, zero=zero, dtype=dtype))
+        own = Template(tokenizers[name], text.template)
+        scorers[name] = RewardScorer(found.model, own, template, found.mean, found.std)
     if one_base:  # its embeddings have no row for a pad token of the reward model's own
-        scorer.pad_id = template.tokenizer.pad_token_id
+        scorers[first].pad_id = template.tokenizer.pad_token_id
+    running = ppo.score_scaling == "running"
     return PPOTrainer(
         actor=actor,
         critic=critic,
         reference=models.reference,
-        reward=scorer,
+        rewards=[source_of(p, scorers[p.name], running=running) for p in places],
         rollouts=HybridRollout.for_template(actor, template, text, sampling, rollout),
         template=template,
         settings=ppo,

@@ -1,7 +1,8 @@
 """From a rollout to what PPO trains on: log-probabilities, values, rewards, advantages."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,13 @@ from common.models.policy import score_responses
 from common.ppo.advantages import generalized_advantages, normalize_advantages
 from common.ppo.arguments import PPOArguments
 from common.ppo.kl import kl_k1
-from common.ppo.rewards import normalized_scores, score_penalties, token_rewards
-from common.ppo.running import RunningMoments
+from common.ppo.rewards import (
+    clipped_scores,
+    score_penalties,
+    token_rewards,
+    weighted_scores,
+)
+from common.ppo.running import Scale
 from common.training.padding import in_batches
 from common.training.watchdog import WATCHDOG
 
@@ -56,11 +62,11 @@ class Experience:
     """`[batch, R]`, normalized if asked for."""
     returns: Tensor
     """`[batch, R]`."""
-    raw_scores: Tensor
-    """`[batch]`, of the reward model."""
+    raw_scores: dict[str, Tensor]
+    """`[batch]`, of each source of rewards by its name."""
     scores: Tensor
-    """`[batch]`, normalized and clipped (`no_end_score` where the end token is missing), less the
-    penalties."""
+    """`[batch]`, normalized, weighted and clipped (`no_end_score` where the end token is missing),
+    less the penalties."""
     penalties: Tensor
     """`[batch]`, for length and repeats."""
     first: FirstForward | None = None
@@ -69,8 +75,8 @@ class Experience:
         """These rows, without the columns that are padding in all of them."""
         width = self.mask.shape[1]
         columns, response = used_columns(self.attention_mask[indices], width)
-        part = {}
-        for name in (f.name for f in fields(self) if f.name != "first"):
+        part: dict[str, Any] = {"raw_scores": {k: x[indices] for k, x in self.raw_scores.items()}}
+        for name in (f.name for f in fields(self) if f.name not in ("first", "raw_scores")):
             value = getattr(self, name)[indices]
             if name in ("input_ids", "attention_mask"):
                 value = value[:, columns]
@@ -113,7 +119,7 @@ def response_values(
 @torch.no_grad()
 def make_experience(
     rollout: Rollout,
-    reward: Tensor | Callable[[Tensor, Tensor], Tensor],
+    rewards: Mapping[str, Tensor | Callable[[Tensor, Tensor], Tensor]],
     actor: nn.Module,
     reference: nn.Module,
     critic: nn.Module,
@@ -121,11 +127,9 @@ def make_experience(
     *,
     kl_coefficient: float,
     temperature: float,
-    score_mean: float,
-    score_std: float,
+    scales: Mapping[str, Scale],
     first: Tensor | None = None,
     train_actor: bool = True,
-    moments: RunningMoments | None = None,
 ) -> Experience:
     """Scores a rollout with actor, reference and critic, and works out rewards and advantages.
 
@@ -133,19 +137,23 @@ def make_experience(
     equally many rows.
 
     Args:
-        reward: raw scores of the reward model, `[batch]`; or the model itself, as a function of
-            ids and mask, `[rows, width]` each, which then reads the batches that the others read.
+        rewards: of each source its raw scores, `[batch]`; or a reward model itself, as a function
+            of ids and mask, `[rows, width]` each, which then reads the batches that the others
+            read.
         kl_coefficient: β of this rollout.
         temperature: at which the rollout was sampled.
         first: rows that are trained on first, `[rows]` int64; the graph of their forward is kept
             (see `FirstForward`). `train_actor` says whether the actor's is, too.
-        moments: of the scores so far, in place of `score_mean` and `score_std`.
+        scales: how each source's scores are normalized and weighted.
     """
     mask = rollout.response_mask
     logprobs, ref_logprobs, spread, values = (
         torch.zeros(mask.shape, device=mask.device) for _ in range(4)
     )
-    raw_scores = torch.zeros(len(mask), device=mask.device) if callable(reward) else reward
+    raw_scores = {
+        name: torch.zeros(len(mask), device=mask.device) if callable(reward) else reward
+        for name, reward in rewards.items()
+    }
     kept = None
     for rows, ids, attention, width in chunks(rollout, settings.score_batch_size, last=first):
         keeps = rows is first
@@ -166,18 +174,18 @@ def make_experience(
         ref_logprobs[rows, :width] = score_responses(
             reference, ids, attention, width, temperature
         ).logprobs
-        if callable(reward):
-            WATCHDOG.using("reward model")
-            raw_scores[rows] = reward(ids, attention)
+        for name, reward in rewards.items():
+            if callable(reward):
+                WATCHDOG.using("reward model")
+                raw_scores[name][rows] = reward(ids, attention)
     logprobs, ref_logprobs, spread, values = (
         x.masked_fill(~mask, 0.0) for x in (logprobs, ref_logprobs, spread, values)
     )
-    if moments is not None:
-        score_mean, score_std = moments.update(raw_scores)
-    scores = normalized_scores(
-        raw_scores,
-        score_mean,
-        score_std,
+    means, stds = zip(*(scales[n].of_rollout(x) for n, x in raw_scores.items()), strict=True)
+    scores = clipped_scores(
+        weighted_scores(
+            list(raw_scores.values()), means, stds, [scales[n].weight for n in raw_scores]
+        ),
         settings.score_clip,
         rollout.ended,
         float(settings.no_end_score),

@@ -44,6 +44,7 @@ class Wanted:
 
     sft_path: str
     reward_path: str
+    """Of the reward model that a critic may start from; "" where there is none."""
     critic_from: Literal["sft", "reward"]
     tokenizer: Any
     """The actor's."""
@@ -62,22 +63,45 @@ class FourModels(NamedTuple):
     critic: ScalarModel
     reference: nn.Module
     """Frozen, and where it is to stay; the reward model, too."""
-    reward: nn.Module
+    reward: nn.Module | None
     score_mean: float
     """Of the reward model's raw scores over reference responses."""
     score_std: float
 
 
+class RewardModel(NamedTuple):
+    """A reward model, and its raw scores over reference responses."""
+
+    model: ScalarModel
+    mean: float
+    std: float
+
+
+def load_reward(path: str, tokenizer: Any, settings: ModelArguments) -> RewardModel:
+    """A reward model of a folder, on the CPU.
+
+    Raises:
+        UserError: missing files or weights; a tokenizer that does not fit.
+    """
+    model = load_scalar_model(path, "reward", settings, new_head=False)
+    check_embeddings(model.inner, tokenizer, path)
+    config = model.inner.config
+    return RewardModel(model, getattr(config, "score_mean", 0.0), getattr(config, "score_std", 1.0))
+
+
 def load_separate(wanted: Wanted) -> FourModels:
-    """Four models with weights of their own.
+    """Four models with weights of their own; three without a reward model.
 
     Raises:
         UserError: missing files or weights; tokenizers and models that do not agree.
     """
-    reward = load_scalar_model(wanted.reward_path, "reward", wanted.settings, new_head=False)
-    check_embeddings(reward.inner, wanted.reward_tokenizer, wanted.reward_path)
-    config = reward.inner.config
-    mean, std = getattr(config, "score_mean", 0.0), getattr(config, "score_std", 1.0)
+    reward = None
+    if wanted.reward_path:
+        reward = load_reward(wanted.reward_path, wanted.reward_tokenizer, wanted.settings)
+    elif wanted.critic_from == "reward":
+        raise UserError(
+            "critic_from is reward, but no source of rewards is a model: use --critic_from sft"
+        )
     if wanted.critic_from == "reward":
         check_vocabulary(
             wanted.tokenizer, wanted.reward_tokenizer, "critic (from the reward model)"
@@ -88,7 +112,7 @@ def load_separate(wanted: Wanted) -> FourModels:
         wanted.settings,
         new_head=True,
         lora=wanted.lora,
-        head_from=(reward, mean, std) if wanted.critic_from == "reward" else None,
+        head_from=reward if wanted.critic_from == "reward" else None,
     )
     actor = load_causal_lm(wanted.sft_path, wanted.settings, wanted.lora)
     check_embeddings(actor, wanted.tokenizer, wanted.sft_path)
@@ -99,9 +123,9 @@ def load_separate(wanted: Wanted) -> FourModels:
         PolicyModel(actor, wanted.settings.most_logits),
         critic,
         build_frozen(reference, zero=wanted.zero, dtype=wanted.dtype),
-        build_frozen(reward, zero=wanted.zero, dtype=wanted.dtype),
-        mean,
-        std,
+        build_frozen(reward.model, zero=wanted.zero, dtype=wanted.dtype) if reward else None,
+        reward.mean if reward else 0.0,
+        reward.std if reward else 1.0,
     )
 
 

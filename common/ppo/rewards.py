@@ -1,20 +1,39 @@
-"""From one score a sequence to a reward at every token."""
+"""From scores of a sequence to a reward at every token."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def normalized_scores(
-    scores: Tensor, mean: float, std: float, clip: float, ended: Tensor, no_end_score: float
+def weighted_scores(
+    scores: Sequence[Tensor],
+    means: Sequence[float],
+    stds: Sequence[float],
+    weights: Sequence[float],
 ) -> Tensor:
-    """The reward model's scores as PPO sees them: standardized, clipped, truncation punished.
+    """Σ_i w_i · (x_i − μ_i) / σ_i over the sources of rewards: each normalized, then weighted.
 
-    A response that never produced its end token gets `no_end_score` *instead of* a score: the
+    Args:
+        scores: `[batch]` raw scores of each source.
+        means, stds: μ and σ of each source's raw scores, for a reward model those over reference
+            responses (`score_mean`, `score_std` of its config).
+
+    Returns:
+        `[batch]` float32, in deviations.
+    """
+    parts = zip(scores, means, stds, weights, strict=True)
+    return torch.stack([w * ((x.float() - mean) / std) for x, mean, std, w in parts]).sum(dim=0)
+
+
+def clipped_scores(scores: Tensor, clip: float, ended: Tensor, no_end_score: float) -> Tensor:
+    """Normalized scores as PPO sees them: clipped, truncation punished.
+
+    A response that never produced its end token gets `no_end_score` *instead of* a score: a
     reward model has only seen finished responses. There is no bootstrapping.
 
     Args:
-        scores: `[batch]`, raw scores of the reward model.
-        mean, std: of raw scores over reference responses (`score_mean`, `score_std` of the model).
+        scores: `[batch]`, of `weighted_scores`.
         clip: scores are limited to ± this many deviations (before any KL is subtracted).
         ended: `[batch]` bool, whether the response ended by itself.
         no_end_score: what a truncated response is worth, in deviations.
@@ -22,8 +41,8 @@ def normalized_scores(
     Returns:
         `[batch]` float32.
     """
-    normalized = ((scores.float() - mean) / std).clamp(-clip, clip)
-    return torch.where(ended, normalized, torch.full_like(normalized, no_end_score))
+    clipped = scores.clamp(-clip, clip)
+    return torch.where(ended, clipped, torch.full_like(clipped, no_end_score))
 
 
 def score_penalties(

@@ -1,5 +1,7 @@
 """Mean and deviation of all raw scores so far, for rewards that are scaled as training goes."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -51,3 +53,19 @@ class RunningMoments:
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Takes back what `state_dict` gave."""
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
+
+
+@dataclass
+class Scale:
+    """How the raw scores of one source count: weight × (score − mean) / deviation."""
+
+    mean: float = 0.0
+    std: float = 1.0
+    weight: float = 1.0
+    moments: RunningMoments | None = None
+    """Of all rollouts so far, in place of the fixed mean and deviation. Held-out responses are
+    scored by the fixed ones all the same, so that evaluations can be compared."""
+
+    def of_rollout(self, scores: Tensor) -> tuple[float, float]:
+        """Mean and deviation for a rollout's scores, `[batch]`. A collective with moments."""
+        return self.moments.update(scores) if self.moments else (self.mean, self.std)

@@ -24,7 +24,7 @@ def rollout_sums(experience: Experience, rollout: Rollout) -> dict[str, Tensor |
         "sampler_gap": (new - rollout.logprobs).abs().masked_fill(~mask, 0).sum(),
         "score": experience.scores.sum(),
         "score_squared": (experience.scores.double() ** 2).sum(),
-        "raw_score": experience.raw_scores.sum(),
+        **{f"raw_score/{name}": x.sum() for name, x in experience.raw_scores.items()},
         "penalty": experience.penalties.sum(),
         "reward": experience.rewards.sum(),
         "return": returns.double().sum(),
@@ -47,7 +47,7 @@ def rollout_values(sums: dict[str, float]) -> dict[str, float]:
         "tokens": sums["tokens"],
         "reward/score": sums["score"] / rows,
         "reward/score_std": _deviation(sums["score"], sums["score_squared"], rows),
-        "reward/raw_score": sums["raw_score"] / rows,
+        **_raw_scores(sums, rows),
         "reward/penalty": sums["penalty"] / rows,
         "reward/total": sums["reward"] / rows,
         "policy/entropy": sums["entropy"] / tokens,
@@ -62,6 +62,8 @@ def rollout_values(sums: dict[str, float]) -> dict[str, float]:
         "response/length": sums["tokens"] / rows,
         "response/eos_rate": sums["ended"] / rows,
     }
+    if "ptx_loss" in sums:
+        values["policy/ptx_loss"] = sums["ptx_loss"] / sums["ptx_tokens"]
     for k in ("k1", "k2", "k3"):
         values[f"kl/token_{k}"] = sums[k] / tokens
         values[f"kl/sequence_{k}"] = sums[k] / rows
@@ -69,6 +71,14 @@ def rollout_values(sums: dict[str, float]) -> dict[str, float]:
         values[f"{name}/grad_norm"] = sums[f"{name}/grad_norm"] / updates
         values[f"{name}/learning_rate"] = sums[f"{name}/learning_rate"]
     return values
+
+
+def _raw_scores(sums: dict[str, float], rows: float) -> dict[str, float]:
+    """Each source's mean raw score, under its name where there are several."""
+    found = {name: total / rows for name, total in sums.items() if name.startswith("raw_score/")}
+    if len(found) == 1:
+        return {"reward/raw_score": next(iter(found.values()))}
+    return {f"reward/{name}": mean for name, mean in sorted(found.items())}
 
 
 def _deviation(total: float, squares: float, count: float) -> float:

@@ -26,14 +26,16 @@ from common.ppo.invariants import (
 )
 from common.ppo.kl import KLController
 from common.ppo.losses import policy_loss, value_loss
-from common.ppo.running import RunningMoments
+from common.ppo.pretraining import PretrainingMix
+from common.ppo.sources import RewardSource
 from common.ppo.statistics import rollout_sums, rollout_values
-from common.reward.scoring import RewardScorer
+from common.training.average import WeightAverage
 from common.training.distributed import (
     all_reduce_scalars,
     all_reduce_sum,
     any_rank,
     device,
+    fail_together,
     gather_objects,
     world_size,
 )
@@ -54,22 +56,27 @@ class PPOTrainer:
     critic: Any
     """DeepSpeed engine around a `ScalarModel`."""
     reference: nn.Module
-    reward: RewardScorer
+    rewards: Sequence[RewardSource]
     rollouts: HybridRollout
     """Generates from the actor."""
     template: Template
     settings: PPOArguments
     seed: int
     dtype: torch.dtype = torch.float32
+    pretraining: PretrainingMix | None = None
+    """Trained on beside the actor's updates."""
     kl: KLController = field(init=False)
-    moments: RunningMoments | None = field(init=False)
-    """Of raw scores, where they are scaled as training goes."""
+    average: WeightAverage | None = field(init=False)
+    """Of the actor's weights, where asked for."""
 
     def __post_init__(self) -> None:
         s = self.settings
         self.kl = KLController(s.kl_coefficient, s.kl_target, s.kl_horizon)
-        self.moments = RunningMoments() if s.score_scaling == "running" else None
-        self._frozen = Waiting(lambda: weights_of(self.reference, self.reward.model), constant=True)
+        self.average = WeightAverage(self.actor, s.ema_decay) if s.ema_decay else None
+        self._frozen = Waiting(
+            lambda: weights_of(self.reference, *(r.scorer.model for r in self.rewards)),
+            constant=True,
+        )
         self._moments = Waiting(lambda: optimizer_states(self.actor, self.critic))
         if s.offload_idle:
             self._frozen.send()
@@ -145,13 +152,14 @@ class PPOTrainer:
             )
         except NotFinite as error:  # of this rank's rows; the others must not wait for it
             fault = str(error)
-        if any_rank(bool(fault)):
-            raise NotFinite(next(text for text in gather_objects(fault) if text))
+        fail_together(fault, NotFinite)
         return rollout
 
     def states(self) -> dict[str, Stateful]:
         """What else a checkpoint must hold, the same on all ranks."""
-        return {"kl": self.kl} | ({"moments": self.moments} if self.moments else {})
+        moments = {f"moments/{r.name}": r.scale.moments for r in self.rewards}
+        optional = {**moments, "average": self.average}
+        return {"kl": self.kl, **{name: state for name, state in optional.items() if state}}
 
     def trains_actor(self, step: int) -> bool:
         """Whether the critic's warm-up is over."""
@@ -185,31 +193,41 @@ class PPOTrainer:
         self.actor.train()  # dropout is 0 anyway; gradient checkpointing works in this mode only
         self.critic.train()
         with self._frozen.here():
-            if self.reward.same_tokens:
-                reward: Any = self.reward.score_batch
-            else:
-                reward = self.score(rollout, prompts, self.settings.score_batch_size)
+            rewards: dict[str, Any] = {
+                r.name: r.scorer.score_batch
+                if r.scorer.same_tokens
+                else self.score(r, rollout, prompts, self.settings.score_batch_size)
+                for r in self.rewards
+            }
             return make_experience(
                 rollout,
-                reward,
+                rewards,
                 self.actor,
                 self.reference,
                 self.critic,
                 self.settings,
                 kl_coefficient=self.kl.coefficient,
                 temperature=self.temperature,
-                score_mean=self.reward.mean,
-                score_std=self.reward.std,
+                scales={r.name: r.scale for r in self.rewards},
                 first=first,
                 train_actor=train_actor,
-                moments=self.moments,
             )
 
-    def score(self, rollout: Rollout, prompts: Sequence[EncodedPrompt], batch_size: int) -> Tensor:
-        """Raw scores of the reward model, `[batch]`."""
-        WATCHDOG.using("reward model")
+    def score(
+        self,
+        source: RewardSource,
+        rollout: Rollout,
+        prompts: Sequence[EncodedPrompt],
+        batch_size: int,
+    ) -> Tensor:
+        """Raw scores of one source, `[batch]`. A collective.
+
+        Raises:
+            UserError: a function or an endpoint failed on some rank.
+        """
+        WATCHDOG.using(f"reward {source.name}")
         with self._frozen.here():
-            return self.reward.score_rollout(
+            return source.scorer.score_rollout(
                 rollout, [p.record.messages for p in prompts], batch_size
             )
 
@@ -220,10 +238,11 @@ class PPOTrainer:
         limit = tolerance(self.dtype)
         check_ratio(self.actor, rollout, experience, self.temperature, limit)
         check_reference(experience, limit)
-        ids, mask = self.reward.read(rollout, [p.record.messages for p in prompts])
-        allowed = max(limit, 0.01) * max(self.reward.std, 1e-6)  # a hundredth of a deviation
-        with self._frozen.here():
-            check_reward_padding(self.reward.model, ids[:4], mask[:4], self.reward.pad_id, allowed)
+        for scorer in (r.scorer for r in self.rewards if r.scorer.model is not None):
+            ids, mask = scorer.read(rollout, [p.record.messages for p in prompts])
+            allowed = max(limit, 0.01) * max(scorer.std, 1e-6)  # a hundredth of a deviation
+            with self._frozen.here():
+                check_reward_padding(scorer.model, ids[:4], mask[:4], scorer.pad_id, allowed)
 
     def update(self, experience: Experience, step: int) -> dict[str, Tensor | float]:
         """PPO epochs over one rollout; returns sums for this step's metrics."""
@@ -251,13 +270,19 @@ class PPOTrainer:
                     parts[0].first, experience.first, first = first, None, None
                 if train_actor:
                     WATCHDOG.at(f"{place}, training of the actor")
+                    losses = [lambda p=p: self._policy_loss(p, sums) for p in parts]
+                    if self.pretraining:
+                        update = (step - 1) * s.updates_per_rollout + epoch * len(batches) + number
+                        losses = self.pretraining.beside(losses, self.actor, count, update, sums)
                     norms["policy/grad_norm"] += optimizer_step(
                         self.actor,
-                        [lambda p=p: self._policy_loss(p, sums) for p in parts],
+                        losses,
                         count,
                         place,
                         lambda total, place=place: self._check(total, "policy", place),
                     )
+                    if self.average:
+                        self.average.update()
                 WATCHDOG.at(f"{place}, training of the critic")
                 norms["value/grad_norm"] += optimizer_step(
                     self.critic,

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from common.errors import UserError
+
 
 def is_distributed() -> bool:
     """Whether a process group is up."""
@@ -96,3 +98,16 @@ def broadcast_object(value: object) -> object:
     holder = [value]
     dist.broadcast_object_list(holder, src=0)
     return holder[0]
+
+
+def fail_together(fault: str, kind: type[UserError] = UserError) -> None:
+    """Raises on every rank where one has a fault: the others must not wait for it. A collective.
+
+    Args:
+        fault: what went wrong on this rank; "" where nothing did.
+
+    Raises:
+        kind: with the text of the first rank that has one.
+    """
+    if any_rank(bool(fault)):
+        raise kind(next(str(text) for text in gather_objects(fault) if text))

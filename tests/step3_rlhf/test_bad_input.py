@@ -50,7 +50,7 @@ def run_stage3(tmp_path, models: dict[str, str], data: list[str], **changes) -> 
     """`main` with these settings, each given to the dataclass that has it."""
     settings = {
         "actor": models["sft"],
-        "reward": models["reward"],
+        "reward": [models["reward"]] if models["reward"] else [],
         "data": data,
         "max_prompt_tokens": 200,
         "max_response_tokens": 20,
@@ -152,6 +152,37 @@ def test_a_critic_from_a_reward_model_with_other_tokens(tmp_path, models):
     assert "for the actor and" in found and "critic (from the reward model)" in found
     with pytest.raises(Trains):  # a reward model may have its own tokenizer, if it is no critic
         run_stage3(tmp_path, {**models, "reward": reward}, [file])
+
+
+# Rewards
+
+
+def sources(tmp_path, models, *more, **changes):
+    """What is said with these sources of rewards; None where the stage goes on."""
+    file = tmp_path / "rules.py"
+    file.write_text("def rule(prompts, responses):\n    return [0.0] * len(responses)\n")
+    given = [str(x).replace("RULES", str(file)) for x in more]
+    try:
+        run_stage3(tmp_path, models, [write(tmp_path, GOOD)], reward=given, **changes)
+    except Trains:
+        return None
+    except UserError as error:
+        return str(error)
+
+
+def test_rewards_from_elsewhere(tmp_path, models):
+    rule = "python:RULES:rule"
+    assert sources(tmp_path, models, rule) is None
+    assert sources(tmp_path, models, models["reward"], rule, "http://localhost:1/x") is None
+    assert sources(tmp_path, models, rule, models["reward"], critic_from="reward") is None
+    found = sources(tmp_path, models, rule, critic_from="reward")
+    assert "no source of rewards is a model: use --critic_from sft" in found
+    assert "has no function 'rul'" in sources(tmp_path, models, "python:RULES:rul")
+    assert "no such model folder" in sources(tmp_path, models, rule, str(tmp_path / "none"))
+    shared = {"one_base": True, "lora_rank": 2}
+    found = sources(tmp_path, models, models["reward"], models["reward"], **shared)
+    assert found.startswith("one_base: 2 sources of rewards are models, but exactly one must be")
+    assert sources(tmp_path, models, rule, **shared).startswith("one_base: 0 sources")
 
 
 def test_a_tokenizer_with_more_tokens_than_its_model(tmp_path, models):

@@ -1,8 +1,6 @@
 """Stage 3 on one base, end to end: killed and given again it ends bit for bit as one left alone."""
 
 import json
-import signal
-import time
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from common.config.arguments import LoraArguments, ModelArguments
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, separate_pad
 from common.models.scalar import load_scalar_model
 from tests.models import save_tiny
-from tests.stages import finish, read, start, write_data
+from tests.stages import finish, kill_after, read, start, write_data
 
 LORA = LoraArguments(lora_rank=2)
 
@@ -57,13 +55,7 @@ def begin(root, run):
 def test_a_killed_run_ends_as_one_left_alone(models, tmp_path):
     finish(begin(models, tmp_path / "alone"))
     killed = begin(models, tmp_path / "killed")
-    done = tmp_path / "killed/rlhf/metrics.jsonl"
-    deadline = time.monotonic() + 100
-    while not (done.is_file() and done.read_text().count("\n") >= 3):
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    kill_after(killed, tmp_path / "killed", "rlhf", 3)
     assert "going on after step" in finish(begin(models, tmp_path / "killed"))
     rows = [read(tmp_path / name, "rlhf")[1] for name in ("alone", "killed")]
     alone, again = (

@@ -17,7 +17,10 @@ from common.hybrid_engine.rollout import Rollout
 from common.models.policy import PolicyModel
 from common.models.scalar import ScalarModel, initialize_head
 from common.ppo.arguments import PPOArguments
+from common.ppo.sources import RewardSource, source_of
 from common.ppo.trainer import PPOTrainer
+from common.reward.callers import TextScorer
+from common.reward.places import RewardPlace
 from common.training.engine import build_engine
 
 PAD, BOS, EOS = 0, 1, 2
@@ -52,6 +55,13 @@ class Reward:
         """Raw scores `[batch]`."""
         rows = zip(prompts, rollout.response_ids(), strict=True)
         return torch.tensor([self.score(p[-1].content, tuple(ids)) for p, ids in rows])
+
+
+def texts_source(name: str, function: Callable, **given: Any) -> RewardSource:
+    """A function of texts as a source of rewards; a text is its token ids in words."""
+    words = SimpleNamespace(decode_response=lambda ids: " ".join(map(str, ids)))
+    place = RewardPlace(name, name=name, **given)
+    return source_of(place, TextScorer(name, function, words), running=False)
 
 
 def small_llama(kind: Any, vocabulary: int, seed: int, width: int = 32) -> Any:
@@ -131,6 +141,7 @@ def small_trainer(
         reference: instead of a plain copy of the actor.
         checkpointing: actor and critic work activations out again in the backward pass.
     """
+    running = settings.score_scaling == "running"
     common = {"zero": zero, "dtype": torch.float32, "adam_eps": 1e-5, "whole": None}
     trained = settings.steps - settings.critic_warmup_steps
     policy, values = small_actor(vocabulary), small_critic(vocabulary)
@@ -153,7 +164,7 @@ def small_trainer(
             **common,
         ),
         reference=reference or PolicyModel(small_actor(vocabulary)),
-        reward=reward,
+        rewards=[source_of(RewardPlace("reward", name="reward"), reward, running=running)],
         template=TEMPLATE,
         settings=settings,
         rollouts=HybridRollout(

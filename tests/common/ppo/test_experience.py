@@ -18,7 +18,7 @@ from common.ppo.experience import (
     micro_batches,
     response_values,
 )
-from common.ppo.running import RunningMoments
+from common.ppo.running import RunningMoments, Scale
 from tests.common.ppo.small import EOS, PAD, small_actor, small_critic
 
 VOCABULARY = 9
@@ -41,6 +41,7 @@ SETTINGS = PPOArguments(
     no_end_score=-2.5,
 )
 BETA, TEMPERATURE, MEAN, STD = 0.3, 0.7, 0.5, 2.0
+SCALES = {"reward": Scale(MEAN, STD)}
 
 
 def rollout_of(rows=ROWS, pad: int = PAD, extra: tuple[int, int] = (0, 0)) -> Rollout:
@@ -61,16 +62,14 @@ def experience_of(
 ) -> Experience:
     return make_experience(
         rollout,
-        torch.tensor([r[3] for r in rows]),
+        {"reward": torch.tensor([r[3] for r in rows])},
         small_actor(VOCABULARY, seed=3),
         small_actor(VOCABULARY, seed=5),
         small_critic(VOCABULARY, seed=4, zero_head=False),
         settings,
         kl_coefficient=BETA,
         temperature=TEMPERATURE,
-        score_mean=MEAN,
-        score_std=STD,
-        **more,
+        **{"scales": SCALES, **more},
     )
 
 
@@ -147,7 +146,7 @@ def test_experience_is_its_definition(normalize, score_batch):
             assert got[: len(wanted)] == pytest.approx(wanted, abs=2e-5), (name, row)
             assert not any(got[len(wanted) :]), (name, row)
     assert found.mask.sum(dim=1).tolist() == [len(r[1]) for r in ROWS]
-    assert found.raw_scores.tolist() == [r[3] for r in ROWS]
+    assert found.raw_scores["reward"].tolist() == [r[3] for r in ROWS]
 
 
 def test_penalties_and_running_moments_are_in_the_scores():
@@ -156,7 +155,9 @@ def test_penalties_and_running_moments_are_in_the_scores():
     rows = [*ROWS[1:], ([3, 4], [5, 6, 5, 6, 5], True, 1.5)]
     moments, seen = RunningMoments(), [1.0, 2.0, 7.0]
     moments.update(torch.tensor(seen))
-    found = experience_of(rollout_of(rows), rows, settings, moments=moments)
+    found = experience_of(
+        rollout_of(rows), rows, settings, scales={"reward": Scale(moments=moments)}
+    )
     seen += [row[3] for row in rows]
     mean = sum(seen) / len(seen)
     std = math.sqrt(sum((x - mean) ** 2 for x in seen) / len(seen))
@@ -172,15 +173,14 @@ def test_the_end_token_gets_the_score_and_a_truncated_row_the_penalty():
     model = small_actor(VOCABULARY)
     found = make_experience(
         rollout_of(),
-        torch.tensor([r[3] for r in ROWS]),
+        {"reward": torch.tensor([r[3] for r in ROWS])},
         model,
         model,
         small_critic(VOCABULARY),
         SETTINGS,
         kl_coefficient=BETA,
         temperature=1.0,
-        score_mean=MEAN,
-        score_std=STD,
+        scales=SCALES,
     )
     assert found.rewards.tolist() == [
         [0.0, 0.0, 0.5, 0.0],
@@ -281,7 +281,7 @@ def fake_experience(rows) -> Experience:
         rollout.input_ids,
         rollout.attention_mask,
         mask,
-        raw_scores=numbers,
+        raw_scores={"reward": numbers},
         scores=-numbers,
         penalties=numbers / 2,
         **per_token,
@@ -306,7 +306,7 @@ def test_rows_leave_out_nothing_but_padding(seed):
         assert part.mask[k].tolist() == [t < n for t in range(width)]
         assert part.values[k].tolist() == [100.0 * i + t + 3 if t < n else 0 for t in range(width)]
         assert part.returns[k, 0].item() == 100.0 * i + 6
-        assert (part.raw_scores[k].item(), part.scores[k].item()) == (float(i), -float(i))
+        assert (part.raw_scores["reward"][k].item(), part.scores[k].item()) == (float(i), -float(i))
 
 
 def test_rows_of_a_response_as_wide_as_its_prompt():
@@ -350,15 +350,14 @@ def test_the_graph_of_the_first_rows_is_kept(train_actor):
     first = torch.tensor([3, 0, 5])
     found = make_experience(
         rollout_of(),
-        torch.tensor([r[3] for r in ROWS]),
+        {"reward": torch.tensor([r[3] for r in ROWS])},
         actor,
         small_actor(VOCABULARY, seed=5),
         critic,
         SETTINGS,
         kl_coefficient=BETA,
         temperature=TEMPERATURE,
-        score_mean=MEAN,
-        score_std=STD,
+        scales=SCALES,
         first=first,
         train_actor=train_actor,
     )
@@ -391,15 +390,14 @@ def test_a_reward_model_may_read_the_batches_of_the_others(score_batch):
     settings = PPOArguments(**{**vars(SETTINGS), "score_batch_size": score_batch})
     found = make_experience(
         rollout,
-        reward,
+        {"reward": reward},
         small_actor(VOCABULARY, seed=3),
         small_actor(VOCABULARY, seed=5),
         small_critic(VOCABULARY, seed=4, zero_head=False),
         settings,
         kl_coefficient=BETA,
         temperature=TEMPERATURE,
-        score_mean=MEAN,
-        score_std=STD,
+        scales=SCALES,
     )
     expected = [0.01 * sum(prompt + response) for prompt, response, _, _ in ROWS]
-    assert found.raw_scores.tolist() == pytest.approx(expected)
+    assert found.raw_scores["reward"].tolist() == pytest.approx(expected)

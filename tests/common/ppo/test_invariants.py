@@ -22,6 +22,7 @@ from common.ppo.invariants import (
     check_vocabulary,
     tolerance,
 )
+from common.ppo.running import Scale
 from common.training.distributed import rank
 from tests.common.ppo.small import EOS, PAD, small_actor, small_critic, small_llama
 from tests.models import byte_tokenizer, tiny_causal_lm
@@ -49,15 +50,14 @@ def experience_of(actor, reference=None):
     rollout = rollout_of(actor.eval())
     experience = make_experience(
         rollout,
-        torch.zeros(len(PROMPTS)),
+        {"reward": torch.zeros(len(PROMPTS))},
         actor,
         actor if reference is None else reference,
         small_critic(VOCABULARY),
         PPOArguments(),
         kl_coefficient=0.1,
         temperature=0.8,
-        score_mean=0.0,
-        score_std=1.0,
+        scales={"reward": Scale()},
     )
     return rollout, experience
 

@@ -6,11 +6,18 @@ from typing import Any
 import pytest
 import torch
 
-from common.config.arguments import ZeroArguments
+from common.config.arguments import OptimizerArguments, ZeroArguments
 from common.models.policy import PolicyModel
 from common.ppo.trainer import PPOTrainer
-from common.training.distributed import rank, world_size
-from common.training.engine import build_frozen, gathered_parameters, process_group
+from common.training.average import WeightAverage
+from common.training.distributed import broadcast_object, rank, world_size
+from common.training.engine import (
+    build_engine,
+    build_frozen,
+    gathered_parameters,
+    optimizer_step,
+    process_group,
+)
 from tests.common.ppo.small import (
     LONGEST,
     PROMPTS,
@@ -126,6 +133,75 @@ def offloaded(zero: str = "0") -> dict[bool, Any]:
     return found
 
 
+def averages() -> dict[str, Any]:
+    with process_group():
+        shard_everything()
+        return {"averaged": averaged("3"), "small steps": small_steps()}
+
+
+def averaged(zero: str) -> dict[str, Any]:
+    """The average of a trainer's actor, and the actor's weights after each of its updates."""
+    trainer = trainer_of(zero, ema_decay=0.8)
+    model = trainer.actor.module
+
+    def whole() -> list[torch.Tensor]:
+        with gathered_parameters(model):
+            return [p.detach().clone() for p in model.parameters()]
+
+    seen = [whole()]
+    update = trainer.average.update
+    trainer.average.update = lambda: (seen.append(whole()), update())
+    for step in (1, 2, 3):
+        trainer.iterate(step, PROMPTS[rank() :: world_size()])
+    state = trainer.states()["average"].state_dict()
+    before = whole()
+    with trainer.average.in_place():
+        inside = whole()
+    found = {"seen": seen, "state": state["weights"], "inside": inside, "before": before}
+    found["after"] = whole()
+    # Another trainer goes on with it; what its ranks hold comes to the same whole.
+    other = trainer_of(zero, ema_decay=0.8)
+    shared = broadcast_object(state)
+    other.average.load_state_dict(shared)
+    found["loaded"] = other.average.state_dict()["weights"]
+    return found
+
+
+def small_steps() -> dict[str, tuple[float, float]]:
+    """Under bf16: the share of weights that a small step moved, and how far the average moved."""
+    found = {}
+    ids = torch.tensor([[1, 4, 5, 6, 3]])
+    mask = torch.ones_like(ids).bool()
+    for zero in ("0", "2", "3"):
+        engine = build_engine(
+            PolicyModel(small_actor(VOCABULARY)),
+            zero=ZeroArguments(zero),
+            dtype=torch.bfloat16,
+            optimizer=OptimizerArguments(
+                learning_rate=1e-6, batch_size=2, micro_batch_size=1, warmup_ratio=0.0
+            ),
+            total_steps=4,
+        )
+        average = WeightAverage(engine, 0.5)
+        head = engine.module.inner.lm_head.weight
+
+        def both(average: WeightAverage = average, head: Any = head, engine: Any = engine) -> Any:
+            state = average.state_dict()["weights"]
+            place = [p is head for p in engine.module.parameters()].index(True)
+            with gathered_parameters(engine.module):
+                return head.detach().clone(), broadcast_object(state)[place].clone()
+
+        weights, averages = both()
+        optimizer_step(engine, [lambda e=engine: -e(ids, mask, mask).logprobs.sum()], 8.0, "")
+        average.update()
+        weights_after, averages_after = both()
+        found[zero] = (
+            float((weights != weights_after).float().mean()),
+            float((averages_after - averages).abs().max()),
+        )
+    return found
+
+
 def on_one_rank() -> dict[str, Any]:
     with process_group():
         return {
@@ -220,3 +296,35 @@ def test_what_is_idle_can_wait_in_the_hosts_memory(one):
 def test_what_is_idle_can_wait_on_two_ranks(two, zero):
     for answer in two:
         check_offload(answer["offloaded"][zero])
+
+
+@pytest.fixture(scope="module")
+def of_averages():
+    return run_ranks(averages, 2, start_group=False)
+
+
+def test_the_actors_average_is_its_definition_under_zero_3(of_averages):
+    """And is whole in a checkpoint, whatever each rank holds."""
+    main, other = (answer["averaged"] for answer in of_averages)
+    start, *seen = main["seen"]
+    assert len(seen) == 8  # the critic's warm-up updates no actor: two steps of four updates
+    expected = [w.double() for w in start]
+    for weights in seen:
+        expected = [0.8 * e + 0.2 * w for e, w in zip(expected, weights, strict=True)]
+    for name in ("state", "inside", "loaded"):
+        for a, b in zip(main[name], expected, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(main["state"], main["loaded"], strict=True))
+    assert all(x is None for x in other["state"])
+    for answer in (main, other):
+        assert all(
+            torch.equal(a, b) for a, b in zip(answer["before"], answer["after"], strict=True)
+        )
+    assert any((a - b).abs().max() > 1e-3 for a, b in zip(main["state"], seen[-1], strict=True))
+
+
+def test_steps_that_bf16_rounds_away_count_in_the_average(of_averages):
+    for answer in of_averages:
+        for zero, (share, moved) in answer["small steps"].items():
+            assert share < 0.05, zero
+            assert moved == pytest.approx(0.5e-6, rel=0.4), zero  # float32 rounds, too

@@ -50,12 +50,15 @@ def train(sft, reward, zero, one_base, checkpointing):
     from common.models.policy import score_responses
     from common.ppo.arguments import PPOArguments
     from common.ppo.build import build_trainer
+    from common.ppo.sources import RewardSourceArguments
+    from common.reward.places import RewardPlace
     from common.training.distributed import rank, world_size
 
     template = Template(load_tokenizer(sft), "ice")
     trainer = build_trainer(
         sft,
-        reward,
+        [RewardPlace(reward, name="reward")],
+        RewardSourceArguments(),
         "sft",
         one_base,
         template,
@@ -87,7 +90,7 @@ def train(sft, reward, zero, one_base, checkpointing):
             score_responses(trainer.actor, IDS, MASK, WIDTH).logprobs,
             score_responses(trainer.reference, IDS, MASK, WIDTH).logprobs,
             trainer.critic(IDS, MASK)[MASK],
-            trainer.reward.score_batch(IDS, MASK),
+            trainer.rewards[0].scorer.score_batch(IDS, MASK),
         ]
     return [{k: v for k, v in m.items() if not k.startswith("time")} for m in metrics], answers
 

@@ -9,10 +9,11 @@ import torch
 from torch.testing import assert_close
 
 from common.ppo.rewards import (
-    normalized_scores,
+    clipped_scores,
     repeated_share,
     score_penalties,
     token_rewards,
+    weighted_scores,
 )
 
 WIDTH = 8
@@ -107,6 +108,11 @@ def test_expected_sum_of_rewards_is_the_kl_regularized_objective():
 
 
 # Scores
+
+
+def normalized_scores(raw, mean, std, clip, ended, no_end_score):
+    """Of one source, as the experience has them."""
+    return clipped_scores(weighted_scores([raw], [mean], [std], [1.0]), clip, ended, no_end_score)
 
 
 @pytest.mark.parametrize("seed", range(4))

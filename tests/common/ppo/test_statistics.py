@@ -37,7 +37,7 @@ def experience(index: int) -> tuple[Experience, Rollout]:
     scores = torch.tensor(draw.normal(0.5, 1.0, 5), dtype=torch.float32)
     ids = torch.zeros(5, 2 + WIDTH, dtype=torch.long)
     attention = torch.cat([torch.ones(5, 2).bool(), mask], dim=1)
-    per_row = {"raw_scores": 3 * scores, "scores": scores, "penalties": scores**2}
+    per_row = {"raw_scores": {"reward": 3 * scores}, "scores": scores, "penalties": scores**2}
     found = Experience(ids, attention, mask, **per_row, **numbers)
     seen = found.logprobs + SAMPLER_GAPS[index]  # at padding too, where it must not count
     return found, Rollout(ids, attention, WIDTH, torch.tensor(ENDED[index]), seen)
@@ -77,7 +77,7 @@ def everything() -> dict[str, np.ndarray]:
     }
     return tokens | {
         name: np.concatenate([getattr(e, name).double().numpy() for e in both])
-        for name in ("scores", "raw_scores", "penalties")
+        for name in ("scores", "penalties")
     }
 
 
@@ -88,10 +88,24 @@ def test_scores_lengths_and_ends(values):
     assert values["response/eos_rate"] == pytest.approx(7 / 10)
     assert values["reward/score"] == pytest.approx(x["scores"].mean())
     assert values["reward/score_std"] == pytest.approx(x["scores"].std())
-    assert values["reward/raw_score"] == pytest.approx(x["raw_scores"].mean())
+    assert values["reward/raw_score"] == pytest.approx(3 * x["scores"].mean())
     assert values["reward/penalty"] == pytest.approx(x["penalties"].mean())
     assert values["reward/total"] == pytest.approx(x["rewards"].sum() / 10)
     assert values["policy/entropy"] == pytest.approx(x["entropy"].mean())
+
+
+def test_several_sources_are_told_apart():
+    found, rollout = experience(0)
+    found.raw_scores = {"a": torch.arange(5.0), "b": -torch.ones(5)}
+    sums = {k: float(v) for k, v in rollout_sums(found, rollout).items()}
+    assert (sums["raw_score/a"], sums["raw_score/b"]) == (10.0, -5.0)
+    more = {"value_loss": 0.0, "value_clipped": 0.0, "early_stops": 0.0}
+    more |= {"updates": 1.0, "update_tokens": 1.0}
+    for name in ("policy", "value"):
+        more |= {f"{name}/grad_norm": 0.0, f"{name}/learning_rate": 0.0}
+    values = rollout_values(sums | more)
+    assert (values["reward/raw_score/a"], values["reward/raw_score/b"]) == (2.0, -1.0)
+    assert "reward/raw_score" not in values
 
 
 def test_the_samplers_distance_is_absolute_and_per_token(values):

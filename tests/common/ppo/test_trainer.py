@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from common.errors import NotFinite, UserError
 from common.ppo.arguments import PPOArguments
 from common.ppo.experience import Experience
+from common.ppo.held_out import evaluate
 from common.ppo.trainer import PPOTrainer, token_counts
 from common.training.distributed import rank
 from common.training.engine import process_group
@@ -19,6 +21,7 @@ from tests.common.ppo.small import (
     VOCABULARY,
     Reward,
     small_trainer,
+    texts_source,
 )
 from tests.ranks import run_ranks
 
@@ -118,6 +121,37 @@ def start_checks() -> dict[str, str]:
     return found
 
 
+def several_sources() -> dict[str, object]:
+    """Two steps for a model, and a function of which only the deviation is known as it goes."""
+    trainer = trainer_of(score_clip=50.0)
+    asked: list[tuple[list[str], list[str]]] = []
+    scored: list[float] = []
+
+    def fives(prompts, responses):
+        asked.append((prompts, responses))
+        scored.extend(float(r.split().count("5")) for r in responses)
+        return scored[-len(responses) :]
+
+    trainer.rewards = [*trainer.rewards, texts_source("fives", fives, weight=-2.0)]
+    experiences = []
+    original = trainer.update
+    trainer.update = lambda e, step: experiences.append(e) or original(e, step)
+    values = [trainer.iterate(step, PROMPTS) for step in (1, 2)]
+    states = {name: state.state_dict() for name, state in trainer.states().items()}
+    trainer.template = SimpleNamespace(decode_response=str)
+    drawn = len(scored)
+    held_out = evaluate(trainer, PROMPTS[:3], batch_size=2)
+    return {
+        "values": values,
+        "experiences": [(e.raw_scores, e.scores, e.mask) for e in experiences],
+        "scored": scored[:drawn],
+        "held out scored": scored[drawn:],
+        "asked": asked,
+        "states": states,
+        "held out": held_out,
+    }
+
+
 SCENARIOS = {
     f.__name__: f
     for f in (
@@ -127,6 +161,7 @@ SCENARIOS = {
         same_seed,
         adaptive_kl,
         start_checks,
+        several_sources,
     )
 }
 
@@ -232,12 +267,45 @@ def test_a_fresh_run_checks_its_start(found):
     assert found["start_checks"]["2"] == "went on"
 
 
+def test_several_sources_add_up(found):
+    result = found["several_sources"]
+    assert [len(texts) for _, texts in result["asked"]] == [8, 8, 2, 1]
+    assert result["asked"][0][0] == [str(i) for i in range(8)]
+    seen = []
+    for values, (raw, scores, mask) in zip(result["values"], result["experiences"], strict=True):
+        lengths = mask.sum(dim=1).tolist()
+        assert raw["reward"].tolist() == lengths
+        fives = raw["fives"].tolist()
+        seen += fives
+        mean = sum(seen) / len(seen)
+        deviation = math.sqrt(sum((x - mean) ** 2 for x in seen) / len(seen))
+        for row, (length, five) in enumerate(zip(lengths, fives, strict=True)):
+            if length < LONGEST:
+                expected = length - 2.0 * (five - mean) / deviation
+                assert scores[row].item() == pytest.approx(expected, abs=1e-4)
+        assert values["reward/raw_score/reward"] == pytest.approx(sum(lengths) / 8)
+        assert values["reward/raw_score/fives"] == pytest.approx(sum(fives) / 8)
+    assert seen == result["scored"] and len(set(seen)) > 1
+    # In the checkpoint: a resumed run goes on with the same scale.
+    assert result["states"].keys() == {"kl", "moments/fives"}
+    assert result["states"]["moments/fives"]["count"] == 16
+    assert result["states"]["moments/fives"]["mean"] == pytest.approx(sum(seen) / 16)
+
+
+def test_held_out_answers_are_scored_by_fixed_scales(found):
+    values, fives = (found["several_sources"][name] for name in ("held out", "held out scored"))
+    assert values["eval/raw_score/fives"] == pytest.approx(sum(fives) / 3)
+    assert values["eval/raw_score/reward"] == pytest.approx(values["eval/response_length"])
+    expected = values["eval/raw_score/reward"] - 2.0 * values["eval/raw_score/fives"]
+    assert values["eval/score"] == pytest.approx(expected)
+
+
 # Without engines
 
 
 def bare_trainer(seed: int = 0) -> PPOTrainer:
-    unused = dict.fromkeys(("actor", "critic", "reference", "reward", "template", "rollouts"))
-    return PPOTrainer(**unused, settings=SETTINGS, seed=seed)
+    unused = dict.fromkeys(("actor", "critic", "reference", "template", "rollouts"))
+    return PPOTrainer(**unused, rewards=(), settings=SETTINGS, seed=seed)
 
 
 def test_each_epoch_has_a_fresh_permutation():
@@ -276,12 +344,19 @@ def two_ranks() -> dict[str, object]:
         spoilt.settings.normalize_advantages = False  # which would spread the NaN by itself
         with pytest.raises(UserError) as caught:
             spoilt.iterate(1, mine)
+        respond = trainer.rollouts.respond
         if rank() == 1:
             trainer.rollouts.respond = no_probability
         with pytest.raises(NotFinite) as of_rollout:
             trainer.iterate(2, mine)
+        trainer.rollouts.respond = respond
+        one_fails = lambda p, responses: [1.0] * (len(responses) - rank())  # noqa: E731
+        trainer.rewards = [*trainer.rewards, texts_source("rule", one_fails)]
+        with pytest.raises(UserError) as of_reward:
+            trainer.iterate(2, mine)
         return {
             "values": values,
+            "of reward": str(of_reward.value),
             "message": str(caught.value),
             "of rollout": str(of_rollout.value),
             "counts": counts_on_this_rank(),
@@ -309,6 +384,7 @@ def test_two_ranks_stop_together_and_log_the_same(both):
         # Both name the rank that has it: rank 0 is the one that prints.
         assert "the value loss is nan on rank 1 at step 1" in answer["message"]
         assert answer["of rollout"] == "no finite probability"
+        assert answer["of reward"] == "reward rule: gave 3 scores for 4 responses"
 
 
 # Settings

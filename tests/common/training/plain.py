@@ -79,7 +79,7 @@ def experience():
         input_ids=torch.tensor(rng.integers(3, 259, size=attention.shape)),
         attention_mask=torch.tensor(attention),
         mask=torch.tensor(attention[:, prompt_width:]),
-        raw_scores=torch.zeros(BATCH),
+        raw_scores={"reward": torch.zeros(BATCH)},
         scores=torch.zeros(BATCH),
         penalties=torch.zeros(BATCH),
         **numbers,

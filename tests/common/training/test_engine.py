@@ -23,6 +23,7 @@ from common.models.policy import PolicyModel
 from common.models.scalar import load_scalar_model
 from common.ppo.arguments import PPOArguments
 from common.ppo.experience import Experience
+from common.ppo.pretraining import PretrainingArguments, PretrainingMix
 from common.ppo.trainer import PPOTrainer
 from common.reward.training import PairObjective, RewardArguments
 from common.training.distributed import all_reduce_scalars, rank, world_size
@@ -78,8 +79,9 @@ CUTS = {
 LOSSES = (
     *("sft", "sft with fillers", "sft, packed"),
     *("reward", "reward with fillers", "reward, shared prompts"),
-    *("policy", "value"),
+    *("policy", "policy with ptx", "value"),
 )
+PTX = 0.7
 
 
 # The code under test.
@@ -173,7 +175,16 @@ def measure(folders, item, cuts):
             for loss, (engine, objective) in objectives.items():
                 norm, mean = supervised(engine, objective, plan)
                 found[name, loss] = kept[engine].pop(), norm, mean
-            sums = all_reduce_scalars(ppo_trainer(lm, scalar, micro).update(mine(item), step=1))
+            trainer = ppo_trainer(lm, scalar, micro)
+            given = PretrainingArguments(PTX, ["ptx.jsonl"], ptx_batch_size=5)
+            trainer.pretraining = PretrainingMix(sft_examples(5), 0, given, seed=0)
+            sums = all_reduce_scalars(trainer.update(mine(item), step=1))
+            mean = sums["policy_loss"] / sums["update_tokens"]
+            mean += PTX * sums["ptx_loss"] / sums["ptx_tokens"]
+            kept[scalar].pop()
+            found[name, "policy with ptx"] = kept[lm].pop(), sums["policy/grad_norm"], mean
+            trainer.pretraining = None
+            sums = all_reduce_scalars(trainer.update(mine(item), step=1))
             for loss, engine in (("policy", lm), ("value", scalar)):
                 mean = sums[f"{loss}_loss"] / sums["update_tokens"]
                 found[name, loss] = kept[engine].pop(), sums[f"{loss}/grad_norm"], mean
@@ -191,8 +202,9 @@ def measure(folders, item, cuts):
 def mine(item):
     """This rank's rows: all of them, or every second one."""
     start, by = rank(), world_size()
-    names = [f.name for f in fields(item) if f.name != "first"]
-    return Experience(**{name: getattr(item, name)[start::by].clone() for name in names})
+    names = [f.name for f in fields(item) if f.name not in ("first", "raw_scores")]
+    tensors = {name: getattr(item, name)[start::by].clone() for name in names}
+    return Experience(**tensors, raw_scores={k: x[start::by] for k, x in item.raw_scores.items()})
 
 
 def ppo_trainer(lm, scalar, micro):
@@ -200,7 +212,7 @@ def ppo_trainer(lm, scalar, micro):
         actor=lm,
         critic=scalar,
         reference=None,
-        reward=None,
+        rewards=(),
         template=None,
         settings=PPOArguments(
             rollout_batch_size=BATCH,
@@ -318,6 +330,7 @@ def plain(folders):
         ("reward with fillers", scalar, reward_mean(scalar, 5)),
         ("reward, shared prompts", scalar, reward_mean(scalar)),
         ("policy", lm, policy_mean(lm, item)),
+        ("policy with ptx", lm, policy_mean(lm, item) + PTX * sft_mean(lm, 5)),
         ("value", scalar, value_mean(scalar, item)),
     ):
         found[loss] = gradients_of(model, mean), float(mean.detach())

@@ -1,0 +1,78 @@
+"""The sources of PPO's rewards: reward models, a user's own functions, HTTP endpoints."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from common.config.arguments import check_range, option
+from common.data.template import Template
+from common.ppo.running import RunningMoments, Scale
+from common.reward.callers import Endpoint, TextScorer, load_function
+from common.reward.places import RewardPlace
+from common.reward.scoring import RewardScorer
+
+
+@dataclass
+class RewardSourceArguments:
+    """What scores the responses."""
+
+    HARMLESS: ClassVar = ("reward_timeout", "reward_retries")
+
+    reward: list[str] = option(
+        [],
+        "model folder of stage 2 (by default RUN/models/reward), python:FILE.py:FUNCTION or an "
+        "http(s) URL; or several, or mappings with path, weight, mean, std, name",
+    )
+    reward_timeout: float = option(60.0, "seconds that an endpoint may take for an answer")
+    reward_retries: int = option(
+        4, "further tries, with longer and longer pauses, where an endpoint does not answer"
+    )
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, "reward_timeout", above=True)
+        check_range(self, 0, "reward_retries")
+
+
+@dataclass
+class RewardSource:
+    """Who scores, and how the scores count."""
+
+    name: str
+    scorer: RewardScorer | TextScorer
+    scale: Scale
+
+
+def source_of(
+    place: RewardPlace, scorer: RewardScorer | TextScorer, *, running: bool
+) -> RewardSource:
+    """A source with its scale: the one that was given, else a model's own, else a running one.
+
+    Args:
+        running: a model's scores are scaled by those of all rollouts so far, too.
+    """
+    if place.mean is not None and place.std is not None:
+        return RewardSource(place.name, scorer, Scale(place.mean, place.std, place.weight))
+    mean, std = (0.0, 1.0) if isinstance(scorer, TextScorer) else (scorer.mean, scorer.std)
+    moments = RunningMoments() if running or isinstance(scorer, TextScorer) else None
+    return RewardSource(place.name, scorer, Scale(mean, std, place.weight, moments))
+
+
+def text_scorers(
+    places: Sequence[RewardPlace], settings: RewardSourceArguments, policy: Template
+) -> dict[str, TextScorer]:
+    """Functions and endpoints by their sources' names.
+
+    Args:
+        policy: of the actor's tokenizer.
+
+    Raises:
+        UserError: a function's file cannot be read or run, or has no such function.
+    """
+    found = {}
+    for place in places:
+        if place.kind == "function":
+            found[place.name] = TextScorer(place.name, load_function(*place.function), policy)
+        elif place.kind == "endpoint":
+            endpoint = Endpoint(place.path, settings.reward_timeout, settings.reward_retries)
+            found[place.name] = TextScorer(place.name, endpoint, policy)
+    return found
