@@ -89,6 +89,11 @@ class ModelArguments:
         "auto", "training precision; auto is bf16 on a GPU that has it, fp32 elsewhere"
     )
     trust_remote_code: bool = option(False, "run Python code that a model folder brings along")
+    base_4bit: bool = option(
+        False,
+        "whole weights that are not trained are held in 4 bits, as QLoRA does; needs bitsandbytes, "
+        "and adapters on whole models (lora_rank); not with ZeRO-3",
+    )
     gradient_checkpointing: bool = option(False, "recompute activations: less memory, more time")
     most_logits: int = option(
         2**24,

@@ -16,9 +16,10 @@ from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
 from common.models.cards import Card
 from common.models.lora import adapter_base, add_adapters, merged_adapters, whole_modules
-from common.training.distributed import barrier, is_main
+from common.training.distributed import barrier, device, is_main
 from common.training.engine import gathered_parameters
 from common.training.watchdog import WATCHDOG
+from common.zero.config import resolve_dtype
 
 HEAD_NAMES = ("score", "classifier")
 """What stock classes call their head: Llama, Mistral, Qwen, OPT say score; GPT-2's critic
@@ -81,6 +82,7 @@ def load_causal_lm(path: str, settings: ModelArguments, lora: LoraArguments | No
     """
     from transformers import AutoModelForCausalLM
 
+    check_adapters_on_4bit(settings, lora)
     model = load_complete(AutoModelForCausalLM, path, settings, new=())
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -105,6 +107,11 @@ def load_complete(
     WATCHDOG.at(f"loading {path}")
     check_model_folder(path)
     base = adapter_base(path)
+    if base and settings.base_4bit:
+        raise UserError(
+            f"{path}: adapters cannot be merged into a base in 4 bits; merge them first "
+            f"(python -m common.models.merge {path} OUT) and name OUT, or use --base_4bit false"
+        )
     if base:  # heads may come with the adapters
         model = load_complete(auto_class, base, settings, (*new, *whole_modules(path)), **overrides)
         restore_config_changes(model, path)
@@ -116,6 +123,7 @@ def load_complete(
             dtype=torch.float32,
             trust_remote_code=settings.trust_remote_code,
             output_loading_info=True,
+            **(in_4_bits(settings) if settings.base_4bit else {}),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: cannot load the model: {_first_line(error)}") from None
@@ -127,6 +135,38 @@ def load_complete(
             f"{(missing + wrong)[0]}; is this a {auto_class.__name__} folder?"
         )
     return model
+
+
+def in_4_bits(settings: ModelArguments) -> dict[str, Any]:
+    """What `from_pretrained` quantizes with as it loads: NF4, its scales quantized too.
+
+    As QLoRA (https://arxiv.org/abs/2305.14314). Heads and embeddings stay as they are.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("base_4bit needs bitsandbytes: pip install bitsandbytes, or leave it out")
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=resolve_dtype(settings.dtype),
+            llm_int8_skip_modules=["lm_head", *HEAD_NAMES],  # for 4 bits, too
+        ),
+        "device_map": {"": device()},
+    }
+
+
+def check_adapters_on_4bit(settings: ModelArguments, lora: LoraArguments | None) -> None:
+    """Raises UserError where weights in 4 bits would have to be trained themselves."""
+    if settings.base_4bit and lora is not None and lora.lora_rank < 1:
+        raise UserError("base_4bit needs adapters, which are what is trained: set lora_rank")
 
 
 def check_model_folder(path: str) -> None:

@@ -252,6 +252,8 @@ def _mergeable(model: nn.Module) -> list[tuple[Any, list[str]]]:
         if not isinstance(layer, LoraLayer) or layer.merged or layer.disable_adapters:
             continue
         names = [n for n in layer.active_adapters if n in layer.lora_A]
+        if not layer.get_base_layer().weight.is_floating_point():
+            continue  # in 4 bits
         if names and owners[id(layer.get_base_layer().weight)] == 1:
             found.append((layer, names))
     return found

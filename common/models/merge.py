@@ -6,6 +6,7 @@ here, and PEFT's own merging, makes of the adapter folder.
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +44,8 @@ def reload_to_merge(
 ) -> Callable[[str], Any] | None:
     """What `save_model` reads adapters back with to merge them; None where they stay adapters."""
     merges = lora.lora_merge and lora.lora_rank > 0
-    return partial(whole_model, kind=kind, settings=settings) if merges else None
+    whole = replace(settings, base_4bit=False)
+    return partial(whole_model, kind=kind, settings=whole) if merges else None
 
 
 def kind_of(path: str) -> Kind:

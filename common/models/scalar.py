@@ -18,6 +18,7 @@ from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
 from common.models.loading import (
     HEAD_NAMES,
+    check_adapters_on_4bit,
     check_model_folder,
     load_complete,
     resize_embeddings,
@@ -212,6 +213,7 @@ def load_scalar_model(
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     check_model_folder(path)
+    check_adapters_on_4bit(settings, lora)
     overrides = {"num_labels": 1, "classifier_dropout": 0.0}
     new = HEAD_NAMES if new_head else ()
     if kind == "reward":

@@ -83,7 +83,8 @@ def load_reward(path: str, tokenizer: Any, settings: ModelArguments) -> RewardMo
     Raises:
         UserError: missing files or weights; a tokenizer that does not fit.
     """
-    model = load_scalar_model(path, "reward", settings, new_head=False)
+    whole = replace(settings, base_4bit=False)  # it may be adapters, which are merged
+    model = load_scalar_model(path, "reward", whole, new_head=False)
     check_embeddings(model.inner, tokenizer, path)
     config = model.inner.config
     return RewardModel(model, getattr(config, "score_mean", 0.0), getattr(config, "score_std", 1.0))

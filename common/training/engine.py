@@ -98,6 +98,7 @@ def build_engine(
     import deepspeed
 
     WATCHDOG.at(f"loading a {type(model).__name__} into DeepSpeed's engine")
+    check_quantized(model, zero)
     shape = BatchShape(
         optimizer.batch_size, optimizer.micro_batch_size, data_rank(sequence_ranks).count
     )
@@ -134,6 +135,7 @@ def build_frozen(model: nn.Module, *, zero: ZeroArguments, dtype: torch.dtype) -
     import deepspeed
 
     WATCHDOG.at(f"loading a frozen {type(model).__name__}")
+    check_quantized(model, zero)
     model = model.to(dtype).eval().requires_grad_(False)
     offload = zero.offload_parameters != "none"
     if zero.stage < 3 or (world_size() == 1 and not offload):
@@ -146,6 +148,15 @@ def build_frozen(model: nn.Module, *, zero: ZeroArguments, dtype: torch.dtype) -
     engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.eval()  # returns nothing, unlike a module's
     return engine
+
+
+def check_quantized(model: nn.Module, zero: ZeroArguments) -> None:
+    """Raises UserError where ZeRO-3 would cut up weights in 4 bits, which it cannot put together.
+
+    Their scales are no parameters, and would be left behind.
+    """
+    if zero.stage == 3 and not all(p.is_floating_point() for p in model.parameters()):
+        raise UserError("base_4bit does not go with ZeRO-3: use --zero 2 (or 1, or 0)")
 
 
 def fits_whole(model: nn.Module, dtype: torch.dtype) -> bool:
