@@ -133,6 +133,8 @@ def check_sections(
     from common.data import layouts
     from common.data.readers import FILE_TYPES
     from common.data.sources import parse_sources
+    from common.ppo.sources import RewardSourceArguments
+    from common.reward.places import check_functions, parse_rewards
 
     options = ["--config", str(config), "--run", str(run), "--seed", str(seed)]
     settings = {}
@@ -140,6 +142,11 @@ def check_sections(
         groups = parse_arguments(importlib.import_module(MODULES[stage]).ARGUMENTS, stage, options)
         settings[stage] = result_settings(*groups)
         for group in groups:
+            if isinstance(group, RewardSourceArguments) and group.reward:
+                try:
+                    check_functions(parse_rewards(group.reward, default=""))
+                except UserError as error:
+                    raise UserError(f"{place(config, marks, f'{stage}.reward')}: {error}") from None
             for name in DATA_SETTINGS:
                 values = getattr(group, name, None)
                 at = place(config, marks, f"{stage}.{name}")

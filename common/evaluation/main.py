@@ -1,7 +1,9 @@
 """The last stage: SFT and RLHF answer held-out prompts, sampled and greedily; then the report."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from common.config.arguments import (
@@ -19,6 +21,7 @@ from common.errors import UserError
 from common.evaluation.policy import mean_of, respond
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
+from common.hybrid_engine.rollout import Rollout
 from common.models.loading import load_causal_lm, load_tokenizer
 from common.models.scalar import load_scalar_model
 from common.reward.scoring import RewardScorer
@@ -37,7 +40,7 @@ class EvaluationArguments:
 
     sft: str = option("", "model folder before RLHF; by default RUN/models/sft")
     rlhf: str = option("", "model folder after RLHF; by default RUN/models/actor")
-    reward: str = option("", "reward model; by default RUN/models/reward")
+    reward: str = option("", "reward model; by default RUN/models/reward, where there is one")
     data: list[str] = option(
         [], "held-out prompts; each entry is a split, named by its key `name` or its file"
     )
@@ -171,22 +174,25 @@ def answer(
     rollouts: HybridRollout,
     prompts: list[EncodedPrompt],
     template: Template,
-    scorer: RewardScorer,
+    scorer: RewardScorer | None,
     *,
     seed: int,
     greedy: bool,
     check: bool,
 ) -> list[dict[str, Any]]:
-    """One judged response a prompt. A collective."""
+    """One judged response a prompt; without a scorer there are no rewards. A collective."""
+
+    def score(rollout: Rollout, batch: Sequence[EncodedPrompt]) -> list[float]:
+        size = rollouts.sampling.generation_batch_size
+        return scorer.score_rollout(rollout, [p.record.messages for p in batch], size).tolist()
+
     return respond(
         prompts,
         template,
         lambda batch, places: rollouts.respond(
             [p.ids for p in batch], seed, streams=places, greedy=greedy, check=check
         ),
-        lambda rollout, batch: scorer.score_rollout(
-            rollout, [p.record.messages for p in batch], rollouts.sampling.generation_batch_size
-        ).tolist(),
+        score if scorer else None,
     )
 
 
@@ -196,9 +202,12 @@ def reward_scorer(
     model_settings: ModelArguments,
     text: TextArguments,
     template: Template,
-) -> RewardScorer:
-    """The reward model, whole on this rank."""
+) -> RewardScorer | None:
+    """The reward model, whole on this rank; None where the run has none: PPO can do without."""
     path = settings.reward or str(stage.models / "reward")
+    if not settings.reward and not Path(path).exists():
+        stage.say(f"{path} is not there: responses are not scored by a reward model")
+        return None
     tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
     model = load_scalar_model(path, "reward", model_settings, new_head=False)
     config = model.inner.config

@@ -8,7 +8,7 @@ from common.config.arguments import check_range, option
 from common.data.template import Template
 from common.ppo.running import RunningMoments, Scale
 from common.reward.callers import Endpoint, TextScorer, load_function
-from common.reward.places import RewardPlace
+from common.reward.places import RewardPlace, check_functions
 from common.reward.scoring import RewardScorer
 
 
@@ -68,6 +68,7 @@ def text_scorers(
     Raises:
         UserError: a function's file cannot be read or run, or has no such function.
     """
+    check_functions(places)
     found = {}
     for place in places:
         if place.kind == "function":

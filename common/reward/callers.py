@@ -129,8 +129,6 @@ def load_function(file: str, name: str) -> ScoreTexts:
         UserError: no such file or function, or the file cannot be run.
     """
     path = Path(file).expanduser()
-    if not path.is_file():
-        raise UserError(f"reward python:{file}:{name}: no such file: {file}")
     spec = importlib.util.spec_from_file_location(f"reward_of_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"reward python:{file}:{name}: {file} must be a Python file, *.py")

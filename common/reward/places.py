@@ -1,6 +1,7 @@
 """What gives rewards: model folders, functions in files of the user's own, HTTP endpoints."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -71,6 +72,14 @@ def inputs_of(places: Sequence[RewardPlace]) -> list[str]:
     """Model folders and functions' files, whose content the result depends on."""
     files = [p.function[0] if p.kind == "function" else p.path for p in places]
     return [file for file, p in zip(files, places, strict=True) if p.kind != "endpoint"]
+
+
+def check_functions(places: Sequence[RewardPlace]) -> None:
+    """Raises UserError where a function's file is missing; nothing is run."""
+    for place in places:
+        file = os.path.expanduser(place.function[0])
+        if place.kind == "function" and not os.path.isfile(file):  # False for any odd name
+            raise UserError(f"reward {place.path}: no such file: {file}")
 
 
 def _parse(value: str | dict[str, Any], at: str) -> RewardPlace:

@@ -154,37 +154,6 @@ def test_a_critic_from_a_reward_model_with_other_tokens(tmp_path, models):
         run_stage3(tmp_path, {**models, "reward": reward}, [file])
 
 
-# Rewards
-
-
-def sources(tmp_path, models, *more, **changes):
-    """What is said with these sources of rewards; None where the stage goes on."""
-    file = tmp_path / "rules.py"
-    file.write_text("def rule(prompts, responses):\n    return [0.0] * len(responses)\n")
-    given = [str(x).replace("RULES", str(file)) for x in more]
-    try:
-        run_stage3(tmp_path, models, [write(tmp_path, GOOD)], reward=given, **changes)
-    except Trains:
-        return None
-    except UserError as error:
-        return str(error)
-
-
-def test_rewards_from_elsewhere(tmp_path, models):
-    rule = "python:RULES:rule"
-    assert sources(tmp_path, models, rule) is None
-    assert sources(tmp_path, models, models["reward"], rule, "http://localhost:1/x") is None
-    assert sources(tmp_path, models, rule, models["reward"], critic_from="reward") is None
-    found = sources(tmp_path, models, rule, critic_from="reward")
-    assert "no source of rewards is a model: use --critic_from sft" in found
-    assert "has no function 'rul'" in sources(tmp_path, models, "python:RULES:rul")
-    assert "no such model folder" in sources(tmp_path, models, rule, str(tmp_path / "none"))
-    shared = {"one_base": True, "lora_rank": 2}
-    found = sources(tmp_path, models, models["reward"], models["reward"], **shared)
-    assert found.startswith("one_base: 2 sources of rewards are models, but exactly one must be")
-    assert sources(tmp_path, models, rule, **shared).startswith("one_base: 0 sources")
-
-
 def test_a_tokenizer_with_more_tokens_than_its_model(tmp_path, models):
     folder = save_tiny(tmp_path / "short")
     tokenizer = byte_tokenizer()
@@ -210,6 +179,50 @@ def test_prompts_with_facts_of_their_own_are_judged_by_no_rubric(tmp_path, model
     with pytest.raises(Trains):
         run_stage3(tmp_path, models, [write(tmp_path, rows)])
     assert judge("an answer", rows[0]["facts"]) is None
+
+
+# Rewards
+
+
+def sources(tmp_path, models, *more, **changes):
+    """What is said with these sources of rewards; None where the stage goes on."""
+    file = tmp_path / "rules.py"
+    file.write_text("def rule(prompts, responses):\n    return [0.0] * len(responses)\n")
+    given = [str(x).replace("RULES", str(file)) for x in more]
+    try:
+        run_stage3(tmp_path, models, [write(tmp_path, GOOD)], reward=given, **changes)
+    except Trains:
+        return None
+    except UserError as error:
+        return str(error)
+
+
+def test_rewards_from_elsewhere(tmp_path, models):
+    rule = "python:RULES:rule"
+    assert sources(tmp_path, models, rule) is None
+    assert sources(tmp_path, models, models["reward"], rule, "http://localhost:1/x") is None
+    assert sources(tmp_path, models, rule, models["reward"], critic_from="reward") is None
+    found = sources(tmp_path, models, rule, critic_from="reward")
+    assert "no source of rewards is a model: use --critic_from sft" in found
+    assert "has no function 'rul'" in sources(tmp_path, models, "python:RULES:rul")
+    assert "no such file: /nowhere.py" in sources(tmp_path, models, "python:/nowhere.py:rule")
+    assert "no such model folder" in sources(tmp_path, models, rule, str(tmp_path / "none"))
+    shared = {"one_base": True, "lora_rank": 2}
+    found = sources(tmp_path, models, models["reward"], models["reward"], **shared)
+    assert found.startswith("one_base: 2 sources of rewards are models, but exactly one must be")
+    assert sources(tmp_path, models, rule, **shared).startswith("one_base: 0 sources")
+
+
+def test_data_beside_ppo_is_read_as_conversations(tmp_path, models, capsys):
+    prompts = write(tmp_path, GOOD)
+    ptx = {"ptx_coefficient": 0.5}
+    found = refused(tmp_path, models, [prompts], ptx_data=[prompts], **ptx)
+    assert found.startswith(f"{prompts}:1: ") and "completion" in found
+    rows = [{"prompt": "q", "completion": "a"}, {"prompt": "word " * 100, "completion": "a"}]
+    file = write(tmp_path, rows, "ptx.jsonl")
+    with pytest.raises(Trains):
+        run_stage3(tmp_path, models, [prompts], ptx_data=[file], **ptx)
+    assert "8 prompts, 1 long prompts skipped" in capsys.readouterr().out
 
 
 # Settings

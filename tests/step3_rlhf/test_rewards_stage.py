@@ -125,6 +125,21 @@ def test_a_killed_run_ends_as_one_left_alone(root, tmp_path, url):
         rules.write_text(RULE)
 
 
+def test_a_run_without_a_reward_model_is_evaluated(root, tmp_path):
+    rule = f"python:{root}/rules.py:short"
+    given = ("--config", str(root / "all.yaml"), "--run", str(tmp_path), "--template", "ice")
+    given += ("--max_prompt_tokens", "200")
+    actor = ("--actor", str(root / "sft"), "--reward", rule, "--zero", "0")
+    finish(start("step3_rlhf/main.py", *given, *actor))
+    rows = numbers(tmp_path)
+    assert len(rows) == 3 and all(row["reward/raw_score"] <= 0 for row in rows)
+    module = ("-m", "common.evaluation.main")
+    printed = finish(start(*module, *given, "--sft", str(root / "sft")))
+    assert "responses are not scored by a reward model" in printed
+    result = read(tmp_path, "evaluation")[0]
+    assert result["rlhf_reward"] is None
+
+
 def test_two_ranks_under_zero_3(root, tmp_path, url):
     finish(launch(2, "step3_rlhf/main.py", *options(root, tmp_path, url, 3)))
     rows = numbers(tmp_path)

@@ -211,6 +211,21 @@ def test_a_mistake_in_the_last_section_is_told_before_the_first_stage(config):
         ("  steps: 4", "  eval_data: [gone.jsonl]", "FILE:13: no such file: gone.jsonl"),
         (
             "  steps: 4",
+            "  reward: [models/reward, 'python:gone.py:score']",
+            "FILE:13: reward python:gone.py:score: no such file: gone.py",
+        ),
+        (
+            "  steps: 4",
+            "  reward: [{path: m, wait: 1}]",
+            "FILE:13: reward[0]: unknown key 'wait'; did you mean 'weight'?",
+        ),
+        (
+            "  steps: 4",
+            "  ptx_data: [gone.jsonl]\n  ptx_coefficient: 1",
+            "FILE:13: no such file: gone.jsonl",
+        ),
+        (
+            "  steps: 4",
             "  eval_data: [~nobody/gone.jsonl]",
             "FILE:13: no such file: ~nobody/gone.jsonl",
         ),

@@ -124,7 +124,7 @@ def test_a_function_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
-        (None, "good", "no such file"),
+        (None, "good", "cannot be run: FileNotFoundError"),
         ("x = 1\n", "good", "has no function 'good'"),
         ("good = 1\n", "good", "has no function 'good'"),
         ("def good(:\n", "good", "cannot be run: SyntaxError"),
