@@ -143,6 +143,40 @@ def test_a_signal_to_either_node_stops_both_and_the_same_commands_go_on(data, ho
     assert len(file.read_text().splitlines()) > steps
 
 
+@pytest.mark.multinode
+@pytest.mark.slow
+def test_the_preflight_names_the_node_that_differs(data, hostfile, tmp_path):
+    """`ip netns exec` gives a node mounts of its own: one file is another one there."""
+    odd = ROOT / "common/training/seeding.py"
+    (tmp_path / "other.py").write_text(odd.read_text() + "# changed\n")
+    (tmp_path / "data.jsonl").write_text("{}\n")
+    (tmp_path / "other.jsonl").write_text('{"prompt": ""}\n')
+    package = tmp_path / "packages/peft-0.0.1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: peft\nVersion: 0.0.1\n")
+    variables = {"SFT_DATA": str(tmp_path / "data.jsonl"), "PROMPTS": "", "RANKINGS": "hub/name"}
+    command = recipe_of(data / "odd", 1)
+    mode = ["--hostfile", hostfile, "--no_ssh", "--master_addr", ADDRESSES[0], "--node_rank"]
+    mounts = 'mount --bind "$1" "$2" && mount --bind "$3" "$4" && shift 4 && exec bash "$@"'
+    files = [tmp_path / "other.py", odd, tmp_path / "other.jsonl", tmp_path / "data.jsonl"]
+    both = [
+        node(0, hostfile, command, **variables),
+        start(
+            *(1, "sh", "-c", mounts, "sh", *files, MULTINODE, *mode, 1, *command[1:]),
+            **{**variables, "PYTHONPATH": str(tmp_path / "packages")},
+        ),
+    ]
+    codes, outputs = finished(*both, seconds=120)
+    assert codes == [2, 2], "\n====\n".join(outputs)
+    for output in outputs:
+        wrong = [line for line in output.splitlines() if line.startswith("preflight: error: ")]
+        assert len(wrong) == 3
+        assert all(line.startswith(f"preflight: error: {ADDRESSES[1]}: ") for line in wrong)
+        for words in ("common/training/seeding.py", "peft is 0.0.1", str(tmp_path / "data.jsonl")):
+            assert any(words in line for line in wrong)
+    assert not (data / "odd").exists()  # no stage was begun
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -206,6 +240,7 @@ def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
                 "--hostfile",
                 "hosts",
                 "--no_ssh",
+                "--skip_preflight",
                 "--node_rank",
                 str(i),
             ]
@@ -236,7 +271,7 @@ def test_a_node_does_not_wait_for_ever_for_a_first_node_that_was_killed(tmp_path
     stand_in(tmp_path)
     (tmp_path / "hosts").write_text("first slots=1\nb slots=1\n")
     (tmp_path / "launcher.sh").write_text("sleep 60\n")  # between two stages
-    mode = ["--hostfile", "hosts", "--no_ssh", "--node_rank"]
+    mode = ["--hostfile", "hosts", "--no_ssh", "--skip_preflight", "--node_rank"]
     both = [
         subprocess.Popen(
             ["bash", "launch/multinode.sh", *mode, str(i), "launcher.sh", "--run", "run"],
