@@ -25,6 +25,9 @@
 # folder, and take their part in each stage with ranks. Without ssh a signal to any node's command
 # stops all in order, and all end with the stage's own code (see env.sh); with ssh it is the first
 # node's command that is signalled.
+#
+# A node of which nothing is heard for RLHF_SILENCE seconds (30 during a stage; 120 between stages,
+# where word comes by files) counts as lost: all nodes say which one it is, and end with code 75.
 set -euo pipefail
 
 main() {

@@ -12,7 +12,7 @@ import pytest
 
 from tests.launch.test_recipes import write_rankings
 from tests.stages import ROOT, environment
-from tests.two_nodes import ADDRESSES, end, ssh_between, start, two_nodes, why_not
+from tests.two_nodes import ADDRESSES, CABLE, end, ip, ssh_between, start, two_nodes, why_not
 
 MULTINODE = ROOT / "launch/multinode.sh"
 RECIPE = ROOT / "launch/recipes/any_model.sh"
@@ -141,6 +141,36 @@ def test_a_signal_to_either_node_stops_both_and_the_same_commands_go_on(data, ho
     assert codes == [0, 0], "\n====\n".join(text[-4000:] for text in outputs)
     assert "going on after step" in outputs[0]
     assert len(file.read_text().splitlines()) > steps
+
+
+@pytest.mark.multinode
+@pytest.mark.slow
+def test_both_sides_of_a_cut_cable_name_the_other_and_the_same_commands_go_on(
+    data, hostfile, one_node
+):
+    variables = {name: str(data / file) for name, file in FILES.items()}
+    command = [*recipe_of(data / "cut", 1), "--checkpoint_steps", "1"]
+    both = [node(i, hostfile, command, **variables, RLHF_SILENCE="8") for i in (0, 1)]
+    deadline = time.monotonic() + 400
+    file = data / "cut/rlhf/metrics.jsonl"
+    while not (file.is_file() and file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    ip("link", "set", CABLE, "down", node=1)
+    began = time.monotonic()
+    try:
+        codes, outputs = finished(*both, seconds=100)
+    finally:
+        ip("link", "set", CABLE, "up", node=1)
+    assert codes == [75, 75], "\n====\n".join(text[-4000:] for text in outputs)
+    assert time.monotonic() - began < 8 + 20
+    for output, other in zip(outputs, reversed(ADDRESSES), strict=True):
+        assert f"rlhf: error: no sign of life from {other} for 8 s, at " in output, output[-4000:]
+    assert len(file.read_text().splitlines()) < 3
+    codes, outputs = finished(*(node(i, hostfile, command, **variables) for i in (0, 1)))
+    assert codes == [0, 0], "\n====\n".join(text[-4000:] for text in outputs)
+    assert "rlhf: going on after step" in outputs[0]
+    for stage in ("sft", "reward", "rlhf"):
+        assert metrics(data / "cut", stage) == metrics(one_node, stage)
 
 
 @pytest.mark.multinode

@@ -19,7 +19,8 @@ from common.config.arguments import check_range, option
 from common.config.parsing import parse_arguments
 from common.errors import UserError
 from common.training.ending import leave
-from common.training.preflight.board import Board, Place, failed_nodes, node_name
+from common.training.nodes import Place, node_name
+from common.training.preflight.board import Board, failed_nodes
 from common.training.preflight.comparison import (
     HEAD,
     Limits,

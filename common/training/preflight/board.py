@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,42 +15,13 @@ from typing import Any
 import torch.distributed as dist
 
 from common.errors import UserError
+from common.training.nodes import Place
 from common.training.resume.signals import REQUESTS, Stopped
 
 SECONDS_A_TRY = 5.0
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_TO_DECIDE = 30.0
 """The first rank may take so much longer than a time limit that all have."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which rank this process is, as the `deepspeed` command numbers them."""
-
-    rank: int
-    ranks: int
-    local_rank: int
-    node: int
-    nodes: int
-
-    @classmethod
-    def from_environment(cls) -> "Place":
-        """By itself it is the only rank of the only node."""
-        names = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-        numbers = [int(os.environ.get(name, default)) for name, default in names]
-        node, nodes = os.environ.get("CROSS_RANK", 0), os.environ.get("CROSS_SIZE", 1)
-        return cls(*numbers, int(node), int(nodes))
-
-
-def node_name(number: int) -> str:
-    """A node's name in the hostfile that multinode.sh was given; "node 3" where there is none."""
-    file = Path(os.environ.get("RLHF_HOSTFILE", ""))
-    if file.is_file():
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
-        names = [words[0] for words in lines if len(words) > 1 and not words[0].startswith("#")]
-        if number < len(names):
-            return names[number]
-    return f"node {number}"
 
 
 def why_unreachable(host: str, port: int, seconds: float) -> str:

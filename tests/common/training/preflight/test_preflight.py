@@ -9,9 +9,10 @@ import time
 import pytest
 
 from common.errors import UserError
+from common.training.nodes import Place, node_name
 from common.training.preflight import __main__ as preflight
 from common.training.preflight import board, network
-from common.training.preflight.board import Board, Place, node_name, why_unreachable
+from common.training.preflight.board import Board, why_unreachable
 from common.training.preflight.network import Ping, answering, bus_bandwidth, in_time, ping
 from tests.stages import ROOT, environment
 
