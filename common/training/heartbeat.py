@@ -10,6 +10,7 @@ a line of JSON (`Setup`) on the standard input, and "bye" before it ends in orde
 without, it is gone. What the rank is to know comes as lines on the standard output:
 
     port 40123          the first node's heartbeat listens there
+    watched b           they are connected
     silent b (10.0.0.2) no sign of life from that node
     gone b (10.0.0.2)   its rank ended without a word
     unwatched b         it cannot be connected to
@@ -59,7 +60,6 @@ class Peer:
 
     connection: socket.socket
     address: str
-    number: str = ""
     name: str = ""
     heard: float = field(default_factory=time.monotonic)
     begun: bytes = b""
@@ -117,9 +117,10 @@ class Heartbeat:
                 time.sleep(0.5)
                 continue
             peer = self._join(connection)
-            ((peer.number, peer.name),) = self.awaited.items()
+            (peer.name,) = self.awaited.values()
             self.awaited = {}
             peer.send(f"hello {self.setup.secret} {self.setup.number}")
+            self.say(f"watched {peer.name}")
             return True
         self._give_up()
         return False
@@ -144,7 +145,7 @@ class Heartbeat:
             for key, _ in events:
                 key.data()
             if os.getppid() != self.parent:
-                self._parent_is_gone()
+                self.ended = True  # its children may hold the file open
             if now - beaten >= interval:
                 beaten = now
                 self.tell("beat")
@@ -188,12 +189,10 @@ class Heartbeat:
                 if word != "hello" or secret != self.setup.secret or number not in self.awaited:
                     self._drop(peer)
                     return
-                peer.number, peer.name = number, self.awaited.pop(number)
+                peer.name = self.awaited.pop(number)
+                self.say(f"watched {peer.name}")
             elif word == "bye":
                 self._drop(peer)
-                return
-            elif word == "gone":
-                self._lost("gone", peer)
                 return
             elif word in ("lost-silent", "lost-gone"):  # the first node's word on a third
                 self.say(f"{word.removeprefix('lost-')} {rest}")
@@ -220,13 +219,7 @@ class Heartbeat:
         said = os.read(words, LONGEST_LINE)
         if b"bye" in said:
             self.tell("bye")
-            self.ended = True
-        elif not said:
-            self._parent_is_gone()
-
-    def _parent_is_gone(self) -> None:
-        self.tell("gone")
-        self.ended = True
+        self.ended = b"bye" in said or not said  # then the closed connections tell
 
 
 def main() -> None:
