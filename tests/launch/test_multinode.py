@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from common.training.resume.folders import labels
 from tests.launch.test_recipes import write_rankings
 from tests.stages import ROOT, environment
 from tests.two_nodes import ADDRESSES, CABLE, end, ip, ssh_between, start, two_nodes, why_not
@@ -153,7 +154,7 @@ def test_both_sides_of_a_cut_cable_name_the_other_and_the_same_commands_go_on(
     both = [node(i, hostfile, command, **variables, RLHF_SILENCE="8") for i in (0, 1)]
     deadline = time.monotonic() + 400
     file = data / "cut/rlhf/metrics.jsonl"
-    while not (file.is_file() and file.read_text()) and time.monotonic() < deadline:
+    while not labels(data / "cut/rlhf/checkpoints") and time.monotonic() < deadline:
         time.sleep(0.02)
     ip("link", "set", CABLE, "down", node=1)
     began = time.monotonic()
