@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from common.errors import UserError
 from common.training import heartbeat
 from common.training.distributed import is_distributed
 from common.training.heartbeat import Setup
@@ -48,12 +49,15 @@ class Peers:
 
         Args:
             stage, command: for messages: its name, and what goes on with it ("the same command").
+
+        Raises:
+            UserError: `RLHF_SILENCE` is no number of seconds.
         """
         place = Place.from_environment()
         if place.nodes < 2 or place.local_rank != 0 or not is_distributed():
             return
         self.stage, self.command = stage, command
-        self.silence = float(os.environ.get("RLHF_SILENCE", SILENCE))
+        self.silence = silence_limit()
         store = dist.PrefixStore("peers", dist.distributed_c10d._get_default_store())
         own = own_name(place.node)
         if place.node == 0:
@@ -125,6 +129,22 @@ class Peers:
     def _end_for_the_gone(self) -> None:
         time.sleep(SECONDS_FOR_OWN_ERROR)
         end_at_once(f"{self.stage}: error: {self.gone}; at {WATCHDOG.place}", 1)
+
+
+def silence_limit() -> float:
+    """Seconds without a sign of life after which a node counts as lost.
+
+    Raises:
+        UserError: `RLHF_SILENCE` is no number above 0.
+    """
+    text = os.environ.get("RLHF_SILENCE", str(SILENCE))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise UserError(f"RLHF_SILENCE is '{text}', but must be a number of seconds above 0")
+    return seconds
 
 
 def end_at_once(message: str, code: int) -> None:

@@ -297,6 +297,45 @@ def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["plain.0"]
 
 
+def test_a_preflight_that_fails_ends_all_nodes_before_the_launcher_begins(tmp_path):
+    stand_in(tmp_path)
+    (tmp_path / "launch/setup.sh").write_text("")
+    (tmp_path / ".venv/bin/deepspeed").write_text(
+        f"#!{sys.executable}\n"
+        "import os, pathlib, sys, time\n"
+        "node = os.environ['RLHF_NODE_RANK']\n"
+        f"called = [pathlib.Path({str(tmp_path)!r}, f'called.{{i}}') for i in (0, 1)]\n"
+        "called[int(node)].write_text('|'.join(sys.argv[1:]))\n"
+        "while not all(file.exists() for file in called): time.sleep(0.05)\n"
+        "if node == '0': pathlib.Path(os.environ['RLHF_STATUS_FILE']).write_text('2')\n"
+        "sys.exit(2)\n"
+    )
+    (tmp_path / "hosts").write_text("a slots=1\nb slots=1\n")
+    (tmp_path / "launcher.sh").write_text(f"touch {tmp_path}/launched\n")
+    mode = ["--hostfile", "hosts", "--no_ssh", "--node_rank"]
+    words = ["launcher.sh", "--run", "run", "rlhf:", "--data", "x", "y z", "--steps", "3"]
+    clean = {k: v for k, v in os.environ.items() if k not in (*FILES, "EVAL_DATA")}
+    both = [
+        subprocess.Popen(
+            ["bash", "launch/multinode.sh", *mode, str(i), *words],
+            cwd=tmp_path,
+            env={**clean, "SFT_DATA": "one two", "RLHF_PREFLIGHT": "--clock_skew 1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for i in (0, 1)
+    ]
+    codes, outputs = finished(*both, seconds=30)
+    assert codes == [2, 2], outputs
+    assert not (tmp_path / "launched").exists()
+    options = "|--clock_skew|1|--data|one|two|x|y z"
+    for i in (0, 1):
+        call = (tmp_path / f"called.{i}").read_text()
+        assert "|--module|common.training.preflight|--folder|" in call and call.endswith(options)
+
+
 @pytest.mark.slow
 def test_a_node_does_not_wait_for_ever_for_a_first_node_that_was_killed(tmp_path):
     stand_in(tmp_path)

@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from torch.distributed import DistError
+
 from common.config.arguments import check_range, option
 from common.config.parsing import parse_arguments
 from common.errors import UserError
@@ -203,7 +205,9 @@ def main() -> None:
         code = preflight(settings)
     except Stopped:
         code = STOP_CODE
-    except UserError as error:
+    except (UserError, DistError) as error:
+        if isinstance(error, DistError):
+            error = "the first node ended before it said why; what it printed there says more"
         here = node_name(Place.from_environment().node)
         print(f"preflight: error: {Problem(here, str(error))}", file=sys.stderr, flush=True)
         code = 2

@@ -3,6 +3,7 @@
 Only the first node is waited for by name and port; what else the ranks do is told over this.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -51,7 +52,10 @@ def explained(error: OSError) -> str:
 
 
 class Board:
-    """Notes that all ranks can read, kept by rank 0 at the first node's master port."""
+    """Notes that all ranks can read, kept by rank 0 at the first node's master port.
+
+    When the first node is gone, everything here raises `torch.distributed.DistError`.
+    """
 
     def __init__(self, place: Place, host: str, port: int, seconds: float) -> None:
         """Joins it, or, on rank 0, sets it up.
@@ -95,13 +99,10 @@ class Board:
         """What is noted under `name`; waits for it.
 
         Raises:
-            UserError: it is not there after `seconds`, or the first node is gone.
+            UserError: it is not there after `seconds`.
         """
-        try:
-            if _until(lambda: self.store.check([name]), seconds):
-                return json.loads(self.store.get(name))
-        except dist.DistError as error:
-            raise UserError(f"the first node ended before it said why ({error})") from None
+        if _until(lambda: self.store.check([name]), seconds):
+            return json.loads(self.store.get(name))
         raise UserError(f"the first node did not say for {seconds:.0f} s how it goes on")
 
     def collect(self, topic: str, numbers: Sequence[int], seconds: float) -> dict[int, Any]:
@@ -138,7 +139,8 @@ class Board:
             others = range(1, self.place.ranks)
             self.collect("through", others, SECONDS_A_TRY)
         else:
-            self.note(f"through/{self.place.rank}", True)
+            with contextlib.suppress(dist.DistError):
+                self.note(f"through/{self.place.rank}", True)
 
 
 def failed_nodes() -> list[int]:

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-from common.training.peers import Peers
+import pytest
+
+from common.errors import UserError
+from common.training.peers import Peers, silence_limit
 from tests.stages import ROOT, environment
 
 HEARTBEAT = """
@@ -52,6 +55,17 @@ def test_a_rank_ends_for_a_silent_node_and_knows_of_one_that_is_gone(tmp_path):
         "rlhf: error: no sign of life from d (10.0.0.4) for 7 s, at step 3, scoring; its cable, "
         "its network or the machine failed. From the last checkpoint, this command goes on"
     ) in done.stderr
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan"])
+def test_a_limit_that_is_no_time_is_refused(text, monkeypatch):
+    monkeypatch.setenv("RLHF_SILENCE", text)
+    with pytest.raises(UserError, match=f"RLHF_SILENCE is '{text}'"):
+        silence_limit()
+    monkeypatch.setenv("RLHF_SILENCE", "2.5")
+    assert silence_limit() == 2.5
+    monkeypatch.delenv("RLHF_SILENCE")
+    assert silence_limit() == 30.0
 
 
 def test_on_one_node_there_is_nothing_to_watch(monkeypatch):
