@@ -3,8 +3,8 @@
 # Sets ROOT, PYTHON, DEVICE (cpu or cuda), and defines `launch_stage` and `launch_plain`.
 #
 # Both end with the stage's own code: 0 done; 2 an error that says what to do; 75 stopped by
-# SIGTERM, SIGUSR1, SIGHUP or Ctrl-C, and the same command goes on; 70 ended as hung; 137 stopped at
-# once by a second signal; anything else: a crash.
+# SIGTERM, SIGUSR1, SIGHUP or Ctrl-C, or because another node was lost, and the same command goes
+# on; 70 ended as hung; 137 stopped at once by a second signal; anything else: a crash.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="$ROOT/.venv/bin/python"
@@ -88,6 +88,8 @@ launch_on_all_nodes() {
     "RLHF_STAGE_STARTED=$RLHF_STAGE_STARTED" "RLHF_STOP_FILE=$notes/stop" \
     "RLHF_STATUS_FILE=$notes/status" "PATH=$PATH" >>"$forwarded"
   local ssh=()
+  # Without it, the connection to a node whose cable is cut stays for hours.
+  export PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:--o ServerAliveInterval=10}"
   if [[ -n "${RLHF_SSH_PORT:-}" ]]; then ssh=(--ssh_port "$RLHF_SSH_PORT"); fi
   local ranks="$1"
   shift

@@ -12,7 +12,12 @@
 #
 # The hostfile is DeepSpeed's: a line `NAME slots=GPUS` per node, the first node first. Further
 # options: --master_port P, --ssh_port P, --shared DIR (a folder that all nodes see under the same
-# name; by default the launcher's --run with .nodes behind it).
+# name; by default the launcher's --run with .nodes behind it), --skip_preflight.
+#
+# Before the first stage all nodes are compared: code, package versions, cards, the data that the
+# environment and --data name, free memory and disk, clocks, connections, an all-reduce. When a node
+# does not fit, it is named and the command ends with code 2. RLHF_PREFLIGHT holds options of
+# common/training/preflight ("--clock_skew 1 --free_disk 200"), or `skip`, as --skip_preflight.
 #
 # The checkout, the run directory and the data must be at the same path on all nodes, and the run
 # directory on a file system that they share. The launcher itself, and the stages without ranks,
@@ -20,17 +25,23 @@
 # folder, and take their part in each stage with ranks. Without ssh a signal to any node's command
 # stops all in order, and all end with the stage's own code (see env.sh); with ssh it is the first
 # node's command that is signalled.
+#
+# A node of which nothing is heard for RLHF_SILENCE seconds (30 during a stage; 120 between stages,
+# where word comes by files) counts as lost: all nodes say which one it is, and end with code 75.
 set -euo pipefail
 
 main() {
   local here hostfile="" no_ssh="" node_rank=-1 master="" port=29500 ssh_port="" shared=""
+  local skip_preflight=""
   here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
   while (($#)) && [[ "$1" == --* ]]; do
-    if [[ "$1" == --no_ssh ]]; then
-      no_ssh=1
-      shift
-      continue
-    fi
+    case "$1" in
+      --no_ssh | --skip_preflight)
+        if [[ "$1" == --no_ssh ]]; then no_ssh=1; else skip_preflight=1; fi
+        shift
+        continue
+        ;;
+    esac
     if (($# < 2)); then refuse "$1 needs a value"; fi
     case "$1" in
       --hostfile) hostfile="$2" ;;
@@ -64,6 +75,8 @@ main() {
     export RLHF_SESSION="$shared/session-$(date +%s)-$$"
     mkdir -p "$RLHF_SESSION"
     forward_environment
+    source "$here/env.sh"
+    preflight "$@" || exit $?
     exec bash "$@"
   fi
 
@@ -80,6 +93,8 @@ refuse() {
   exit 2
 }
 
+node_name() { awk -v number="$1" '!/^#/ && NF && i++ == number {print $1}' "$RLHF_HOSTFILE"; }
+
 # By default beside the run: --fresh deletes the run's own folder, and must not delete this one.
 shared_folder() {
   while (($# > 1)); do
@@ -90,6 +105,35 @@ shared_folder() {
     shift
   done
   refuse "give --shared DIR, a folder that all nodes see (the launcher has no --run to put it in)"
+}
+
+# A stage of its own, before the launcher's first.
+preflight() {
+  if [[ -n "$skip_preflight" || "${RLHF_PREFLIGHT:-}" == skip ]]; then return 0; fi
+  local ranks=1 options=() files=()
+  bash "$here/setup.sh" || return
+  # One rank per card, which are the hostfile's slots.
+  if [[ "$DEVICE" == cuda ]]; then
+    ranks="$(awk '!/^#/ && NF {sub("slots=", "", $2); print $2; exit}' "$RLHF_HOSTFILE")"
+  fi
+  read -ra options <<<"${RLHF_PREFLIGHT:-}"
+  mapfile -t files < <(data_files "$@")
+  if ((${#files[@]})); then options+=(--data "${files[@]}"); fi
+  export RLHF_STAGE_NUMBER=0
+  launch_stage "$ranks" -m common.training.preflight --folder "$shared" "${options[@]}"
+}
+
+# The data that the environment names, and the launcher's words after --data; one a line.
+data_files() {
+  local word taken=""
+  for word in ${SFT_DATA:-} ${PROMPTS:-} ${RANKINGS:-} ${EVAL_DATA:-}; do echo "$word"; done
+  for word in "$@"; do
+    case "$word" in
+      --data) taken=1 ;;
+      -* | *:) taken="" ;;
+      *) if [[ -n "$taken" ]]; then echo "$word"; fi ;;
+    esac
+  done
 }
 
 # DeepSpeed passes on what is in this file, besides NCCL_* and PYTHON*.
@@ -114,16 +158,29 @@ lead() {
   export RLHF_SESSION="$shared/session-$(date +%s)-$$"
   mkdir -p "$RLHF_SESSION"
   echo "multinode: waiting for $((RLHF_NODES - 1)) other node(s), by files in $shared" >&2
-  local hellos=()
+  local hellos=() missing=() looks=0
   # Whoever is there says so again every second: what an earlier run left does not count.
   until ((${#hellos[@]} == RLHF_NODES - 1)); do
     sleep 0.5
-    hellos=()
+    hellos=() missing=() looks=$((looks + 1))
     for ((i = 1; i < RLHF_NODES; i++)); do
-      if [[ -f "$shared/hello.$i" ]]; then hellos+=("$(cat "$shared/hello.$i")"); fi
+      if [[ -f "$shared/hello.$i" ]]; then
+        hellos+=("$(cat "$shared/hello.$i")")
+      else
+        missing+=("$(node_name "$i")")
+      fi
     done
+    if ((looks % 120 == 0 && ${#missing[@]})); then
+      echo "multinode: still waiting for ${missing[*]}: was the command given there, and is $shared" \
+        "the same folder there?" >&2
+    fi
   done
   write_whole "$shared/session" "$RLHF_SESSION ${hellos[*]}"
+  preflight "$@" || code=$?
+  if ((code)); then
+    write_whole "$RLHF_SESSION/end" "$code"
+    exit "$code"
+  fi
   # Signals go on to the launcher, which stops the stage.
   bash "$@" &
   process=$!

@@ -1,19 +1,18 @@
 """How a stage's process ends: its exit code, and what it says when it did not come to the end."""
 
 import atexit
-import contextlib
 import os
 import signal
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import is_disk_full, write_text
+from common.files import is_disk_full
 from common.training.memory import is_out_of_memory, memory_message
-from common.training.resume.signals import SIGNALS, STOP_CODE, Stopped
+from common.training.peers import PEERS
+from common.training.resume.signals import SIGNALS, STOP_CODE, Stopped, note_status
 from common.training.watchdog import WATCHDOG
 
 SECONDS_FOR_RANK_0 = 5.0
@@ -47,8 +46,8 @@ def report(name: str, error: Exception) -> int:
     number = os.environ.get("RANK", "0")
     text, code = message_of(error)
     if is_consequence(error):
-        time.sleep(SECONDS_FOR_THE_CAUSE)
-        text = f"another rank is gone or hung ({text}), at {WATCHDOG.place}"
+        known = PEERS.cause(SECONDS_FOR_THE_CAUSE) or "another rank is gone or hung"
+        text = f"{known} ({text}), at {WATCHDOG.place}"
     elif number != "0":
         # Where rank 0 has failed alike, the launcher ends this rank before it speaks.
         time.sleep(SECONDS_FOR_RANK_0)
@@ -80,7 +79,7 @@ def is_consequence(error: Exception) -> bool:
     """Whether an error only says that another rank is gone, or does not come."""
     signs = (
         *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL error"),
-        "Timed out waiting",
+        *("Timed out waiting", "No route to host", "Network is unreachable"),
     )
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
@@ -92,13 +91,9 @@ def leave(code: int) -> None:
     very end. One that lets go of a tensor while the interpreter is being torn down aborts the
     process ("terminate called without an active exception", code -6) after all its work is done.
     """
-    status = os.environ.get("RLHF_STATUS_FILE")
-    if status and os.environ.get("RANK", "0") == "0":
-        # The launchers read it: DeepSpeed's own loses codes, and takes any but 0 as a failure.
-        with contextlib.suppress(OSError):
-            write_text(Path(status), f"{code}\n")
-        code = 0 if code == STOP_CODE else code
-    elif status and code == STOP_CODE:
+    if code in (0, STOP_CODE):
+        PEERS.bye()
+    if note_status(code) and code == STOP_CODE:
         code = 0
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -26,6 +26,7 @@ from common.training.engine import process_group
 from common.training.guard import Guard, GuardArguments
 from common.training.loop import Loop
 from common.training.metrics import MetricsWriter
+from common.training.peers import PEERS
 from common.training.resume.checkpoints import (
     CheckpointArguments,
     Checkpoints,
@@ -302,6 +303,7 @@ def run_stage(
         seed_global(groups[0].seed, name)  # what libraries draw: adapters, their dropout
         minutes = groups[0].step_timeout
         with process_group(minutes) if distributed else contextlib.nullcontext():
+            PEERS.watch(name, same_command())
             defaults = resolved_settings(*(kind() for kind in types))
             stage = Stage(name, groups[0], settings, result_settings(*groups), defaults)
             body(stage, *groups)

@@ -10,9 +10,10 @@ import time
 
 import pytest
 
+from common.training.resume.folders import labels
 from tests.launch.test_recipes import write_rankings
 from tests.stages import ROOT, environment
-from tests.two_nodes import ADDRESSES, end, ssh_between, start, two_nodes, why_not
+from tests.two_nodes import ADDRESSES, CABLE, end, ip, ssh_between, start, two_nodes, why_not
 
 MULTINODE = ROOT / "launch/multinode.sh"
 RECIPE = ROOT / "launch/recipes/any_model.sh"
@@ -143,6 +144,70 @@ def test_a_signal_to_either_node_stops_both_and_the_same_commands_go_on(data, ho
     assert len(file.read_text().splitlines()) > steps
 
 
+@pytest.mark.multinode
+@pytest.mark.slow
+def test_both_sides_of_a_cut_cable_name_the_other_and_the_same_commands_go_on(
+    data, hostfile, one_node
+):
+    variables = {name: str(data / file) for name, file in FILES.items()}
+    command = [*recipe_of(data / "cut", 1), "--checkpoint_steps", "1"]
+    both = [node(i, hostfile, command, **variables, RLHF_SILENCE="8") for i in (0, 1)]
+    deadline = time.monotonic() + 400
+    file = data / "cut/rlhf/metrics.jsonl"
+    while not labels(data / "cut/rlhf/checkpoints") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    ip("link", "set", CABLE, "down", node=1)
+    began = time.monotonic()
+    try:
+        codes, outputs = finished(*both, seconds=100)
+    finally:
+        ip("link", "set", CABLE, "up", node=1)
+    assert codes == [75, 75], "\n====\n".join(text[-4000:] for text in outputs)
+    assert time.monotonic() - began < 8 + 20
+    for output, other in zip(outputs, reversed(ADDRESSES), strict=True):
+        assert f"rlhf: error: no sign of life from {other} for 8 s, at " in output, output[-4000:]
+    assert len(file.read_text().splitlines()) < 3
+    codes, outputs = finished(*(node(i, hostfile, command, **variables) for i in (0, 1)))
+    assert codes == [0, 0], "\n====\n".join(text[-4000:] for text in outputs)
+    assert "rlhf: going on after step" in outputs[0]
+    for stage in ("sft", "reward", "rlhf"):
+        assert metrics(data / "cut", stage) == metrics(one_node, stage)
+
+
+@pytest.mark.multinode
+@pytest.mark.slow
+def test_the_preflight_names_the_node_that_differs(data, hostfile, tmp_path):
+    """`ip netns exec` gives a node mounts of its own: one file is another one there."""
+    odd = ROOT / "common/training/seeding.py"
+    (tmp_path / "other.py").write_text(odd.read_text() + "# changed\n")
+    (tmp_path / "data.jsonl").write_text("{}\n")
+    (tmp_path / "other.jsonl").write_text('{"prompt": ""}\n')
+    package = tmp_path / "packages/peft-0.0.1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: peft\nVersion: 0.0.1\n")
+    variables = {"SFT_DATA": str(tmp_path / "data.jsonl"), "PROMPTS": "", "RANKINGS": "hub/name"}
+    command = recipe_of(data / "odd", 1)
+    mode = ["--hostfile", hostfile, "--no_ssh", "--master_addr", ADDRESSES[0], "--node_rank"]
+    mounts = 'mount --bind "$1" "$2" && mount --bind "$3" "$4" && shift 4 && exec bash "$@"'
+    files = [tmp_path / "other.py", odd, tmp_path / "other.jsonl", tmp_path / "data.jsonl"]
+    both = [
+        node(0, hostfile, command, **variables),
+        start(
+            *(1, "sh", "-c", mounts, "sh", *files, MULTINODE, *mode, 1, *command[1:]),
+            **{**variables, "PYTHONPATH": str(tmp_path / "packages")},
+        ),
+    ]
+    codes, outputs = finished(*both, seconds=120)
+    assert codes == [2, 2], "\n====\n".join(outputs)
+    for output in outputs:
+        wrong = [line for line in output.splitlines() if line.startswith("preflight: error: ")]
+        assert len(wrong) == 3
+        assert all(line.startswith(f"preflight: error: {ADDRESSES[1]}: ") for line in wrong)
+        for words in ("common/training/seeding.py", "peft is 0.0.1", str(tmp_path / "data.jsonl")):
+            assert any(words in line for line in wrong)
+    assert not (data / "odd").exists()  # no stage was begun
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -206,6 +271,7 @@ def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
                 "--hostfile",
                 "hosts",
                 "--no_ssh",
+                "--skip_preflight",
                 "--node_rank",
                 str(i),
             ]
@@ -231,12 +297,51 @@ def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["plain.0"]
 
 
+def test_a_preflight_that_fails_ends_all_nodes_before_the_launcher_begins(tmp_path):
+    stand_in(tmp_path)
+    (tmp_path / "launch/setup.sh").write_text("")
+    (tmp_path / ".venv/bin/deepspeed").write_text(
+        f"#!{sys.executable}\n"
+        "import os, pathlib, sys, time\n"
+        "node = os.environ['RLHF_NODE_RANK']\n"
+        f"called = [pathlib.Path({str(tmp_path)!r}, f'called.{{i}}') for i in (0, 1)]\n"
+        "called[int(node)].write_text('|'.join(sys.argv[1:]))\n"
+        "while not all(file.exists() for file in called): time.sleep(0.05)\n"
+        "if node == '0': pathlib.Path(os.environ['RLHF_STATUS_FILE']).write_text('2')\n"
+        "sys.exit(2)\n"
+    )
+    (tmp_path / "hosts").write_text("a slots=1\nb slots=1\n")
+    (tmp_path / "launcher.sh").write_text(f"touch {tmp_path}/launched\n")
+    mode = ["--hostfile", "hosts", "--no_ssh", "--node_rank"]
+    words = ["launcher.sh", "--run", "run", "rlhf:", "--data", "x", "y z", "--steps", "3"]
+    clean = {k: v for k, v in os.environ.items() if k not in (*FILES, "EVAL_DATA")}
+    both = [
+        subprocess.Popen(
+            ["bash", "launch/multinode.sh", *mode, str(i), *words],
+            cwd=tmp_path,
+            env={**clean, "SFT_DATA": "one two", "RLHF_PREFLIGHT": "--clock_skew 1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for i in (0, 1)
+    ]
+    codes, outputs = finished(*both, seconds=30)
+    assert codes == [2, 2], outputs
+    assert not (tmp_path / "launched").exists()
+    options = "|--clock_skew|1|--data|one|two|x|y z"
+    for i in (0, 1):
+        call = (tmp_path / f"called.{i}").read_text()
+        assert "|--module|common.training.preflight|--folder|" in call and call.endswith(options)
+
+
 @pytest.mark.slow
 def test_a_node_does_not_wait_for_ever_for_a_first_node_that_was_killed(tmp_path):
     stand_in(tmp_path)
     (tmp_path / "hosts").write_text("first slots=1\nb slots=1\n")
     (tmp_path / "launcher.sh").write_text("sleep 60\n")  # between two stages
-    mode = ["--hostfile", "hosts", "--no_ssh", "--node_rank"]
+    mode = ["--hostfile", "hosts", "--no_ssh", "--skip_preflight", "--node_rank"]
     both = [
         subprocess.Popen(
             ["bash", "launch/multinode.sh", *mode, str(i), "launcher.sh", "--run", "run"],

@@ -5,12 +5,15 @@ the process at once. The launchers do not pass a signal on, which would end Deep
 processes, but make the file `RLHF_STOP_FILE`, which rank 0 looks for after every step.
 """
 
+import contextlib
 import os
 import platform
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
+
+from common.files import write_text
 
 STOP_CODE = 75
 """Exit code of a run that was asked to stop, and can go on (EX_TEMPFAIL of sysexits.h)."""
@@ -52,6 +55,18 @@ class StopRequests:
         if os.environ.get("RANK", "0") == "0":
             text = "stopping after this step and saving; once more: stop at once\n"
             os.write(sys.stderr.fileno(), text.encode())
+
+
+def note_status(code: int) -> bool:
+    """Rank 0 leaves the code for the launchers; whether they started this process.
+
+    DeepSpeed's own loses codes, and takes any but 0 as a failure.
+    """
+    status = os.environ.get("RLHF_STATUS_FILE")
+    if status and os.environ.get("RANK", "0") == "0":
+        with contextlib.suppress(OSError):
+            write_text(Path(status), f"{code}\n")
+    return bool(status)
 
 
 def launcher_is_gone() -> bool:
