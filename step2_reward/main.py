@@ -15,23 +15,17 @@ from common.config.arguments import (
     ZeroArguments,
     option,
 )
-from common.data.blending import split_by_prompt
-from common.data.encoding import describe
-from common.data.layouts import read_rankings
-from common.data.pairs import all_pairs, read_pairs
-from common.data.records import Pair
-from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.models.cards import model_card
 from common.models.loading import load_tokenizer, save_model, separate_pad
 from common.models.scalar import load_scalar_model
 from common.reward import diagnostics
 from common.reward.probe import read_probe
-from common.reward.training import PairObjective, RewardArguments, encode_pairs
+from common.reward.training import PairObjective, RewardArguments
 from common.training.engine import build_engine
 from common.training.guard import GuardArguments
-from common.training.once_per_node import once_per_node
 from common.training.packing import can_pack
+from common.training.preferences import PreferenceArguments, load_comparisons, pair_files
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
 from common.training.supervised import evaluate_supervised, total_steps, train_supervised
@@ -39,12 +33,9 @@ from common.zero.config import resolve_dtype
 
 
 @dataclass
-class RewardStageArguments:
-    """Where the reward model starts and what it learns from."""
+class RewardStageArguments(PreferenceArguments):
+    """Where the reward model starts, what it learns from, and what it is tested with."""
 
-    model: str = option("", "model folder or hub name to start from; by default RUN/models/sft")
-    data: list[str] = option([], "pairs or rankings; by default RUN/pairs/pairs.jsonl")
-    eval_fraction: float = option(0.13, "share of prompts whose pairs are held out")
     probe: str = option("", "file of right and wrong answers to the same prompts, to test it with")
 
 
@@ -78,24 +69,13 @@ def main(
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     base = source.model or str(stage.models / "sft")
-    files = paths_of(source.data) or [str(stage.root / "pairs" / "pairs.jsonl")]
-    stage.begin([base, *files, *filter(None, [source.probe])])
+    stage.begin([base, *pair_files(stage, source), *filter(None, [source.probe])])
     tokenizer = separate_pad(
         load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     )
     template = Template(tokenizer, text.template)
     probe = read_probe(source.probe)  # a mistake in it must not cost a training
-    pairs = once_per_node(lambda: load_pairs(stage, source, run.seed))
-    train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=run.seed)
-    (train_set, counts), (held_out_set, more) = once_per_node(
-        lambda: (
-            encode_pairs(train, template, text),
-            encode_pairs(held_out, template, text, "held-out pair"),
-        )
-    )
-    counts += more
-    sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
-    stage.say(", ".join(filter(None, [sizes, describe(counts)])))
+    sets = load_comparisons(stage, source, template, text, always_ends=True)
 
     model = load_scalar_model(
         base,
@@ -108,14 +88,14 @@ def main(
     )
     objective, held_out_objective = (
         PairObjective(part, tokenizer.pad_token_id, reward, share_prompts=can_pack(model.inner))
-        for part in (train_set, held_out_set)
+        for part in (sets.train, sets.held_out)
     )
     engine = build_engine(
         model,
         zero=stage.resolve_zero(zero_settings.zero),
         dtype=resolve_dtype(model_settings.dtype),
         optimizer=optimizer,
-        total_steps=total_steps(len(train_set), optimizer),
+        total_steps=total_steps(len(sets.train), optimizer),
         new_modules=("score",),
     )
 
@@ -142,31 +122,13 @@ def main(
     save_model(engine, tokenizer, folder, model_card("ICE-Reward", "reward", stage.settings))
     gap = facts["right_minus_wrong"]
     stage.finish(
-        {
-            **facts,
-            "pairs": len(train),
-            "held_out_pairs": len(held_out),
-            "left_out": dict(counts),
-        },
+        {**facts, **sets.facts},
         f"held-out pair accuracy {facts['accuracy']:.3f}"
         + (f", right minus wrong {gap:.2f} deviations" if gap is not None else "")
         + f", saved in {folder}",
         outputs=[folder],
         checkpoints=loop.checkpoints,
     )
-
-
-def load_pairs(stage: Stage, source: RewardStageArguments, seed: int) -> list[Pair]:
-    """Pairs that `pairs.py` made, or pairs made here from files of rankings or of pairs."""
-    if not source.data:
-        return read_pairs(stage.root / "pairs" / "pairs.jsonl")
-    rankings = read_rankings(parse_sources(source.data))
-    pairs, dropped = all_pairs(rankings.rankings, seed=seed)
-    counts = describe(dropped + rankings.dropped)
-    stage.say(
-        f"{len(pairs)} pairs from {len(rankings.rankings)} rankings" + f", {counts}" * bool(counts)
-    )
-    return pairs
 
 
 def set_normalization(engine: Any, spread: dict[str, float]) -> None:

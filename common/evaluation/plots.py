@@ -4,6 +4,7 @@ Drawn on matplotlib's Agg canvas through `Figure`, not pyplot: no display is nee
 backend is changed. A metric that is missing leaves out its line, panel or whole figure.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +188,30 @@ CURVES = (
                 "Ranking loss: good falls; held-out rising again is overfitting",
                 "loss",
                 {"train/loss": "training", "eval/loss": "held out"},
+            ),
+        ),
+    ),
+    Curves(
+        "dpo",
+        "dpo",
+        "optimizer step",
+        (
+            Panel(
+                "DPO loss: good falls from ln 2; held-out rising again is overfitting",
+                "loss",
+                {"train/loss": "training", "eval/loss": "held out"},
+                limit=(math.log(2.0), "ln 2: the reference"),
+            ),
+            Panel(
+                "Implicit rewards: good parts chosen from rejected; both far below 0 is drift",
+                "reward",
+                {"train/chosen_reward": "chosen", "train/rejected_reward": "rejected"},
+            ),
+            Panel(
+                "Pairs in the right order by implicit reward: good is well above chance",
+                "share",
+                {"train/accuracy": "training", "eval/accuracy": "held out"},
+                limit=(0.5, "chance"),
             ),
         ),
     ),

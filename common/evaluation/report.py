@@ -19,8 +19,8 @@ from common.evaluation.plots import make_plots
 from common.evaluation.run_files import (
     METRIC_STAGES,
     MODELS,
-    PREPARING,
     STAGES,
+    UNMISSED,
     Metrics,
     Response,
     read_metrics,
@@ -45,6 +45,7 @@ _TITLES = {
     "pairs": "Pairs",
     "reward": "Reward model (ICE-Reward)",
     "rlhf": "PPO (ICE-GRT)",
+    "dpo": "DPO, in place of reward model and PPO",
     "evaluation": "Evaluation",
 }
 _UNITS = {
@@ -54,6 +55,7 @@ _UNITS = {
     "eos_rate": "share of responses",
     "response_length": "tokens",
     "score": "deviations of the reward model's scores",
+    "drift": "nats a response",
 }
 _LEVELS = {"warning": "⚠ **warning**", "ok": "ok", "note": "note"}
 
@@ -111,7 +113,7 @@ def report_text(
 
 def _header(name: str, summary: dict[str, Any], configs: Sequence[str]) -> list[str]:
     stages = summary["stages"]
-    missing = [stage for stage in STAGES if stage not in stages and stage not in PREPARING]
+    missing = [stage for stage in STAGES if stage not in stages and stage not in UNMISSED]
     versions = ", ".join(f"{package} {version}" for package, version in summary["versions"].items())
     lines = [
         f"# Run {cell(name)}",
@@ -245,7 +247,7 @@ def _stages(stages: Mapping[str, dict[str, Any]], metrics: Mapping[str, Metrics]
     for stage in STAGES:
         result = stages.get(stage)
         logged = stage in metrics and metrics[stage].series
-        if result is None and stage in PREPARING:
+        if result is None and stage in UNMISSED:
             continue
         lines += ["", f"### {_TITLES[stage]}", ""]
         if result is None:

@@ -10,13 +10,14 @@ import numpy as np
 
 from common.errors import UserError
 
-STAGES = ("data", "sft", "sample", "rank", "pairs", "reward", "rlhf", "evaluation")
+STAGES = ("data", "sft", "sample", "rank", "pairs", "reward", "rlhf", "dpo", "evaluation")
 """In the order in which they run; each leaves `RUN/<stage>/result.json`."""
 
-PREPARING = ("data", "pairs")
-"""Stages that prepare files for others: a run without them lacks nothing that is worth saying."""
+UNMISSED = ("data", "pairs", "dpo")
+"""Stages that prepare files for others, or are an alternative: a run without them lacks nothing
+that is worth saying."""
 
-METRIC_STAGES = ("sft", "reward", "rlhf")
+METRIC_STAGES = ("sft", "reward", "rlhf", "dpo")
 """The stages that train, and so write `RUN/<stage>/metrics.jsonl`."""
 
 MODELS = ("sft", "rlhf")

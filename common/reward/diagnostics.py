@@ -11,7 +11,8 @@ from common.data.template import Template
 from common.reward.probe import ProbeRow, probe_scores
 from common.reward.training import PairObjective
 from common.training.batching import FILLER
-from common.training.distributed import gather_objects, rank, world_size
+from common.training.distributed import gather_objects
+from common.training.supervised import scoring_batches
 
 
 def diagnose(
@@ -53,13 +54,9 @@ def pair_scores(
         `[pairs, 2]` float64 (preferred, other), and the pairs they belong to.
     """
     comparisons = objective.comparisons
-    width = batch_size * world_size()
-    order = np.array(sorted(range(len(comparisons)), key=lambda i: objective.lengths[i]))
-    order = np.pad(order, (0, -len(order) % width), constant_values=FILLER)
     engine.eval()
     found: dict[int, list[tuple[float, float]]] = {}
-    for start in range(0, len(order), width):
-        mine = order[start : start + width][rank() :: world_size()]
+    for mine in scoring_batches(objective.lengths, batch_size):
         better, worse, _ = objective.scores(engine, mine)
         scores = iter(zip(better.tolist(), worse.tolist(), strict=True))
         for i in mine.tolist():

@@ -1,7 +1,7 @@
 """The loop that stages 1 and 2 share: fixed examples, a summed loss, a mean over the whole step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,21 +133,28 @@ def evaluate_supervised(
     Returns:
         sums by name ("loss" and the objective's statistics), and the weight to divide them by.
     """
-    count = len(objective.lengths)
-    width = batch_size * world_size()
     sums: dict[str, Tensor] = {}
     engine.eval()
-    order = np.array(sorted(range(count), key=lambda i: objective.lengths[i]))
-    order = np.pad(order, (0, -count % width), constant_values=FILLER)
     with torch.no_grad():
-        for start in range(0, len(order), width):
-            WATCHDOG.alive()
-            mine = order[start : start + width][rank() :: world_size()]
+        for mine in scoring_batches(objective.lengths, batch_size):
             loss, statistics = objective.loss(engine, mine)
             for name, value in {"loss": loss, **statistics}.items():
                 sums[name] = sums.get(name, 0.0) + value
     engine.train()
     return all_reduce_scalars(sums), float(sum(objective.weights))
+
+
+def scoring_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
+    """This rank's batches of one pass over a whole data set, `[batch_size]` indices each.
+
+    Examples of like length are together; `FILLER` ones give all ranks equally many batches.
+    """
+    width = batch_size * world_size()
+    order = np.array(sorted(range(len(lengths)), key=lambda i: lengths[i]))
+    order = np.pad(order, (0, -len(lengths) % width), constant_values=FILLER)
+    for start in range(0, len(order), width):
+        WATCHDOG.alive()
+        yield order[start : start + width][rank() :: world_size()]
 
 
 def stop_unless_finite(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from common.config.arguments import ModelArguments, OptimizerArguments, SamplingArguments
+from common.dpo.training import DPOArguments, DPOObjective
 from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm
@@ -40,9 +41,11 @@ from tests.common.training.plain import (
     TEMPERATURE,
     VALUE_CLIP,
     comparisons,
+    dpo_mean,
     experience,
     gradients_of,
     policy_mean,
+    reference_logprobs,
     reward_mean,
     sft_examples,
     sft_mean,
@@ -54,6 +57,7 @@ from tests.ranks import run_ranks, shard_everything
 
 REWARD = RewardArguments("margin", MARGIN, SCORE_PENALTY)
 RATE, DECAY, LIMIT = 0.05, 0.3, 0.5
+BETA = 0.05
 STEPPED = ("0", "2", "3")
 
 # (ranks, micro-batch size, ZeRO config): each cuts the same eight examples differently.
@@ -71,6 +75,7 @@ CUTS = {
 LOSSES = (
     *("sft", "sft with fillers", "sft, packed"),
     *("reward", "reward with fillers", "reward, shared prompts"),
+    *("dpo", "dpo with fillers"),
     *("policy", "value"),
 )
 
@@ -129,6 +134,12 @@ def pair_objective(count=BATCH, *, share_prompts):
     return PairObjective(comparisons(count), 0, REWARD, share_prompts=share_prompts)
 
 
+def dpo_objective(count=BATCH):
+    objective = DPOObjective(comparisons(count), 0, DPOArguments(dpo_beta=BETA))
+    objective.reference = reference_logprobs()
+    return objective
+
+
 def supervised(engine, objective, optimizer):
     """Trains and returns gradient norm and mean loss of the only step."""
     numbers = Numbers()
@@ -157,6 +168,8 @@ def measure(folders, item, cuts):
                 "reward": (scalar, pair_objective(share_prompts=False)),
                 "reward with fillers": (scalar, pair_objective(5, share_prompts=False)),
                 "reward, shared prompts": (scalar, pair_objective(share_prompts=True)),
+                "dpo": (lm, dpo_objective()),
+                "dpo with fillers": (lm, dpo_objective(5)),
             }
             for loss, (engine, objective) in objectives.items():
                 norm, mean = supervised(engine, objective, plan)
@@ -305,6 +318,8 @@ def plain(folders):
         ("reward", scalar, reward_mean(scalar)),
         ("reward with fillers", scalar, reward_mean(scalar, 5)),
         ("reward, shared prompts", scalar, reward_mean(scalar)),
+        ("dpo", lm, dpo_mean(lm, reference_logprobs(), BETA)),
+        ("dpo with fillers", lm, dpo_mean(lm, reference_logprobs(), BETA, count=5)),
         ("policy", lm, policy_mean(lm, item)),
         ("value", scalar, value_mean(scalar, item)),
     ):
