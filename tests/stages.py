@@ -84,6 +84,7 @@ def config_of(data):
         "evaluation": {
             "data": [{"name": "held_out", "path": str(data / "held_out.jsonl")}],
             "samples": 2,
+            "best_of": 2,
             "generation_batch_size": 3,
             **text,
         },
