@@ -53,8 +53,7 @@ class EvaluationArguments:
     )
 
     def __post_init__(self) -> None:
-        check_range(self, 0, "best_of", "limit")
-        check_range(self, 1, "samples")
+        check_range(self, 0, "samples", "limit", "best_of")
         if self.best_of == 1:
             raise UserError("best_of is 1, which is plain sampling: it must be 0, or at least 2")
 

@@ -115,7 +115,7 @@ def test_a_name_that_is_taken_or_none_is_refused(path):
         contenders("a", "b", ["n/dpo", path], 4, 4)
 
 
-@pytest.mark.parametrize(("setting", "value"), [("best_of", 1), ("best_of", -2), ("samples", 0)])
+@pytest.mark.parametrize(("setting", "value"), [("best_of", 1), ("best_of", -2), ("samples", -1)])
 def test_bad_settings_are_refused(setting, value):
     with pytest.raises(UserError, match=f"{setting} is {value}"):
         evaluation.EvaluationArguments(**{setting: value})
