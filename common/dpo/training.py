@@ -13,11 +13,10 @@ from common.config.arguments import check_range, option
 from common.data.encoding import Comparison
 from common.dpo.losses import dpo_loss, implicit_rewards
 from common.errors import UserError
-from common.training.batching import FILLER
-from common.training.distributed import any_rank, device, gather_objects
+from common.training.distributed import any_rank, device
 from common.training.padding import right_pad
 from common.training.preferences import pair_rows
-from common.training.supervised import scoring_batches
+from common.training.supervised import score_examples
 
 
 @dataclass
@@ -73,20 +72,10 @@ class DPOObjective:
         Args:
             batch_size: prompts per forward on each rank.
         """
-        engine.eval()
-        found: dict[int, list[float]] = {}
-        with torch.no_grad():
-            for mine in scoring_batches(self.lengths, batch_size):
-                logprobs = iter(self.logprobs(engine, mine).tolist())
-                for i in mine.tolist():
-                    part = [next(logprobs) for _ in self.comparisons[max(i, 0)].rows]
-                    if i != FILLER:
-                        found[i] = part
-        engine.train()
-        merged: dict[int, list[float]] = {}
-        for other in gather_objects(found):
-            merged |= other  # type: ignore[operator]
-        self.reference = [merged[i] for i in range(len(self.comparisons))]
+        sizes = [len(c.rows) for c in self.comparisons]
+        self.reference = score_examples(
+            engine, self.lengths, sizes, batch_size, lambda i: self.logprobs(engine, i).tolist()
+        )
 
     def loss(self, model: Any, indices: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         """Summed loss of the pairs of these examples; and sums over the pairs of

@@ -144,6 +144,36 @@ def evaluate_supervised(
     return all_reduce_scalars(sums), float(sum(objective.weights))
 
 
+@torch.no_grad()
+def score_examples(
+    engine: Any,
+    lengths: Sequence[int],
+    sizes: Sequence[int],
+    batch_size: int,
+    score: Callable[[np.ndarray], Sequence[Any]],
+) -> list[list[Any]]:
+    """Values of every example of a data set, in its order, on every rank. A collective.
+
+    Args:
+        lengths, sizes: tokens of each example, and how many values it has.
+        batch_size: examples per forward on each rank.
+        score: the values of a batch of examples, one after another; `FILLER` stands for the first.
+    """
+    engine.eval()
+    found: dict[int, list[Any]] = {}
+    for mine in scoring_batches(lengths, batch_size):
+        values = iter(score(mine))
+        for i in mine.tolist():
+            part = [next(values) for _ in range(sizes[max(i, 0)])]
+            if i != FILLER:
+                found[i] = part
+    engine.train()
+    merged: dict[int, list[Any]] = {}
+    for part in gather_objects(found):
+        merged |= part  # type: ignore[operator]
+    return [merged[i] for i in range(len(lengths))]
+
+
 def scoring_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
     """This rank's batches of one pass over a whole data set, `[batch_size]` indices each.
 
