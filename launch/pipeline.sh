@@ -40,6 +40,7 @@ main() {
       pairs) launch_plain "$PYTHON" "$ROOT/step2_reward/pairs.py" "${options[@]}" ;;
       reward) launch_stage "$processes" "$ROOT/step2_reward/main.py" "${options[@]}" ;;
       rlhf) launch_stage "$processes" "$ROOT/step3_rlhf/main.py" "${options[@]}" ;;
+      dpo) launch_stage "$processes" "$ROOT/step3_rlhf/dpo.py" "${options[@]}" ;;
       evaluation) launch_stage "$processes" -m common.evaluation.main "${options[@]}" ;;
     esac
   done < <(tail -n +2 <<<"$plan")

@@ -2,8 +2,8 @@
 #
 #   hardware --nodes 2 --gpus 8 --gpu H100-80G   what it is meant for; --gpus is per node
 #   all OPTIONS                                  options of every stage that has ranks
-#   training OPTIONS                             options of sft, reward and rlhf
-#   data|sft|sample|rank|pairs|reward|rlhf|evaluation OPTIONS    options of one stage, which then runs
+#   training OPTIONS                             options of sft, reward, rlhf and dpo
+#   data|sft|sample|rank|pairs|reward|rlhf|dpo|evaluation OPTIONS    options of one stage, which then runs
 #   go "$@"                                      runs the stages, in their order
 #
 # `go` takes from the recipe's command line: --run DIR, --seed N, --only STAGE… (some of the stages),
@@ -12,13 +12,15 @@
 #
 #   bash launch/recipes/X.sh --run runs/x sft: --model tiny --epochs 1 rlhf: --steps 20
 #
+# `dpo:`, or `dpo` behind --only, adds DPO to a recipe that lacks it.
+#
 # Data is named by the environment, as files, or names on the hub, with blanks between:
 # SFT_DATA (conversations), PROMPTS (to sample from, and for PPO), RANKINGS (for the reward model),
 # EVAL_DATA (held-out prompts). A stage whose data is missing says so before the first one starts.
 #
 # RLHF_SHOW=1 prints each stage's options, a line each, in place of running it.
 
-RECIPE_STAGES=(data sft sample rank pairs reward rlhf evaluation)
+RECIPE_STAGES=(data sft sample rank pairs reward rlhf dpo evaluation)
 declare -A RECIPE_OPTIONS=() RECIPE_EXTRA=()
 RECIPE_ALL=() RECIPE_TRAINING=() RECIPE_ONLY=()
 NODES=1 GPUS_PER_NODE="${GPUS_PER_NODE:-1}" GPU=""
@@ -52,6 +54,7 @@ rank() { note_options rank "$@"; }
 pairs() { note_options pairs "$@"; }
 reward() { note_options reward "$@"; }
 rlhf() { note_options rlhf "$@"; }
+dpo() { note_options dpo "$@"; }
 evaluation() { note_options evaluation "$@"; }
 
 recipe_error() {
@@ -90,8 +93,9 @@ read_command_line() {
   local current=""
   while (($#)); do
     case "$1" in
-      data: | sft: | sample: | rank: | pairs: | reward: | rlhf: | evaluation:)
+      data: | sft: | sample: | rank: | pairs: | reward: | rlhf: | dpo: | evaluation:)
         current="${1%:}"
+        if [[ "$current" == dpo ]]; then dpo; fi
         shift
         continue
         ;;
@@ -109,6 +113,7 @@ read_command_line() {
       --only)
         while (($# > 1)) && [[ "$2" != -* && "$2" != *: ]]; do
           RECIPE_ONLY+=("$2")
+          if [[ "$2" == dpo ]]; then dpo; fi
           shift
         done
         shift
@@ -126,13 +131,13 @@ require_data() {
   case "$stage" in
     sft) variable=SFT_DATA ;;
     sample | rlhf) variable=PROMPTS ;;
-    reward) variable=RANKINGS ;;
+    reward | dpo) variable=RANKINGS ;;
     evaluation) variable=EVAL_DATA ;;
     *) return 0 ;;
   esac
   if [[ " ${RECIPE_OPTIONS[$stage]} ${RECIPE_EXTRA[$stage]:-} " == *" $option "* ]]; then return 0; fi
   # The rankings of the samples of this very model, when the recipe makes them.
-  if [[ "$stage" == reward && -v "RECIPE_OPTIONS[pairs]" ]]; then return 0; fi
+  if [[ "$variable" == RANKINGS && -v "RECIPE_OPTIONS[pairs]" ]]; then return 0; fi
   if [[ -z "${!variable:-}" ]]; then
     recipe_error "$stage has no data: set $variable=FILE…, or give $stage: --data FILE…, or leave \
 the stage out (--only STAGE…)"
@@ -153,6 +158,7 @@ run_recipe_stage() {
     pairs) script="$ROOT/step2_reward/pairs.py" plain=1 ;;
     reward) script="$ROOT/step2_reward/main.py" ;;
     rlhf) script="$ROOT/step3_rlhf/main.py" ;;
+    dpo) script="$ROOT/step3_rlhf/dpo.py" ;;
     evaluation) script="-m common.evaluation.main" ;;
   esac
   # A checkout may lie in a folder with blanks in its name.
@@ -160,7 +166,7 @@ run_recipe_stage() {
   eval "words=(${RECIPE_OPTIONS[$stage]} ${RECIPE_EXTRA[$stage]:-})"
   options=(--run "$run" --seed "$seed")
   if [[ -z "$plain" ]]; then options+=("${RECIPE_ALL[@]}"); fi
-  case "$stage" in sft | reward | rlhf) options+=("${RECIPE_TRAINING[@]}") ;; esac
+  case "$stage" in sft | reward | rlhf | dpo) options+=("${RECIPE_TRAINING[@]}") ;; esac
   options+=("${words[@]}")
   if [[ -n "${RLHF_SHOW:-}" ]]; then
     echo "$stage $(quoted "${options[@]}")"

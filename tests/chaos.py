@@ -35,6 +35,7 @@ SCRIPTS = {
     "sample": "step2_reward/sample.py",
     "reward": "step2_reward/main.py",
     "rlhf": "step3_rlhf/main.py",
+    "dpo": "step3_rlhf/dpo.py",
     "evaluation": "-m common.evaluation.main",
 }
 LONGER = {
@@ -42,6 +43,7 @@ LONGER = {
     "sample": ("--generation_batch_size", "1", "--responses", "6"),
     "reward": ("--epochs", "9", "--evaluations", "6", "--lora_dropout", "0.1"),
     "rlhf": ("--steps", "12"),
+    "dpo": ("--epochs", "9", "--evaluations", "6", "--lora_dropout", "0.1"),
     "evaluation": ("--samples", "6"),
 }
 """So that a stage works for longer than it takes to start."""
@@ -78,7 +80,7 @@ class Case:
 CASES = [
     *(
         Case(stage, ranks, zero, lora)
-        for stage in ("sft", "reward", "rlhf")
+        for stage in ("sft", "reward", "rlhf", "dpo")
         for ranks in (1, 2)
         for zero in ("0", "3")
         for lora in (False, True)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoModelForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -103,3 +104,14 @@ def save_tiny(folder: Path, kind: str = "llama", pad: str = "<pad>", seed: int =
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_reward(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> str:
+    """A reward folder as stage 2 leaves it."""
+    tokenizer = tokenizer or byte_tokenizer()
+    save_tiny(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

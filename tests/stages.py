@@ -75,9 +75,18 @@ def config_of(data):
             **text,
             **zero,
         },
+        "dpo": {
+            "eval_fraction": 0.3,
+            "learning_rate": 0.003,
+            "epochs": 2,
+            **text,
+            **training,
+            **zero,
+        },
         "evaluation": {
             "data": [{"name": "held_out", "path": str(data / "held_out.jsonl")}],
             "samples": 2,
+            "best_of": 2,
             "generation_batch_size": 3,
             **text,
         },

@@ -42,6 +42,7 @@ SHARE = [Case("rlhf", 1, "0")]
 MORE = [
     *(Case("sft", 1, "0", lora=True), Case("sft", 2, "3", lora=True), Case("reward", 2, "0")),
     *(Case("sample", 2), Case("evaluation", 2), Case("rlhf", 2, "3")),
+    *(Case("dpo", 1, "0"), Case("dpo", 2, "3", lora=True)),
 ]
 
 

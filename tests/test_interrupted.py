@@ -61,7 +61,9 @@ def moved(pair, run, ranks, *options) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize(
-    "case", [Case("sft", 2, "3"), Case("reward", 2, "0"), Case("rlhf", 2, "3")], ids=str
+    "case",
+    [Case("sft", 2, "3"), Case("reward", 2, "0"), Case("rlhf", 2, "3"), Case("dpo", 2, "3")],
+    ids=str,
 )
 def test_from_two_ranks_to_one_and_back(base, case):
     pair = Killed(case, *base, random.Random(0))

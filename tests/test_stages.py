@@ -83,7 +83,10 @@ def pipeline(tmp_path_factory):
         "pairs": finish(start("step2_reward/pairs.py", *options)),
         "reward": finish(launch(2, "step2_reward/main.py", *options)),
         "rlhf": finish(launch(2, "step3_rlhf/main.py", *options)),
-        "evaluation": finish(launch(2, "-m common.evaluation.main", *options)),
+        "dpo": finish(launch(2, "step3_rlhf/dpo.py", *options)),
+        "evaluation": finish(
+            launch(2, "-m common.evaluation.main", *options, "--further", f"{run}/models/dpo")
+        ),
     }
     return run, printed
 
@@ -231,27 +234,43 @@ def test_the_actor_waits_for_the_critic_and_then_leaves_the_reference(pipeline):
     assert second["kl/coefficient"] == pytest.approx(0.05 * (1 - 0.2 * 8 / 100))
 
 
-def test_evaluation_answers_every_held_out_prompt_with_both_models(pipeline):
+def test_dpo_starts_at_ln_2_and_learns_the_pairs_of_the_reward_model(pipeline):
+    result, rows = read(pipeline[0], "dpo")
+    numbers_of(rows)
+    reward, _ = read(pipeline[0], "reward")
+    for name in ("pairs", "held_out_pairs"):
+        assert result[name] == reward[name] > 0
+    assert rows[0]["train/loss"] == pytest.approx(math.log(2.0), abs=1e-5)
+    for name in ("margin", "chosen_reward", "rejected_reward", "drift"):
+        assert rows[0][f"train/{name}"] == pytest.approx(0.0, abs=1e-3)
+        assert rows[-1][f"eval/{name}"] == result[name] != 0.0
+    assert rows[-1]["train/loss"] < rows[0]["train/loss"] - 1e-3
+    assert rows[-1]["train/margin"] > 0 and rows[-1]["train/accuracy"] > 0.5
+    assert rows[-1]["eval/loss"] == result["loss"] and 0 <= result["accuracy"] <= 1
+
+
+def test_evaluation_answers_every_held_out_prompt_with_all_models(pipeline):
     run, _ = pipeline
     result, _ = read(run, "evaluation")
     assert result["prompts"] == {"held_out": 5} and result["samples"] == 2
     lines = (run / "evaluation/responses.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    # two models, five prompts, two samples and a greedy answer
-    assert len(rows) == 30
+    # three models, five prompts, two samples and a greedy answer; and the best of two
+    assert len(rows) == 50
     keys = {(r["model"], r["index"], r["decoding"], r["sample"]) for r in rows}
-    assert len(keys) == 30
+    assert len(keys) == 50
     assert {r["prompt"] for r in rows} == {f"Is the sea {c}?" for c in COLOURS[:5]}
     assert all(math.isfinite(r["reward"]) for r in rows)
 
 
-def test_stock_classes_load_all_four_models_and_give_the_evaluations_answers(pipeline):
+def test_stock_classes_load_all_models_and_give_the_evaluations_answers(pipeline):
     run, _ = pipeline
     models = {
         name: getattr(transformers, kind).from_pretrained(run / "models" / name).eval()
         for name, kind in {
             "sft": "AutoModelForCausalLM",
             "actor": "AutoModelForCausalLM",
+            "dpo": "AutoModelForCausalLM",
             "reward": "AutoModelForSequenceClassification",
             "critic": "AutoModelForTokenClassification",
         }.items()
@@ -259,9 +278,9 @@ def test_stock_classes_load_all_four_models_and_give_the_evaluations_answers(pip
     assert models["reward"].config.num_labels == models["critic"].config.num_labels == 1
     lines = (run / "evaluation/responses.jsonl").read_text().splitlines()
     rows = [r for r in map(json.loads, lines) if r["decoding"] == "greedy"]
-    assert len(rows) == 10
+    assert len(rows) == 15
     for row in rows:
-        folder = run / "models" / {"sft": "sft", "rlhf": "actor"}[row["model"]]
+        folder = run / "models" / {"rlhf": "actor"}.get(row["model"], row["model"])
         template = Template(transformers.AutoTokenizer.from_pretrained(folder))
         prompt = torch.tensor([template.encode_prompt([Message("user", row["prompt"])])])
         whole = models[folder.name].generate(prompt, max_new_tokens=10, do_sample=False)
@@ -288,7 +307,28 @@ def test_the_report_reads_what_the_stages_wrote(pipeline):
     assert {"sft", "sample", "reward", "rlhf"} <= summary["stages"].keys()
     result, _ = read(pipeline[0], "rlhf")
     assert summary["stages"]["rlhf"]["kl_per_sequence"] == result["kl_per_sequence"]
-    assert (pipeline[0] / "report.md").is_file()
+    text = (pipeline[0] / "report.md").read_text()
+    assert "| SFT | RLHF | best of 2 | dpo |" in text and "which is a bound" in text
+
+
+@pytest.mark.slow
+def test_evaluation_on_one_rank_gives_the_answers_of_two(pipeline):
+    run, root = pipeline[0], pipeline[0].parent
+    (root / "alone").mkdir()
+    shutil.copytree(run / "models", root / "alone" / "models")
+    options = ("--config", str(root / "all.yaml"), "--run", str(root / "alone"), "--seed", "3")
+    more = ("--further", str(root / "alone/models/dpo"), "--generation_batch_size", "16")
+    finish(launch(1, "-m common.evaluation.main", *options, *more))
+    two, one = (
+        [json.loads(x) for x in (r / "evaluation/responses.jsonl").read_text().splitlines()]
+        for r in (run, root / "alone")
+    )
+    assert len(two) == len(one)
+    for row, other in zip(two, one, strict=True):
+        assert row.pop("reward") == pytest.approx(other.pop("reward"), abs=1e-4)
+        if row["model"] == "best_of_2":
+            assert row.pop("scores") == pytest.approx(other.pop("scores"), abs=1e-4)
+        assert row == other
 
 
 # Other ways to run a stage.

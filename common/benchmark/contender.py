@@ -18,10 +18,10 @@ from common.benchmark.iteration import scalar
 from common.benchmark.shapes import PAD, causal_lm
 from common.benchmark.supervised import SHAPES
 from common.config.arguments import OptimizerArguments, ZeroArguments
-from common.data.encoding import EncodedExample
+from common.data.encoding import Comparison, EncodedExample
 from common.data.records import Pair
 from common.models.policy import PolicyModel
-from common.reward.training import Comparison, PairObjective, RewardArguments
+from common.reward.training import PairObjective, RewardArguments
 from common.training.ending import leave
 from common.training.engine import build_engine, process_group
 from common.training.guard import Guard, GuardArguments
@@ -60,7 +60,7 @@ def main(task: str, shape_name: str, steps: str, batch_size: str, out: str) -> N
     else:
         pairs = reward_rows(shape, count, batch)
         unused = Pair((), "", "", 1.0, "")
-        comparisons = [Comparison([list(a), list(b)], [(0, 1)], [unused]) for a, b in pairs]
+        comparisons = [Comparison([list(a), list(b)], [(0, 1)], [unused], 0) for a, b in pairs]
         model = scalar(shape, "LlamaForSequenceClassification").train()
         settings = RewardArguments(loss="logistic", score_penalty=0.0)
         objective = PairObjective(comparisons, PAD, settings, share_prompts=True)

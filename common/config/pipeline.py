@@ -36,6 +36,7 @@ MODULES = {
     "pairs": "step2_reward.pairs",
     "reward": "step2_reward.main",
     "rlhf": "step3_rlhf.main",
+    "dpo": "step3_rlhf.dpo",
     "evaluation": "common.evaluation.main",
 }
 """What each section's stage runs; its `ARGUMENTS` are the settings that the section may hold."""
@@ -49,6 +50,7 @@ READERS = {
     "pairs": "read_rankings",
     "reward": "read_rankings",
     "rlhf": "read_prompts",
+    "dpo": "read_rankings",
     "evaluation": "read_prompts",
 }
 """Functions of `common.data.layouts` that the stages read these sources with; `ptx_data` is

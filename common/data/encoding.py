@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.config.arguments import TextArguments
-from common.data.records import Conversation, Prompt
+from common.data.records import Conversation, Pair, Prompt
 from common.data.template import Template, shorten_prompt
 from common.errors import UserError
 
@@ -25,6 +25,20 @@ class EncodedExample:
     input_ids: list[int]
     loss_mask: list[bool]
     origin: str
+
+
+@dataclass
+class Comparison:
+    """A prompt's responses as token ids, each once, and the pairs among them."""
+
+    rows: list[list[int]]
+    """Prompt + response + end token, one a response."""
+    pairs: list[tuple[int, int]]
+    """(preferred, other), indices into `rows`."""
+    records: list[Pair]
+    """The pairs as they were read, in the same order."""
+    prompt_tokens: int
+    """How many tokens of each row are the prompt's."""
 
 
 def encode_prompts(
@@ -85,6 +99,61 @@ def encode_conversations(
         )
     refuse_empty(len(kept), what, settings, counts)
     return kept, counts
+
+
+def encode_pairs(
+    pairs: Sequence[Pair],
+    template: Template,
+    settings: TextArguments,
+    what: str = "pair",
+    *,
+    always_ends: bool,
+) -> tuple[list[Comparison], Counter]:
+    """Tokenizes pairs, put together by prompt; what is over the limits is counted.
+
+    Args:
+        what: names one of the pairs where none is left.
+        always_ends: a response over `max_response_tokens` is cut before its end token, which stays
+            last: a reward model's score is read there. Otherwise it loses its end token with its
+            end, so that a policy does not learn to stop in the middle.
+
+    Raises:
+        UserError: a prompt is too long and `long_prompts` is "error"; nothing is left.
+    """
+    counts: Counter = Counter()
+    bos_id = template.tokenizer.bos_token_id
+    groups: dict[tuple, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(tuple(pair.messages), []).append(pair)
+    kept = []
+    for messages, members in groups.items():
+        ids = template.encode_prompt(messages)
+        prompt = fit_prompt(ids, settings, bos_id, members[0].origin, counts)
+        if prompt is None:
+            continue
+        texts = list(dict.fromkeys(t for p in members for t in (p.chosen, p.rejected)))
+        rows = {}
+        for text in texts:
+            response = template.encode_response(text)
+            if len(response) > settings.max_response_tokens:
+                counts["long responses truncated"] += 1
+                end = response[-1:] if always_ends else []
+                response = response[: settings.max_response_tokens - len(end)] + end
+            rows[text] = prompt + response
+        distinct = [p for p in members if rows[p.chosen] != rows[p.rejected]]
+        counts["pairs equal after truncation"] += len(members) - len(distinct)
+        if distinct:
+            order = {text: i for i, text in enumerate(texts)}
+            kept.append(
+                Comparison(
+                    [rows[t] for t in texts],
+                    [(order[p.chosen], order[p.rejected]) for p in distinct],
+                    distinct,
+                    len(prompt),
+                )
+            )
+    refuse_empty(len(kept), what, settings, counts)
+    return kept, +counts
 
 
 def fit_prompt(

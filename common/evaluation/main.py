@@ -1,4 +1,4 @@
-"""The last stage: SFT and RLHF answer held-out prompts, sampled and greedily; then the report."""
+"""The last stage: SFT, RLHF and others answer held-out prompts, sampled and greedily."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from common.config.arguments import (
     RunArguments,
     SamplingArguments,
     TextArguments,
+    check_range,
     option,
 )
 from common.data.encoding import EncodedPrompt, describe, encode_prompts
@@ -18,6 +19,7 @@ from common.data.layouts import read_prompts
 from common.data.sources import parse_sources
 from common.data.template import Template
 from common.errors import UserError
+from common.evaluation.contenders import contenders, keep_best, kl_bound
 from common.evaluation.policy import mean_of, respond
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
@@ -46,6 +48,17 @@ class EvaluationArguments:
     )
     samples: int = option(4, "sampled responses a prompt; one greedy response is added")
     limit: int = option(0, "prompts per split; 0 takes all")
+    further: list[str] = option(
+        [], "further model folders to compare, each named by its folder; e.g. RUN/models/dpo"
+    )
+    best_of: int = option(
+        0, "also keep the best of so many SFT samples by the reward model, 2 or more; 0: don't"
+    )
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, "samples", "limit", "best_of")
+        if self.best_of == 1:
+            raise UserError("best_of is 1, which is plain sampling: it must be 0, or at least 2")
 
 
 ARGUMENTS = (
@@ -71,13 +84,16 @@ def main(
     saving: CheckpointArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
-    paths = {
-        "sft": settings.sft or str(stage.models / "sft"),
-        "rlhf": settings.rlhf or str(stage.models / "actor"),
-    }
+    compared = contenders(
+        settings.sft or str(stage.models / "sft"),
+        settings.rlhf or str(stage.models / "actor"),
+        settings.further,
+        settings.samples,
+        settings.best_of,
+    )
     sources = parse_sources(settings.data)
     reward = settings.reward or str(stage.models / "reward")
-    stage.begin([*paths.values(), reward, *(s.path for s in sources)])
+    stage.begin([*dict.fromkeys(c.path for c in compared), reward, *(s.path for s in sources)])
     names = [s.name for s in sources]
     for name in names:
         if names.count(name) > 1:
@@ -86,17 +102,19 @@ def main(
     answered: dict[str, int] = {}
     left_out: Counter[str] = Counter()
     dtype = resolve_dtype(model_settings.dtype)
-    judged, passes = Judged(), settings.samples + 1
-    total = len(paths) * len(splits) * passes
+    judged = Judged()
+    total = len(splits) * sum(c.passes for c in compared)
     with (
         stage.checkpoints(saving, shared={"judged": judged}) as checkpoints,
         progress_bar(total, "evaluation", done=checkpoints.restore(), shown=run.progress) as bar,
     ):
-        done, step = checkpoints.step, 0
-        for name, path in paths.items():
+        done, step, loaded = checkpoints.step, 0, ""
+        for contender in compared:
+            path = contender.path
             tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
             template = Template(tokenizer, text.template)
-            if step + len(splits) * passes > done:
+            if path != loaded and step + len(splits) * contender.passes > done:
+                loaded = path
                 model = load_causal_lm(path, model_settings).to(device(), dtype).eval()
                 rollouts = HybridRollout.for_template(model, template, text, sampling, rollout)
                 scorer = reward_scorer(stage, settings, model_settings, text, template)
@@ -106,17 +124,17 @@ def main(
                 if split not in answered:  # the second model has the same tokenizer
                     answered[split] = len(prompts)
                     left_out += counts
-                for number in range(passes):
+                for number in range(contender.passes):
                     step += 1
                     if step <= done:
                         continue
-                    greedy = number == settings.samples
+                    greedy = number == contender.samples
                     answers = answer(
                         rollouts,
                         prompts,
                         template,
                         scorer,
-                        seed=derive_seed(run.seed, "final evaluation", split, number),
+                        seed=derive_seed(run.seed, contender.purpose, split, number),
                         greedy=greedy,
                         check=number == 0,
                     )
@@ -124,7 +142,7 @@ def main(
                         {
                             "split": split,
                             "index": i,
-                            "model": name,
+                            "model": contender.name,
                             "decoding": "greedy" if greedy else "sample",
                             "sample": 0 if greedy else number,
                             **row,
@@ -133,12 +151,12 @@ def main(
                     ]
                     bar.update()
                     checkpoints.after(step, {}, last=step == total)
-    rows = judged.rows
+    rows = keep_best(judged.rows, f"best_of_{settings.best_of}")
     if is_main():
         write_json_lines(stage.folder / "responses.jsonl", rows)
     means = {
-        f"{name}_{key}": mean_of([r for r in rows if r["model"] == name], key)
-        for name in paths
+        f"{c.name}_{key}": mean_of([r for r in rows if r["model"] == c.name], key)
+        for c in compared
         for key in ("overall", "reward")
     }
     stage.finish(
@@ -147,6 +165,7 @@ def main(
             "samples": settings.samples,
             "left_out": dict(left_out),
             **means,
+            **({"best_of_kl_bound": kl_bound(settings.best_of)} if settings.best_of else {}),
         },
         ", ".join(filter(None, [f"{len(rows)} responses judged", describe(left_out)]))
         + f", in {stage.folder / 'responses.jsonl'}",

@@ -4,6 +4,7 @@ Drawn on matplotlib's Agg canvas through `Figure`, not pyplot: no display is nee
 backend is changed. A metric that is missing leaves out its line, panel or whole figure.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.evaluation.contenders import title
 from common.evaluation.formatting import visible
 from common.evaluation.health import MAX_KL_PER_SEQUENCE, MIN_EOS_RATE, MIN_REWARD_ACCURACY
 from common.evaluation.run_files import Metrics, Series
-from common.evaluation.summary import judged, splits_of
+from common.evaluation.summary import blocks_of, judged, splits_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -190,6 +192,30 @@ CURVES = (
             ),
         ),
     ),
+    Curves(
+        "dpo",
+        "dpo",
+        "optimizer step",
+        (
+            Panel(
+                "DPO loss: good falls from ln 2; held-out rising again is overfitting",
+                "loss",
+                {"train/loss": "training", "eval/loss": "held out"},
+                limit=(math.log(2.0), "ln 2: the reference"),
+            ),
+            Panel(
+                "Implicit rewards: good parts chosen from rejected; both far below 0 is drift",
+                "reward",
+                {"train/chosen_reward": "chosen", "train/rejected_reward": "rejected"},
+            ),
+            Panel(
+                "Pairs in the right order by implicit reward: good is well above chance",
+                "share",
+                {"train/accuracy": "training", "eval/accuracy": "held out"},
+                limit=(0.5, "chance"),
+            ),
+        ),
+    ),
 )
 
 
@@ -284,7 +310,7 @@ def _time(series: dict[str, Series]) -> "Figure | None":
 
 
 def _evaluation(evaluation: dict[str, Any]) -> "Figure | None":
-    """SFT and RLHF side by side a split, with intervals; one panel for each kind of judge."""
+    """All contenders side by side a split, with intervals; one panel for each kind of judge."""
     groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for suffix, splits in (
         ("sampled", splits_of(evaluation)),
@@ -298,14 +324,15 @@ def _evaluation(evaluation: dict[str, Any]) -> "Figure | None":
         return None
     figure, all_axes = _figure(len(groups))
     for (judge, splits), axes in zip(groups.items(), all_axes, strict=True):
-        for offset, model, label, color in (
-            (-0.12, "sft", "SFT", COLORS[0]),
-            (0.12, "rlhf", "RLHF", COLORS[1]),
-        ):
+        blocks = [blocks_of(split) for _, split in splits]
+        models = list(dict.fromkeys(model for found in blocks for model in found))
+        for number, model in enumerate(models):
+            offset = min(0.24, 0.8 / len(models)) * (number - (len(models) - 1) / 2)
+            label, color = visible(title(model)).replace("$", r"\$"), COLORS[number % len(COLORS)]
             points = [
-                (place + offset, *judged(split[model], judge))
-                for place, (_, split) in enumerate(splits)
-                if split[model] is not None and judged(split[model], judge)[0] is not None
+                (place + offset, *judged(found[model], judge))
+                for place, found in enumerate(blocks)
+                if found.get(model) is not None and judged(found[model], judge)[0] is not None
             ]
             if points:
                 places, means, intervals = zip(*points, strict=True)

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.evaluation.contenders import title
 from common.evaluation.formatting import cell, duration, fact, number
 from common.evaluation.health import findings
 from common.evaluation.plots import make_plots
 from common.evaluation.run_files import (
     METRIC_STAGES,
-    MODELS,
-    PREPARING,
     STAGES,
+    UNMISSED,
     Metrics,
     Response,
     read_metrics,
@@ -29,6 +29,7 @@ from common.evaluation.run_files import (
 from common.evaluation.side_by_side import side_by_side
 from common.evaluation.summary import (
     REWARD_JUDGE_NOTE,
+    blocks_of,
     build_summary,
     judged,
     splits_of,
@@ -45,6 +46,7 @@ _TITLES = {
     "pairs": "Pairs",
     "reward": "Reward model (ICE-Reward)",
     "rlhf": "PPO (ICE-GRT)",
+    "dpo": "DPO, in place of reward model and PPO",
     "evaluation": "Evaluation",
 }
 _UNITS = {
@@ -54,6 +56,7 @@ _UNITS = {
     "eos_rate": "share of responses",
     "response_length": "tokens",
     "score": "deviations of the reward model's scores",
+    "drift": "nats a response",
 }
 _LEVELS = {"warning": "⚠ **warning**", "ok": "ok", "note": "note"}
 
@@ -111,7 +114,7 @@ def report_text(
 
 def _header(name: str, summary: dict[str, Any], configs: Sequence[str]) -> list[str]:
     stages = summary["stages"]
-    missing = [stage for stage in STAGES if stage not in stages and stage not in PREPARING]
+    missing = [stage for stage in STAGES if stage not in stages and stage not in UNMISSED]
     versions = ", ".join(f"{package} {version}" for package, version in summary["versions"].items())
     lines = [
         f"# Run {cell(name)}",
@@ -142,13 +145,15 @@ def _results(summary: dict[str, Any]) -> list[str]:
     lines = ["## SFT against RLHF", ""]
     if not rows:
         return [*lines, "Left out: the run has no `evaluation/responses.jsonl`."]
+    models = list(dict.fromkeys(model for *_, split in rows for model in blocks_of(split)))
+    heads = " | ".join(cell(title(model)) for model in models)
     lines += [
-        "| split | decoding | prompts | SFT | RLHF | RLHF − SFT | wins / ties / losses | judge |",
-        "|---|---|--:|--:|--:|--:|--:|---|",
+        f"| split | decoding | prompts | {heads} | RLHF − SFT | wins / ties / losses | judge |",
+        f"|---|---|--:|{'--:|' * len(models)}--:|--:|---|",
     ]
     for name, decoding, split in rows:
         digits = _digits(split["judge"])
-        scores = [_score(split, model, digits) for model in MODELS]
+        scores = [_score(split, model, digits) for model in models]
         difference, counts = "–", "–"
         if split["difference"] is not None:
             difference = _with_interval(
@@ -166,15 +171,42 @@ def _results(summary: dict[str, Any]) -> list[str]:
     ]
     if any(split["judge"] == "reward_model" for *_, split in rows):
         lines += ["", f"**{REWARD_JUDGE_NOTE}**"]
+    lines += _further(rows)
     lines += ["", "| split | decoding | model | responses | end by themselves | mean tokens |"]
     lines += ["|---|---|---|--:|--:|--:|"]
     for name, decoding, split in rows:
-        for model in MODELS:
-            if (block := split[model]) is not None:
+        for model, block in blocks_of(split).items():
+            if block is not None:
                 lines.append(
-                    f"| {cell(name)} | {decoding} | {model.upper()} | {block['samples']} "
+                    f"| {cell(name)} | {decoding} | {cell(title(model))} | {block['samples']} "
                     f"| {block['eos_rate']:.1%} | {block['mean_tokens']:.1f} |"
                 )
+    return lines
+
+
+def _further(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> list[str]:
+    """Further contenders against SFT and RLHF, prompt by prompt."""
+    lines, bounds = [], {}
+    for split_name, decoding, split in rows:
+        for name, block in split.get("further", {}).items():
+            if "kl_bound" in block:
+                bounds[name] = block["best_of"], block["kl_bound"]
+            for model, against in block["against"].items():
+                gap = against["difference"]
+                shown = _with_interval(gap["mean"], gap["ci95"], _digits(split["judge"]), sign=True)
+                counts = " / ".join(str(against[key]) for key in ("wins", "ties", "losses"))
+                cells = (cell(split_name), decoding, cell(title(name)), title(model), shown, counts)
+                lines.append(f"| {' | '.join(cells)} |")
+    if lines:
+        head = "| split | decoding | model | against | difference | wins / ties / losses |"
+        lines = ["", head, "|---|---|---|---|--:|--:|", *lines]
+    for name, (n, bound) in bounds.items():
+        lines += [
+            "",
+            f"*{cell(title(name))}* is the SFT sample of {n} that the reward model scores highest: "
+            "its reward is high by choice. Its KL to SFT is at most log n − (n − 1)/n = "
+            f"{bound:.2f} nats a sequence, which is a bound and no measurement.",
+        ]
     return lines
 
 
@@ -183,19 +215,17 @@ def _criteria_table(evaluation: dict[str, Any]) -> list[str]:
     splits = {
         name: split
         for name, split in splits_of(evaluation).items()
-        if any(split[model] is not None and split[model]["criteria"] for model in MODELS)
+        if any(block is not None and block["criteria"] for block in blocks_of(split).values())
     }
     if not splits:
         return []
-    names = list(
-        dict.fromkeys(
-            name
-            for split in splits.values()
-            for model in MODELS
-            for name in (split[model] or {}).get("criteria") or ()
-        )
-    )
-    heads = [f"{cell(name)} {model.upper()}" for name in splits for model in MODELS]
+    columns = [
+        (f"{cell(name)} {cell(title(model))}", block or {})
+        for name, split in splits.items()
+        for model, block in blocks_of(split).items()
+    ]
+    names = list(dict.fromkeys(n for _, block in columns for n in block.get("criteria") or ()))
+    heads = [head for head, _ in columns]
     lines = [
         "## The eight criteria",
         "",
@@ -207,15 +237,9 @@ def _criteria_table(evaluation: dict[str, Any]) -> list[str]:
         f"|---|{'--:|' * len(heads)}",
     ]
     for name in names:
-        values = [
-            number(((split[model] or {}).get("criteria") or {}).get(name))
-            for split in splits.values()
-            for model in MODELS
-        ]
+        values = [number((block.get("criteria") or {}).get(name)) for _, block in columns]
         lines.append(f"| {cell(name)} | {' | '.join(values)} |")
-    overall = [
-        number((split[model] or {}).get("overall")) for split in splits.values() for model in MODELS
-    ]
+    overall = [number(block.get("overall")) for _, block in columns]
     return [*lines, f"| **overall** | {' | '.join(overall)} |"]
 
 
@@ -245,7 +269,7 @@ def _stages(stages: Mapping[str, dict[str, Any]], metrics: Mapping[str, Metrics]
     for stage in STAGES:
         result = stages.get(stage)
         logged = stage in metrics and metrics[stage].series
-        if result is None and stage in PREPARING:
+        if result is None and stage in UNMISSED:
             continue
         lines += ["", f"### {_TITLES[stage]}", ""]
         if result is None:
@@ -311,9 +335,10 @@ def _curves(plots: Mapping[str, str]) -> list[str]:
 
 
 def _score(split: dict[str, Any], model: str, digits: int) -> str:
-    if split[model] is None:
+    block = blocks_of(split).get(model)
+    if block is None:
         return "–"
-    value, ci95 = judged(split[model], split["judge"])
+    value, ci95 = judged(block, split["judge"])
     return _with_interval(value, ci95, digits)
 
 

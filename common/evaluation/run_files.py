@@ -10,16 +10,18 @@ import numpy as np
 
 from common.errors import UserError
 
-STAGES = ("data", "sft", "sample", "rank", "pairs", "reward", "rlhf", "evaluation")
+STAGES = ("data", "sft", "sample", "rank", "pairs", "reward", "rlhf", "dpo", "evaluation")
 """In the order in which they run; each leaves `RUN/<stage>/result.json`."""
 
-PREPARING = ("data", "pairs")
-"""Stages that prepare files for others: a run without them lacks nothing that is worth saying."""
+UNMISSED = ("data", "pairs", "dpo")
+"""Stages that prepare files for others, or are an alternative: a run without them lacks nothing
+that is worth saying."""
 
-METRIC_STAGES = ("sft", "reward", "rlhf")
+METRIC_STAGES = ("sft", "reward", "rlhf", "dpo")
 """The stages that train, and so write `RUN/<stage>/metrics.jsonl`."""
 
 MODELS = ("sft", "rlhf")
+"""Every evaluation has these two; others are further ones."""
 DECODINGS = ("sample", "greedy")
 
 RESERVED_SPLITS = ("decoding", "greedy")
@@ -73,6 +75,8 @@ class Response:
     criteria: dict[str, float] | None
     overall: float | None
     reward: float | None
+    best_of: int | None = None
+    """Of how many samples it is the best by the reward model."""
 
 
 def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
@@ -197,11 +201,12 @@ def _response(row: dict[str, Any], where: str) -> Response:
                 f"{where}, field '{field}': expected {kind.__name__}, found {value!r:.60}. "
                 "Run the evaluation again."
             )
-    for field, allowed in (("model", MODELS), ("decoding", DECODINGS)):
-        if row[field] not in allowed:
-            raise UserError(
-                f"{where}, field '{field}': {row[field]!r:.60} is none of {', '.join(allowed)}."
-            )
+    if row["decoding"] not in DECODINGS:
+        raise UserError(
+            f"{where}, field 'decoding': {row['decoding']!r:.60} is none of {', '.join(DECODINGS)}."
+        )
+    if not row["model"].strip():
+        raise UserError(f"{where}, field 'model': is empty. Run the evaluation again.")
     if row["split"] in RESERVED_SPLITS:
         raise UserError(
             f"{where}, field 'split': '{row['split']}' is a key of summary.json; "
@@ -216,8 +221,14 @@ def _response(row: dict[str, Any], where: str) -> Response:
             name: _score(value, f"{where}, criterion '{name}'") for name, value in criteria.items()
         }
         criteria = {name: value for name, value in points.items() if value is not None}
+    drawn = row.get("scores")
+    if drawn is not None and (not isinstance(drawn, list) or len(drawn) < 2):
+        raise UserError(f"{where}, field 'scores': expected those of two samples or more.")
     return Response(
-        **{field: row[field] for field in _RESPONSE_FIELDS}, criteria=criteria or None, **scores
+        **{field: row[field] for field in _RESPONSE_FIELDS},
+        criteria=criteria or None,
+        **scores,
+        best_of=len(drawn) if drawn else None,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.evaluation.contenders import kl_bound
 from common.evaluation.criteria import CRITERIA, MAX_POINTS
 from common.evaluation.run_files import (
     DECODINGS,
@@ -42,7 +43,9 @@ def build_summary(run: Path) -> dict[str, Any]:
     split holds `prompts`, `judge` (`rubric`, `reward_model` or None), a block for each model that
     answered (`overall`, `ci95`, `criteria`, `reward`, `reward_ci95`, `samples` = responses in all,
     `eos_rate`, `mean_tokens`) and, where both did, `rlhf_wins`, `ties`, `rlhf_losses` and
-    `difference` (RLHF − SFT, paired by prompt, in the judge's unit).
+    `difference` (RLHF − SFT, paired by prompt, in the judge's unit). Where others answered too,
+    `further` has a block for each by name, and in it `against`: for SFT and RLHF `wins`, `ties`,
+    `losses` and `difference`, as seen from it; best-of-n has `best_of` and `kl_bound` (nats).
 
     Raises:
         UserError: the run holds no result at all, or a file in it is unusable.
@@ -97,6 +100,11 @@ def splits_of(block: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: part for name, part in block.items() if name not in ("decoding", "greedy")}
 
 
+def blocks_of(split: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+    """The block of each contender in a split, SFT and RLHF first; None for one that is missing."""
+    return {model: split[model] for model in MODELS} | split.get("further", {})
+
+
 def judged(model: dict[str, Any], judge: str | None) -> tuple[float | None, list[float] | None]:
     """The number by which a model's block is judged, and its interval: rubric or reward."""
     if judge == "reward_model":
@@ -142,16 +150,19 @@ def _split(rows: list[Response], seed: int, where: str, notes: list[str]) -> dic
         split["judge_note"] = REWARD_JUDGE_NOTE
     for model in MODELS:
         split[model] = _model(by_model[model], seed) if by_model[model] else None
+    if others := sorted({row.model for row in rows}.difference(MODELS)):
+        split["further"] = {name: _further(rows, name, value, seed) for name in others}
     if not common:
         return split | {"rlhf_wins": None, "ties": None, "rlhf_losses": None, "difference": None}
 
     if alone := len(set(means["sft"]) ^ set(means["rlhf"])):
         notes.append(f"{where}: {alone} prompts have one model's scores only; not compared.")
     wins, ties, losses = win_tie_loss(means["rlhf"], means["sft"])
-    difference = _paired(by_model, value, seed)
+    pair = by_model["rlhf"], by_model["sft"]
+    difference = _paired(*pair, value, seed)
     if judge == "rubric":
         difference["criteria"] = {
-            name: _paired(by_model, _points(name), seed) for name in _criteria(rows)
+            name: _paired(*pair, _points(name), seed) for name in _criteria(rows)
         }
     return split | {
         "rlhf_wins": wins,
@@ -159,6 +170,21 @@ def _split(rows: list[Response], seed: int, where: str, notes: list[str]) -> dic
         "rlhf_losses": losses,
         "difference": difference,
     }
+
+
+def _further(rows: list[Response], name: str, value: Judge, seed: int) -> dict[str, Any]:
+    """A further contender's block, and how it compares with the two models prompt by prompt."""
+    own = [row for row in rows if row.model == name]
+    block = _model(own, seed) | {"against": {}}
+    if own[0].best_of is not None:
+        block |= {"best_of": own[0].best_of, "kl_bound": kl_bound(own[0].best_of)}
+    for model in MODELS:
+        other = [row for row in rows if row.model == model]
+        counts = win_tie_loss(_prompt_means(own, value), _prompt_means(other, value))
+        if any(counts):
+            difference = _paired(own, other, value, seed)
+            block["against"][model] = {**counts._asdict(), "difference": difference}
+    return block
 
 
 def _judge(rows: list[Response]) -> tuple[str | None, Judge]:
@@ -215,9 +241,12 @@ def _mean_and_ci(
     return _interval(list(means.values()), seed)
 
 
-def _paired(by_model: dict[str, list[Response]], value: Judge, seed: int) -> dict[str, Any]:
-    sft, rlhf = (_prompt_means(by_model[model], value) for model in ("sft", "rlhf"))
-    gaps = [rlhf[prompt] - sft[prompt] for prompt in sft if prompt in rlhf]
+def _paired(
+    first: list[Response], second: list[Response], value: Judge, seed: int
+) -> dict[str, Any]:
+    """Mean of first − second over the prompts that both have, and its interval."""
+    a, b = (_prompt_means(rows, value) for rows in (first, second))
+    gaps = [a[prompt] - b[prompt] for prompt in b if prompt in a]
     mean, ci95 = _interval(gaps, seed)
     return {"mean": mean, "ci95": ci95}
 

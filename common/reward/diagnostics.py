@@ -10,8 +10,7 @@ from common.data.records import Pair
 from common.data.template import Template
 from common.reward.probe import ProbeRow, probe_scores
 from common.reward.training import PairObjective
-from common.training.batching import FILLER
-from common.training.distributed import gather_objects, rank, world_size
+from common.training.supervised import score_examples
 
 
 def diagnose(
@@ -40,7 +39,6 @@ def diagnose(
     }
 
 
-@torch.no_grad()
 def pair_scores(
     engine: Any, objective: PairObjective, batch_size: int
 ) -> tuple[np.ndarray, list[Pair]]:
@@ -53,24 +51,14 @@ def pair_scores(
         `[pairs, 2]` float64 (preferred, other), and the pairs they belong to.
     """
     comparisons = objective.comparisons
-    width = batch_size * world_size()
-    order = np.array(sorted(range(len(comparisons)), key=lambda i: objective.lengths[i]))
-    order = np.pad(order, (0, -len(order) % width), constant_values=FILLER)
-    engine.eval()
-    found: dict[int, list[tuple[float, float]]] = {}
-    for start in range(0, len(order), width):
-        mine = order[start : start + width][rank() :: world_size()]
-        better, worse, _ = objective.scores(engine, mine)
-        scores = iter(zip(better.tolist(), worse.tolist(), strict=True))
-        for i in mine.tolist():
-            part = [next(scores) for _ in comparisons[max(i, 0)].pairs]
-            if i != FILLER:
-                found[i] = part
-    engine.train()
-    merged: dict[int, list[tuple[float, float]]] = {}
-    for part in gather_objects(found):
-        merged |= part  # type: ignore[operator]
-    rows = [row for i in range(len(comparisons)) for row in merged[i]]
+    found = score_examples(
+        engine,
+        objective.lengths,
+        [len(c.pairs) for c in comparisons],
+        batch_size,
+        lambda indices: torch.stack(objective.scores(engine, indices)[:2], dim=1).tolist(),
+    )
+    rows = [row for part in found for row in part]
     return np.array(rows, dtype=np.float64), [p for c in comparisons for p in c.records]
 
 

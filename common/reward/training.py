@@ -1,6 +1,5 @@
 """Training ICE-Reward on pairs (paper §3.2)."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,16 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.config.arguments import TextArguments, option
-from common.data.encoding import fit_prompt, refuse_empty
-from common.data.records import Pair
-from common.data.template import Template
+from common.config.arguments import option
+from common.data.encoding import Comparison
 from common.models.scalar import last_token_scores
 from common.reward.losses import logistic_loss, margin_loss
-from common.training.batching import FILLER
 from common.training.distributed import device
 from common.training.packing import pack
 from common.training.padding import right_pad
+from common.training.preferences import pair_rows
 
 
 @dataclass
@@ -30,18 +27,6 @@ class RewardArguments:
     score_penalty: float = option(
         1e-3, "weight of the mean squared score: keeps scores near 0, which pairs leave free"
     )
-
-
-@dataclass
-class Comparison:
-    """A prompt's responses as token ids, each once, and the pairs among them."""
-
-    rows: list[list[int]]
-    """Prompt + response + end token, one a response."""
-    pairs: list[tuple[int, int]]
-    """(preferred, other), indices into `rows`."""
-    records: list[Pair]
-    """The pairs as they were read, in the same order."""
 
 
 class PairObjective:
@@ -91,20 +76,8 @@ class PairObjective:
         """
         chosen = [self.comparisons[max(i, 0)] for i in indices]
         scores = self._row_scores(model, [c.rows for c in chosen])
-        starts = np.cumsum([0, *(len(c.rows) for c in chosen)])
-        better, worse, real = zip(
-            *(
-                (start + i, start + j, index != FILLER)
-                for start, c, index in zip(starts, chosen, indices, strict=False)
-                for i, j in c.pairs
-            ),
-            strict=True,
-        )
-        return (
-            scores[torch.tensor(better, device=scores.device)],
-            scores[torch.tensor(worse, device=scores.device)],
-            torch.tensor(real, device=scores.device),
-        )
+        better, worse, real = pair_rows(chosen, indices)
+        return scores[better], scores[worse], real
 
     def _row_scores(self, model: Any, groups: list[list[list[int]]]) -> Tensor:
         """Raw scores of all rows of all groups, in order; `[rows]`."""
@@ -120,48 +93,3 @@ class PairObjective:
     def origin(self, index: int) -> str:
         """File and line of an example's first pair."""
         return self.comparisons[index].records[0].origin
-
-
-def encode_pairs(
-    pairs: Sequence[Pair], template: Template, settings: TextArguments, what: str = "pair"
-) -> tuple[list[Comparison], Counter]:
-    """Tokenizes pairs, put together by prompt; what is over the limits is counted.
-
-    A response over `max_response_tokens` is cut before its end token, which stays last: the
-    score is read there. `what` names one of the pairs where none is left.
-
-    Raises:
-        UserError: a prompt is too long and `long_prompts` is "error"; nothing is left.
-    """
-    counts: Counter = Counter()
-    bos_id = template.tokenizer.bos_token_id
-    groups: dict[tuple, list[Pair]] = {}
-    for pair in pairs:
-        groups.setdefault(tuple(pair.messages), []).append(pair)
-    kept = []
-    for messages, members in groups.items():
-        ids = template.encode_prompt(messages)
-        prompt = fit_prompt(ids, settings, bos_id, members[0].origin, counts)
-        if prompt is None:
-            continue
-        texts = list(dict.fromkeys(t for p in members for t in (p.chosen, p.rejected)))
-        rows = {}
-        for text in texts:
-            response = template.encode_response(text)
-            if len(response) > settings.max_response_tokens:
-                counts["long responses truncated"] += 1
-                response = [*response[: settings.max_response_tokens - 1], response[-1]]
-            rows[text] = prompt + response
-        distinct = [p for p in members if rows[p.chosen] != rows[p.rejected]]
-        counts["pairs equal after truncation"] += len(members) - len(distinct)
-        if distinct:
-            order = {text: i for i, text in enumerate(texts)}
-            kept.append(
-                Comparison(
-                    [rows[t] for t in texts],
-                    [(order[p.chosen], order[p.rejected]) for p in distinct],
-                    distinct,
-                )
-            )
-    refuse_empty(len(kept), what, settings, counts)
-    return kept, +counts

@@ -1,7 +1,7 @@
 """The loop that stages 1 and 2 share: fixed examples, a summed loss, a mean over the whole step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -141,22 +141,64 @@ def evaluate_supervised(
     Returns:
         sums by name ("loss" and the objective's statistics), and the weight to divide them by.
     """
-    count = len(objective.lengths)
-    readers = data_rank(sequence_ranks)
-    width = batch_size * readers.count
     sums: dict[str, Tensor] = {}
     engine.eval()
-    order = np.array(sorted(range(count), key=lambda i: objective.lengths[i]))
-    order = np.pad(order, (0, -count % width), constant_values=FILLER)
     with torch.no_grad():
-        for start in range(0, len(order), width):
-            WATCHDOG.alive()
-            mine = order[start : start + width][readers.number :: readers.count]
+        for mine in scoring_batches(objective.lengths, batch_size, sequence_ranks):
             loss, statistics = objective.loss(engine, mine)
             for name, value in {"loss": loss, **statistics}.items():
                 sums[name] = sums.get(name, 0.0) + value
     engine.train()
     return all_reduce_scalars(sums), float(sum(objective.weights))
+
+
+@torch.no_grad()
+def score_examples(
+    engine: Any,
+    lengths: Sequence[int],
+    sizes: Sequence[int],
+    batch_size: int,
+    score: Callable[[np.ndarray], Sequence[Any]],
+) -> list[list[Any]]:
+    """Values of every example of a data set, in its order, on every rank. A collective.
+
+    Args:
+        lengths, sizes: tokens of each example, and how many values it has.
+        batch_size: examples per forward on each rank.
+        score: the values of a batch of examples, one after another; `FILLER` stands for the first.
+    """
+    engine.eval()
+    found: dict[int, list[Any]] = {}
+    for mine in scoring_batches(lengths, batch_size):
+        values = iter(score(mine))
+        for i in mine.tolist():
+            part = [next(values) for _ in range(sizes[max(i, 0)])]
+            if i != FILLER:
+                found[i] = part
+    engine.train()
+    merged: dict[int, list[Any]] = {}
+    for part in gather_objects(found):
+        merged |= part  # type: ignore[operator]
+    return [merged[i] for i in range(len(lengths))]
+
+
+def scoring_batches(
+    lengths: Sequence[int], batch_size: int, sequence_ranks: int = 1
+) -> Iterator[np.ndarray]:
+    """This rank's batches of one pass over a whole data set, `[batch_size]` indices each.
+
+    Examples of like length are together; `FILLER` ones give all ranks equally many batches.
+
+    Args:
+        sequence_ranks: how many ranks share each row.
+    """
+    readers = data_rank(sequence_ranks)
+    width = batch_size * readers.count
+    order = np.array(sorted(range(len(lengths)), key=lambda i: lengths[i]))
+    order = np.pad(order, (0, -len(lengths) % width), constant_values=FILLER)
+    for start in range(0, len(order), width):
+        WATCHDOG.alive()
+        yield order[start : start + width][readers.number :: readers.count]
 
 
 def stop_unless_finite(

@@ -136,3 +136,13 @@ def test_a_recipe_runs_from_end_to_end(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert read(run, "rlhf")[0]["steps"] == 2 and Path(run / "models/actor").is_dir()
     assert read(run, "evaluation")[0]
+
+
+def test_dpo_runs_only_where_it_is_asked_for():
+    recipe = ROOT / "launch/recipes/llama_8b_lora_single.sh"
+    assert "dpo" not in shown(recipe)
+    settings = shown(recipe, "dpo:", "--dpo_beta", "0.2")
+    assert list(settings)[-2:] == ["dpo", "evaluation"]
+    assert settings["dpo"]["dpo_beta"] == 0.2 and settings["dpo"]["lora_rank"] == 16
+    assert settings["dpo"]["data"] == ["rankings.jsonl"]
+    assert list(shown(recipe, "--only", "dpo")) == ["dpo"]

@@ -3,7 +3,6 @@
 import warnings
 
 import pytest
-from transformers import AutoModelForSequenceClassification
 
 import common.ppo.build as build
 import step3_rlhf.main as stage3
@@ -15,7 +14,7 @@ from common.evaluation.judge import judge
 from common.training.stage import Stage
 from tests import inputs
 from tests.inputs import Trains, argument_groups, stop_before_training
-from tests.models import byte_tokenizer, save_tiny, tiny_causal_lm
+from tests.models import byte_tokenizer, save_reward, save_tiny, tiny_causal_lm
 
 GOOD = [{"prompt": f"question {i}"} for i in range(8)]
 
@@ -23,17 +22,6 @@ GOOD = [{"prompt": f"question {i}"} for i in range(8)]
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
     stop_before_training(monkeypatch, build)
-
-
-def save_reward(folder, tokenizer=None):
-    """A reward folder as stage 2 leaves it."""
-    tokenizer = tokenizer or byte_tokenizer()
-    save_tiny(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
-    model.resize_token_embeddings(len(tokenizer))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

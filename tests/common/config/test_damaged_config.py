@@ -30,7 +30,10 @@ from common.errors import UserError
 from tests.damage import ODD_TEXTS, ODD_VALUES, damaged, damaged_bytes, examples
 
 QUICKSTART = (Path(__file__).parents[3] / "launch" / "quickstart.yaml").read_bytes()
-TREE = yaml.safe_load(QUICKSTART)
+TREE = {
+    **yaml.safe_load(QUICKSTART),
+    "dpo": {"data": ["{run}/pairs/pairs.jsonl"], "dpo_beta": 0.2, "label_smoothing": 0.1},
+}
 TYPES = {section: importlib.import_module(MODULES[section]).ARGUMENTS for section in SECTIONS}
 HINTS = {
     section: {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}

@@ -5,8 +5,14 @@ from collections import Counter
 import pytest
 
 from common.config.arguments import TextArguments
-from common.data.encoding import describe, encode_conversations, encode_prompts, fit_prompt
-from common.data.records import Conversation, Message, Prompt
+from common.data.encoding import (
+    describe,
+    encode_conversations,
+    encode_pairs,
+    encode_prompts,
+    fit_prompt,
+)
+from common.data.records import Conversation, Message, Pair, Prompt
 from common.data.template import Template
 from common.errors import UserError
 from tests.models import byte_tokenizer
@@ -105,6 +111,27 @@ def test_a_response_over_the_limit_loses_its_end_token(template):
     assert [EOS in ids for ids in responses] == [True, False, False]
     assert all(item.loss_mask == [False] * (FRAME + 1) + [True] * 8 for item in kept)
     assert counts == {"long responses truncated": 2}
+
+
+@pytest.mark.parametrize(
+    ("always_ends", "cut"), [(True, " yyyyyy</s>"), (False, " yyyyyyy")], ids=["reward", "dpo"]
+)
+def test_responses_to_a_prompt_are_encoded_once_and_cut_with_or_without_their_end(
+    template, always_ends, cut
+):
+    def pair(prompt, chosen, rejected):
+        return Pair((Message("user", prompt),), chosen, rejected, 1.0, "f.jsonl:1")
+
+    pairs = [pair("q", "good", "y" * 30), pair("qq", "good", "z"), pair("q", "good", "bad")]
+    found, counts = encode_pairs(pairs, template, limits(response=8), always_ends=always_ends)
+    assert [c.prompt_tokens for c in found] == [FRAME + 1, FRAME + 2]
+    texts = [[text_of(template, row[c.prompt_tokens :]) for row in c.rows] for c in found]
+    assert texts == [[" good</s>", cut, " bad</s>"], [" good</s>", " z</s>"]]
+    prompts = {text_of(template, row[: FRAME + 1]) for row in found[0].rows}
+    assert prompts == {f"<s>{HEAD}q{CUE}"}
+    assert [c.pairs for c in found] == [[(0, 1), (0, 2)], [(0, 1)]]
+    assert [c.records for c in found] == [[pairs[0], pairs[2]], [pairs[1]]]
+    assert counts == {"long responses truncated": 1}
 
 
 def test_conversations_with_long_prompts_are_skipped_or_refused(template):

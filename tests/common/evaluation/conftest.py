@@ -129,6 +129,22 @@ def run(tmp_path):
     return folder
 
 
+@pytest.fixture
+def four(tmp_path, response_row, write_lines):
+    """A run of two prompts with DPO (greedy too) and the best of 3 beside SFT and RLHF."""
+    rows = []
+    for index in range(2):
+        common = {"index": index, "decoding": "sample"}
+        rows += [response_row(overall=40.0 + 20 * index, **common)]
+        rows += [response_row(model="rlhf", overall=80.0, **common)]
+        rows += [response_row(model="dpo", overall=50.0 + 40 * index, **common)]
+        rows += [response_row(model="dpo", index=index, decoding="greedy", overall=61.25)]
+        best = response_row(model="best_of_3", overall=90.0 - 50 * index, reward=1.5, **common)
+        rows += [best | {"chosen": 1, "scores": [0.5, 1.5, -1.0]}]
+    write_lines(tmp_path / "evaluation" / "responses.jsonl", rows)
+    return tmp_path
+
+
 def _responses():
     noise = random.Random(1)
     for split in ("general", "unseen", "seen"):

@@ -81,3 +81,19 @@ def test_importing_the_report_loads_no_plotting_or_deep_learning_library():
         "sys.exit(any(name in sys.modules for name in ('matplotlib', 'torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_contender_is_drawn_beside_the_others(four):
+    from common.evaluation.plots import _evaluation
+
+    (axes,) = _evaluation(build_summary(four)["evaluation"]).axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["SFT", "RLHF", "best of 3", "dpo"]
+    places = sorted(float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) < 3)
+    assert places[0] >= -0.5 and len(set(places)) >= 4
+
+
+def test_dpo_has_its_picture(tmp_path, write_lines):
+    rows = [{"step": s, "train/loss": 0.69 - s / 100, "train/margin": s} for s in (1, 2, 3)]
+    write_lines(tmp_path / "dpo" / "metrics.jsonl", rows)
+    assert set(drawn(tmp_path, tmp_path / "plots")) == {"dpo"}

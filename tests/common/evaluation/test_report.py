@@ -236,3 +236,21 @@ def test_command_line_without_a_run(tmp_path, capsys):
     streams = capsys.readouterr()
     assert "sft/result.json" in streams.err and "Traceback" not in streams.err
     assert not any(tmp_path.iterdir())
+
+
+def test_further_contenders_are_in_every_table_and_the_bound_is_called_one(four):
+    text = report(four)
+    assert "| split | decoding | prompts | SFT | RLHF | best of 3 | dpo | RLHF − SFT |" in text
+    row = table_row(text, "seen", "sampled", "2")
+    assert row[3:7] == ["50.0 [40.0, 60.0]", "80.0 [80.0, 80.0]"] + [
+        *("65.0 [40.0, 90.0]", "70.0 [50.0, 90.0]")
+    ]
+    assert table_row(text, "seen", "greedy", "2")[3:7] == ["–", "–", "–", "61.2 [61.2, 61.2]"]
+    against = table_row(text, "seen", "sampled", "dpo", "RLHF")
+    assert against[4:] == ["-10.0 [-30.0, +10.0]", "1 / 0 / 1"]
+    assert "at most log n − (n − 1)/n = 0.43 nats a sequence, which is a bound" in text
+    assert table_row(text, "**overall**")[1:] == ["50.0", "80.0", "65.0", "70.0"]
+    assert table_row(text, "seen", "greedy", "dpo")[3:] == ["2", "100.0%", "10.0"]
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            assert len({line.count("|") for line in block.splitlines()}) == 1, block

@@ -214,3 +214,30 @@ def test_stages_that_disagree_are_noted(run):
     notes = build_summary(run)["notes"]
     assert any("different seeds" in note for note in notes)
     assert any("rlhf ran with torch 2.12.0, not 2.13.0" in note for note in notes)
+
+
+def test_further_contenders_are_held_against_both_models(four):
+    evaluation = build_summary(four)["evaluation"]
+    split = evaluation["seen"]
+    assert list(split["further"]) == ["best_of_3", "dpo"]
+    dpo, best = split["further"]["dpo"], split["further"]["best_of_3"]
+    # SFT has 40 and 60, RLHF 80 and 80, DPO 50 and 90, the best of three 90 and 40.
+    assert (dpo["overall"], dpo["samples"], len(dpo["criteria"])) == (70.0, 2, 8)
+    sft = dpo["against"]["sft"]
+    assert (sft["wins"], sft["ties"], sft["losses"]) == (2, 0, 0)
+    assert sft["difference"] == {"mean": 20.0, "ci95": [10.0, 30.0]}
+    rlhf = dpo["against"]["rlhf"]
+    assert (rlhf["wins"], rlhf["ties"], rlhf["losses"]) == (1, 0, 1)
+    assert rlhf["difference"]["mean"] == -10.0
+    assert best["against"]["sft"]["difference"] == {"mean": 15.0, "ci95": [-20.0, 50.0]}
+    assert best["best_of"] == 3 and best["kl_bound"] == pytest.approx(0.4319, abs=1e-4)
+    assert best["reward"] == 1.5 and "kl_bound" not in dpo
+    greedy = evaluation["greedy"]["seen"]["further"]
+    assert list(greedy) == ["dpo"] and greedy["dpo"]["against"] == {}
+    # The two models' own comparison is what it is without the others.
+    assert (split["rlhf_wins"], split["difference"]["mean"]) == (2, 30.0)
+
+
+def test_without_further_contenders_there_is_no_such_part(run):
+    evaluation = build_summary(run)["evaluation"]
+    assert not any("further" in split for split in (evaluation["seen"], evaluation["general"]))

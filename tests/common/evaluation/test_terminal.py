@@ -66,3 +66,13 @@ def test_what_is_missing_is_a_dash(tmp_path, response_row, write_lines, decoding
 def test_without_an_evaluation_it_says_so(tmp_path, write_result):
     write_result(tmp_path, "sft", {"seconds": 1.0})
     assert "not compared" in terminal_table(build_summary(tmp_path))
+
+
+def test_further_contenders_stand_below_against_sft(four):
+    lines = terminal_table(build_summary(four)).splitlines()
+    rows = [" ".join(line.split()) for line in lines]
+    assert rows[2] == "seen 2 50.0 ±10.0 80.0 ±0.0 +30.0 ±10.0 – -> – 2/0/0"
+    assert rows[4] == "split mean against SFT greedy win/tie/loss"
+    assert rows[6] == "seen best of 3 65.0 ±25.0 +15.0 ±35.0 – 1/0/1"
+    assert rows[7] == "seen dpo 70.0 ±20.0 +20.0 ±10.0 61.2 2/0/0"
+    assert max(map(len, lines)) <= 90

@@ -7,10 +7,9 @@ loss, masking or padding code under test is used.
 import numpy as np
 import torch
 
-from common.data.encoding import EncodedExample
+from common.data.encoding import Comparison, EncodedExample
 from common.data.records import Message, Pair
 from common.ppo.experience import Experience
-from common.reward.training import Comparison
 
 BATCH = 8
 CLIP, VALUE_CLIP, TEMPERATURE = 0.2, 0.3, 0.8
@@ -48,7 +47,7 @@ def comparisons(count=BATCH):
             for _ in range(1 + max(map(max, pairs)))
         ]
         record = Pair((Message("user", "q"),), "a", "b", 1.0, f"pairs.jsonl:{i + 1}")
-        found.append(Comparison(rows, pairs, [record] * len(pairs)))
+        found.append(Comparison(rows, pairs, [record] * len(pairs), len(prompt)))
     return found
 
 
@@ -123,6 +122,27 @@ def reward_mean(scalar, count=BATCH):
         for i, j in comparison.pairs:
             hinge = torch.clamp(MARGIN - (scores[i] - scores[j]), min=0.0)
             terms.append(hinge + SCORE_PENALTY * (scores[i] ** 2 + scores[j] ** 2) / 2)
+    return sum(terms) / len(terms)
+
+
+def reference_logprobs():
+    """log π_ref of every response, drawn: any number will do."""
+    rng = draws(4)
+    return [[float(-rng.uniform(5.0, 60.0)) for _ in c.rows] for c in comparisons()]
+
+
+def dpo_mean(model, reference, beta, smoothing=0.0, by_length=False, count=BATCH):
+    """Rafailov et al. 2023, eq. 7; a response without a prompt begins at its second token."""
+    terms = []
+    for comparison, ref in zip(comparisons(count), reference, strict=False):
+        shifts = []
+        for i, row in enumerate(comparison.rows):
+            logprobs = logprobs_of(model, row)[max(comparison.prompt_tokens, 1) - 1 :]
+            tokens = len(row) - comparison.prompt_tokens
+            shifts.append((sum(logprobs) - ref[i]) / (tokens if by_length else 1))
+        for i, j in comparison.pairs:
+            right = 1 / (1 + torch.exp(-beta * (shifts[i] - shifts[j])))
+            terms.append(-(1 - smoothing) * torch.log(right) - smoothing * torch.log(1 - right))
     return sum(terms) / len(terms)
 
 

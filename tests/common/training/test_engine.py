@@ -16,6 +16,7 @@ from common.config.arguments import (
     SamplingArguments,
     ZeroArguments,
 )
+from common.dpo.training import DPOArguments, DPOObjective
 from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm
@@ -46,9 +47,11 @@ from tests.common.training.plain import (
     TEMPERATURE,
     VALUE_CLIP,
     comparisons,
+    dpo_mean,
     experience,
     gradients_of,
     policy_mean,
+    reference_logprobs,
     reward_mean,
     sft_examples,
     sft_mean,
@@ -60,6 +63,7 @@ from tests.ranks import run_ranks, shard_everything, zero_of
 
 REWARD = RewardArguments("margin", MARGIN, SCORE_PENALTY)
 RATE, DECAY, LIMIT = 0.05, 0.3, 0.5
+BETA = 0.05
 STEPPED = ("0", "1", "2", "3", "2 offload", "3 offload")
 
 # (ranks, micro-batch size, ZeRO config): each cuts the same eight examples differently.
@@ -79,6 +83,7 @@ CUTS = {
 LOSSES = (
     *("sft", "sft with fillers", "sft, packed"),
     *("reward", "reward with fillers", "reward, shared prompts"),
+    *("dpo", "dpo with fillers"),
     *("policy", "policy with ptx", "value"),
 )
 PTX = 0.7
@@ -143,6 +148,12 @@ def pair_objective(count=BATCH, *, share_prompts):
     return PairObjective(comparisons(count), 0, REWARD, share_prompts=share_prompts)
 
 
+def dpo_objective(count=BATCH):
+    objective = DPOObjective(comparisons(count), 0, DPOArguments(dpo_beta=BETA))
+    objective.reference = reference_logprobs()
+    return objective
+
+
 def supervised(engine, objective, optimizer):
     """Trains and returns gradient norm and mean loss of the only step."""
     numbers = Numbers()
@@ -171,6 +182,8 @@ def measure(folders, item, cuts):
                 "reward": (scalar, pair_objective(share_prompts=False)),
                 "reward with fillers": (scalar, pair_objective(5, share_prompts=False)),
                 "reward, shared prompts": (scalar, pair_objective(share_prompts=True)),
+                "dpo": (lm, dpo_objective()),
+                "dpo with fillers": (lm, dpo_objective(5)),
             }
             for loss, (engine, objective) in objectives.items():
                 norm, mean = supervised(engine, objective, plan)
@@ -329,6 +342,8 @@ def plain(folders):
         ("reward", scalar, reward_mean(scalar)),
         ("reward with fillers", scalar, reward_mean(scalar, 5)),
         ("reward, shared prompts", scalar, reward_mean(scalar)),
+        ("dpo", lm, dpo_mean(lm, reference_logprobs(), BETA)),
+        ("dpo with fillers", lm, dpo_mean(lm, reference_logprobs(), BETA, count=5)),
         ("policy", lm, policy_mean(lm, item)),
         ("policy with ptx", lm, policy_mean(lm, item) + PTX * sft_mean(lm, 5)),
         ("value", scalar, value_mean(scalar, item)),

@@ -1,0 +1,120 @@
+"""What training on pairs shares: reward models (§3.2) and DPO learn from the same comparisons."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.config.arguments import TextArguments, option
+from common.data.blending import split_by_prompt
+from common.data.encoding import Comparison, describe, encode_pairs
+from common.data.layouts import read_rankings
+from common.data.pairs import all_pairs, read_pairs
+from common.data.records import Pair
+from common.data.sources import parse_sources, paths_of
+from common.data.template import Template
+from common.training.batching import FILLER
+from common.training.distributed import device
+from common.training.once_per_node import once_per_node
+from common.training.stage import Stage
+
+
+@dataclass
+class PreferenceArguments:
+    """Where a model that learns from pairs starts, and the pairs."""
+
+    model: str = option("", "model folder or hub name to start from; by default RUN/models/sft")
+    data: list[str] = option([], "pairs or rankings; by default RUN/pairs/pairs.jsonl")
+    eval_fraction: float = option(0.13, "share of prompts whose pairs are held out")
+
+
+class ComparisonSets(NamedTuple):
+    """Encoded pairs, put together by prompt; no prompt is in both sets."""
+
+    train: list[Comparison]
+    held_out: list[Comparison]
+    facts: dict[str, Any]
+    """For `result.json`: `pairs`, `held_out_pairs`, `left_out`."""
+
+
+def pair_files(stage: Stage, source: PreferenceArguments) -> list[str]:
+    """The files that the pairs come from."""
+    return paths_of(source.data) or [str(stage.root / "pairs" / "pairs.jsonl")]
+
+
+def simulated(stage: Stage) -> list[str]:
+    """For a model's card: that its labelers were no people, where the run simulated them."""
+    played = (stage.root / "rank").is_dir()
+    return ["Its labelers were simulated: a rubric with noise, not people."] * played
+
+
+def load_comparisons(
+    stage: Stage,
+    source: PreferenceArguments,
+    template: Template,
+    text: TextArguments,
+    *,
+    always_ends: bool,
+) -> ComparisonSets:
+    """Reads pairs, splits them by prompt and encodes them, once on each node.
+
+    Args:
+        always_ends: see `encode_pairs`.
+
+    Raises:
+        UserError: bad rows, too few prompts, nothing left.
+    """
+    pairs = once_per_node(lambda: load_pairs(stage, source))
+    train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=stage.run.seed)
+    (train_set, counts), (held_out_set, more) = once_per_node(
+        lambda: (
+            encode_pairs(train, template, text, always_ends=always_ends),
+            encode_pairs(held_out, template, text, "held-out pair", always_ends=always_ends),
+        )
+    )
+    counts += more
+    sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
+    stage.say(", ".join(filter(None, [sizes, describe(counts)])))
+    facts = {"pairs": len(train), "held_out_pairs": len(held_out), "left_out": dict(counts)}
+    return ComparisonSets(train_set, held_out_set, facts)
+
+
+def load_pairs(stage: Stage, source: PreferenceArguments) -> list[Pair]:
+    """Pairs that `pairs.py` made, or pairs made here from files of rankings or of pairs."""
+    if not source.data:
+        return read_pairs(stage.root / "pairs" / "pairs.jsonl")
+    rankings = read_rankings(parse_sources(source.data))
+    pairs, dropped = all_pairs(rankings.rankings, seed=stage.run.seed)
+    counts = describe(dropped + rankings.dropped)
+    stage.say(
+        f"{len(pairs)} pairs from {len(rankings.rankings)} rankings" + f", {counts}" * bool(counts)
+    )
+    return pairs
+
+
+def pair_rows(
+    comparisons: Sequence[Comparison], indices: np.ndarray
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the pairs of a micro-batch have their responses, when all rows stand in one list.
+
+    Args:
+        comparisons: of the micro-batch, whose rows follow one another.
+        indices: theirs; some may be `FILLER`.
+
+    Returns:
+        rows of the preferred responses, rows of the others (int64), and whether the pair counts
+        (a filler's do not); each `[pairs]`.
+    """
+    starts = np.cumsum([0, *(len(c.rows) for c in comparisons)])
+    better, worse, real = zip(
+        *(
+            (start + i, start + j, index != FILLER)
+            for start, c, index in zip(starts, comparisons, indices, strict=False)
+            for i, j in c.pairs
+        ),
+        strict=True,
+    )
+    return tuple(torch.tensor(x, device=device()) for x in (better, worse, real))
