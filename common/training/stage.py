@@ -19,12 +19,19 @@ from common.config.arguments import RunArguments, ZeroArguments
 from common.config.parsing import parse_arguments, resolved_settings, result_settings
 from common.errors import UserError
 from common.files import write_json, write_text
-from common.training.distributed import barrier, broadcast_object, device, is_main, world_size
+from common.training.distributed import (
+    broadcast_object,
+    device,
+    gather_objects,
+    is_main,
+    world_size,
+)
 from common.training.ending import leave, report, same_command, stop_at_once
 from common.training.engine import process_group
 from common.training.guard import Guard, GuardArguments
 from common.training.loop import Loop
 from common.training.metrics import MetricsWriter
+from common.training.peak import PeakMemory
 from common.training.resume.checkpoints import (
     CheckpointArguments,
     Checkpoints,
@@ -82,6 +89,7 @@ class Stage:
         self.defaults = defaults or {}
         # The launchers note when they began: imports take seconds, which people wait for too.
         self.started = float(os.environ.get("RLHF_STAGE_STARTED", time.time()))
+        self.memory = PeakMemory()
         self._lock: Any = None
         self._identity = Identity({}, {})
 
@@ -190,13 +198,14 @@ class Stage:
             outputs: what the stage has made for others; when it is gone, it is made again.
             checkpoints: of the stage, where it has some; they know what was spent before.
         """
-        barrier()
+        peak = max(gather_objects(self.memory.megabytes()))
         if is_main():
             earlier = checkpoints.earlier_seconds if checkpoints else 0.0
             seconds = round(earlier + time.time() - self.started, 1)
             result = {"seconds": seconds, **facts}
             if checkpoints:
                 result["checkpoint_seconds"] = round(checkpoints.spent_seconds, 2)
+            result["peak_megabytes"] = round(peak, 1)
             result["outputs"] = movable([str(path) for path in outputs], self.root)
             result |= {"seed": self.run.seed, "versions": package_versions()}
             write_json(self.folder / "result.json", result)
