@@ -9,9 +9,8 @@ what comes and goes between are all there. Parameters are not counted.
 import contextlib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -19,20 +18,35 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-ACTIVATIONS, LOGITS, GRADIENTS = "activations", "logits", "gradients"
+KINDS = ACTIVATIONS, LOGITS, GRADIENTS = "activations", "logits", "gradients"
 
 
-@dataclass(frozen=True)
-class Trace:
-    """Bytes above the parameters, by what takes them."""
+Kinds = dict[str, int]
+"""What takes memory -> bytes."""
 
-    forward: dict[str, int]
-    """At the peak of the forward pass; with gradients off, of the whole call."""
-    backward: dict[str, int] = field(default_factory=dict)
-    """At the peak of the backward pass, of which gradients are one part: they grow while
-    activations go."""
-    again: dict[str, int] = field(default_factory=dict)
-    """At the peak of a backward pass that begins with all gradients there: a second micro-batch."""
+
+class Trace(NamedTuple):
+    """Bytes above the parameters, by what takes them, at the worst moment of each part."""
+
+    forward: Kinds
+    """Of the forward pass; with gradients off, of the whole call."""
+    early: Kinds
+    """Of the backward pass, until half of the gradients are there: activations go, they come."""
+    late: Kinds
+    """Of its other half."""
+    alone: Kinds
+    """Of the backward pass, if each gradient went as soon as it was there."""
+
+    def flat(self) -> list[int]:
+        """As numbers, in a fixed order."""
+        return [part.get(kind, 0) for part in self for kind in KINDS]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> "Trace":
+        """The inverse of `flat`."""
+        size = len(KINDS)
+        parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+        return cls(*(dict(zip(KINDS, part, strict=True)) for part in parts))
 
 
 class LiveBytes(TorchDispatchMode):
@@ -46,7 +60,7 @@ class LiveBytes(TorchDispatchMode):
         self.logits_width = logits_width
         self.now: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
-        self.peak_without_gradients = 0
+        self.alone: Counter[str] = Counter()
         self._known: dict[int, tuple[str, int, Any]] = {}
 
     def __torch_dispatch__(
@@ -64,8 +78,8 @@ class LiveBytes(TorchDispatchMode):
         return out
 
     def forget_peak(self) -> None:
-        """The peak begins anew, at what is live now."""
-        self.peak, self.peak_without_gradients = Counter(self.now), 0
+        """The peaks begin anew, at what is live now."""
+        self.peak, self.alone = Counter(self.now), self._without_gradients()
 
     def ignore(self, tensors: Iterator[Tensor]) -> None:
         """These were there before."""
@@ -101,10 +115,13 @@ class LiveBytes(TorchDispatchMode):
             self.now[kind] -= size
 
     def _look(self) -> None:
-        total = sum(self.now.values())
-        if total > sum(self.peak.values()):
+        if self.now.total() > self.peak.total():
             self.peak = Counter(self.now)
-        self.peak_without_gradients = max(self.peak_without_gradients, total - self.now[GRADIENTS])
+        if self.now.total() - self.now[GRADIENTS] > self.alone.total():
+            self.alone = self._without_gradients()
+
+    def _without_gradients(self) -> Counter[str]:
+        return Counter({kind: size for kind, size in self.now.items() if kind != GRADIENTS})
 
 
 def trace(model: nn.Module, call: Callable[[], Tensor], logits_width: int, *, train: bool) -> Trace:
@@ -115,21 +132,25 @@ def trace(model: nn.Module, call: Callable[[], Tensor], logits_width: int, *, tr
             loss = call()
         forward = dict(live.peak)
         if not train:
-            return Trace(forward)
+            return Trace(forward, {}, {}, {})
         wanted = [p for p in model.parameters() if p.requires_grad]
-        hooks = [
-            p.register_post_accumulate_grad_hook(lambda p: live.is_gradient(p.grad)) for p in wanted
-        ]
+        total = sum(p.numel() * p.element_size() for p in wanted)
+        early: Kinds = {}
+
+        def note(parameter: Tensor) -> None:
+            live.is_gradient(parameter.grad)
+            if not early and 2 * live.now[GRADIENTS] >= total:
+                early.update(live.peak)
+                live.peak = Counter(live.now)
+
+        hooks = [p.register_post_accumulate_grad_hook(note) for p in wanted]
         live.forget_peak()
         loss.backward()
-        backward, alone = dict(live.peak), live.peak_without_gradients
         for hook in hooks:
             hook.remove()
         for p in wanted:
             p.grad = None
-    gradients = sum(p.numel() * p.element_size() for p in wanted)
-    again = {ACTIVATIONS: alone - backward.get(LOGITS, 0), LOGITS: backward.get(LOGITS, 0)}
-    return Trace(forward, backward, again | {GRADIENTS: gradients})
+    return Trace(forward, early, dict(live.peak), dict(live.alone))
 
 
 class _Attention(torch.autograd.Function):
