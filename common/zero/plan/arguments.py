@@ -5,6 +5,9 @@ from typing import ClassVar
 
 from common.config.arguments import check_range, option
 
+STAGES = ("sft", "sample", "reward", "rlhf", "evaluation")
+"""Those that can be planned: the ones that have ranks."""
+
 
 @dataclass
 class PlanArguments:

@@ -30,8 +30,8 @@ class Card:
 
 
 # Memory: what a driver reports of a card of that size is some per cent less than its name says.
-# Links: NVLink's figures are of both ways together. Network: a 400 (200, 100) Gbit/s port a card, as
-# in DGX H100 (DGX A100, V100); a cloud may give less.
+# Links: NVLink's figures are of both ways together. Network: a port of 400 Gbit/s (200) for each
+# card, as in DGX H100 (DGX A100); a cloud may give less.
 CARDS = {
     # https://www.nvidia.com/en-us/data-center/h100/ ; https://docs.nvidia.com/dgx/dgxh100-user-guide/
     "H100-80G": Card("H100-80G", int(79.1 * GIB), 989e12, 3350 * GB, 450 * GB, 50 * GB),
@@ -68,7 +68,9 @@ class Machines:
         return self.card.network if self.nodes > 1 else self.card.link
 
     def __str__(self) -> str:
-        count = f"{self.nodes} node(s) of {self.ranks_per_node}" if self.nodes > 1 else str(self.ranks)
+        count = (
+            f"{self.nodes} node(s) of {self.ranks_per_node}" if self.nodes > 1 else str(self.ranks)
+        )
         return f"{count} × {self.card.name} ({self.card.memory / GIB:.1f} GiB each)"
 
 
@@ -76,7 +78,7 @@ def machines(gpu: str, nodes: int, ranks_per_node: int) -> Machines:
     """Those asked for; what is not asked for, of the launch at hand.
 
     Args:
-        gpu: a name in `CARDS`; empty for this machine's card, or for this machine where it has none.
+        gpu: a name in `CARDS`; empty for this machine's card, or where it has none for its memory.
         nodes, ranks_per_node: 0 for those of the launch.
 
     Raises:

@@ -6,7 +6,7 @@ layers, and what each layer more adds is the difference between two of them.
 
 import copy
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from common.config.arguments import LoraArguments
 from common.errors import UserError
 from common.models.lora import add_adapters
-from common.models.policy import ScoringHead
-from common.models.scalar import BackboneWithHead, ScalarModel, head_of
+from common.models.policy import Entropy, ScoringHead
+from common.models.scalar import BackboneWithHead, head_of
 from common.zero.plan.trace import Trace, trace
 
 FEW, MORE = 2, 4
@@ -61,7 +61,7 @@ class Counts(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def read_config(source: Source) -> Any:  # noqa: ANN401
+def read_config(source: Source) -> Any:
     """The config, of a folder with nothing else in it as well; adapters have their base's.
 
     Raises:
@@ -85,7 +85,7 @@ def read_config(source: Source) -> Any:  # noqa: ANN401
         ) from None
 
 
-def kv_elements(config: Any) -> int:  # noqa: ANN401
+def kv_elements(config: Any) -> int:
     """Numbers that the cache holds for each token: keys and values of all layers."""
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -100,24 +100,35 @@ def count(variant: Variant) -> Counts:
 
 
 @lru_cache(maxsize=512)
-def passes(variant: Variant, rows: int, width: int, scored: int, train: bool) -> Trace:
+def passes(
+    variant: Variant,
+    rows: int,
+    width: int,
+    scored: int = 1,
+    *,
+    train: bool = False,
+    packed: bool = False,
+    entropy: Entropy = "no",
+) -> Trace:
     """What a forward, and with `train` a backward pass of the whole model holds.
 
     Args:
         rows, width: of the batch, without padding.
         scored: tokens a row whose log-probabilities are asked for; no matter to a scalar model.
+        packed: several sequences share a row, told apart by a mask over pairs of tokens.
+        entropy: see `common.models.policy`.
     """
     config = read_config(variant.source)
     found: list[Trace] = []
 
-    def values(part: Any) -> list[float]:  # noqa: ANN401
-        found.append(_passes(variant, part, rows, width, scored, train))
+    def values(part: Any) -> list[float]:
+        found.append(_passes(variant, part, rows, width, scored, train, packed, entropy))
         return found[-1].flat()
 
     return Trace.of(_for_all_layers(config, values))
 
 
-def _for_all_layers(config: Any, values_of: Any) -> list[int]:  # noqa: ANN401
+def _for_all_layers(config: Any, values_of: Any) -> list[int]:
     """Numbers that grow by as much with each layer, of a model with all of them.
 
     Args:
@@ -133,7 +144,7 @@ def _for_all_layers(config: Any, values_of: Any) -> list[int]:  # noqa: ANN401
     ]
 
 
-def _with_layers(config: Any, layers: int) -> Any:  # noqa: ANN401
+def _with_layers(config: Any, layers: int) -> Any:
     """A copy with this many layers; where their kinds are listed, the first so many."""
     part = copy.deepcopy(config)
     part.num_hidden_layers = layers
@@ -142,7 +153,7 @@ def _with_layers(config: Any, layers: int) -> Any:  # noqa: ANN401
     return part
 
 
-def _count(variant: Variant, config: Any) -> Counts:  # noqa: ANN401
+def _count(variant: Variant, config: Any) -> Counts:
     model = _build(variant, config)
     parts = list(model.parameters())
     inner = _inner(model)
@@ -157,30 +168,43 @@ def _count(variant: Variant, config: Any) -> Counts:  # noqa: ANN401
 
 
 def _passes(
-    variant: Variant, config: Any, rows: int, width: int, scored: int, train: bool  # noqa: ANN401
+    variant: Variant,
+    config: Any,
+    rows: int,
+    width: int,
+    scored: int,
+    train: bool,
+    packed: bool,
+    entropy: Entropy,
 ) -> Trace:
     model = _build(variant, config)
     model.train(train)
     ids = torch.zeros(rows, width, dtype=torch.long, device="meta")
     inner = _inner(model)
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+    if packed:
+        inputs["attention_mask"] = torch.ones(
+            rows, 1, width, width, dtype=torch.bool, device="meta"
+        )
 
     def policy() -> Tensor:
-        hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = inner.base_model(**inputs).last_hidden_state
         places = torch.zeros(rows * min(scored, width), dtype=torch.long, device="meta")
         head = _head(model)
         if not isinstance(head, ScoringHead):
             return head(hidden).float().sum()
-        return -head(hidden.flatten(0, 1)[places], places).logprobs.sum()
+        scores = head(hidden.flatten(0, 1)[places], places, 1.0, entropy)
+        return -scores.logprobs.sum() + scores.entropy.sum()
 
     def scalar() -> Tensor:
-        hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = inner.base_model(**inputs).last_hidden_state
         return _head(model)(hidden).squeeze(-1).float().sum()
 
     call = policy if variant.role == "policy" else scalar
     return trace(model, call, config.vocab_size, train=train)
 
 
-def _build(variant: Variant, config: Any) -> nn.Module:  # noqa: ANN401
+def _build(variant: Variant, config: Any) -> nn.Module:
     """The model as the stages make it, on the meta device."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -216,17 +240,17 @@ def _build(variant: Variant, config: Any) -> nn.Module:  # noqa: ANN401
     return model
 
 
-def _inner(model: Any) -> Any:  # noqa: ANN401
+def _inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def _head(model: Any) -> Any:  # noqa: ANN401
+def _head(model: Any) -> Any:
     inner = _inner(model)
     head = getattr(inner, "get_output_embeddings", lambda: None)()
     return head if head is not None else head_of(inner)
 
 
-def _tiny_config(layers: int, width: int, heads: int, vocabulary: int, positions: int) -> Any:  # noqa: ANN401
+def _tiny_config(layers: int, width: int, heads: int, vocabulary: int, positions: int) -> Any:
     """As `common.models.tiny` makes it."""
     from transformers import LlamaConfig
 

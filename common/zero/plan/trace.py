@@ -68,8 +68,8 @@ class LiveBytes(TorchDispatchMode):
         func: Any,
         types: Any,
         args: Any = (),
-        kwargs: Any = None,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        kwargs: Any = None,
+    ) -> Any:
         """Runs an operation, and takes note of new storages."""
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
@@ -157,14 +157,14 @@ class _Attention(torch.autograd.Function):
     """What the fused attention kernels keep: query, key, value, result, and a number per row."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         out = torch.empty_like(query)
         sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, out, sums, *([] if mask is None else [mask]))
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> Any:
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
@@ -178,7 +178,7 @@ def attention_by_blocks() -> Iterator[None]:
         key: Tensor,
         value: Tensor,
         attn_mask: Tensor | None = None,
-        **_: Any,  # noqa: ANN401
+        **_: Any,
     ) -> Tensor:
         if attn_mask is not None and attn_mask.dtype == torch.bool:
             attn_mask = attn_mask.to(query.dtype)  # one for each layer, as PyTorch does
