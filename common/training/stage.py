@@ -335,7 +335,11 @@ def run_stage(
         minutes = groups[0].step_timeout
         with process_group(minutes) if distributed else contextlib.nullcontext():
             defaults = resolved_settings(*(kind() for kind in types))
+            if planned:
+                import_late_modules(settings.get("zero", "0") != "0" and world_size() > 1)
             stage = Stage(name, groups[0], settings, result_settings(*groups), defaults)
+            if planned:
+                stage.plan = functools.partial(_plan_of, name, groups)
             body(stage, *groups)
         code = 0
     except Finished:
