@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -31,7 +32,7 @@ from common.training.engine import process_group
 from common.training.guard import Guard, GuardArguments
 from common.training.loop import Loop
 from common.training.metrics import MetricsWriter
-from common.training.peak import PeakMemory
+from common.training.peak import PeakMemory, import_late_modules
 from common.training.resume.checkpoints import (
     CheckpointArguments,
     Checkpoints,

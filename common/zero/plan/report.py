@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from common.zero.plan.advice import Lever, advise
 from common.zero.plan.rates import COMPUTED, READ, SENT
-from common.zero.plan.stages import Plan
+from common.zero.plan.stages import LIBRARIES, Plan
 from common.zero.plan.states import BUFFERS, CACHE, OPTIMIZER, WEIGHTS, size_of
 from common.zero.plan.trace import ACTIVATIONS, GRADIENTS, LOGITS
 
-COLUMNS = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, CACHE, BUFFERS)
+COLUMNS = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, CACHE, BUFFERS, LIBRARIES)
 
 
 def describe(plan: Plan) -> str:

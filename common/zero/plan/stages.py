@@ -26,6 +26,12 @@ RANKED_RESPONSES = 4
 """Of a prompt in reward training: the two best and the two worst (paper §3.2)."""
 
 
+LIBRARIES = "libraries"
+LIBRARY_BYTES = 36 * 2**20
+"""What a process takes that has no tensors to speak of: tokenizer, data, kernels' own buffers. As
+measured with a model of some thousand weights by `common.benchmark.plan`."""
+
+
 @dataclass
 class Plan:
     """What a stage will take on each rank, and for how long."""
@@ -77,7 +83,10 @@ def plan_stage(stage: str, job: Job) -> Plan:
     Raises:
         UserError: no config to plan with; batches that do not come out even.
     """
-    return PLANNERS[stage](job)
+    plan = PLANNERS[stage](job)
+    if not job.machines.card.is_gpu:
+        plan.phases = {n: added(p, {LIBRARIES: LIBRARY_BYTES}) for n, p in plan.phases.items()}
+    return plan
 
 
 def plan_sft(job: Job) -> Plan:
@@ -274,21 +283,18 @@ def _ppo_phases(
     ]
     alternatives = [*scored, *(added(kept["actor"], kept["critic"], x) for x in small)]
     phases["scoring"] = added(working, frozen, max(alternatives, key=size_of))
-    beside = {k: v for k, v in kept["critic"].items() if k in (ACTIVATIONS, LOGITS)}
     if shape.accumulation > 1:
-        beside = {}  # freed with the first micro-batch, before the gradients are all there
+        # The critic's kept graph waits only until then.
         first = added(trained["actor"].moments["forward"], kept["critic"])
         phases["training the actor, first"] = added(rest, here, first)
     for name in ("actor", "critic"):
-        memory = trained[name]
-        worst = max(memory.moments.items(), key=lambda m: size_of(m[1]))
-        moments = dict(memory.moments)
-        if name == "actor" and beside:
-            for part in ("forward", "backward", "end of backward", "reduction", "optimizer step"):
-                if part in moments:
-                    moments[part] = added(moments[part], beside)
-        worst = max(moments.items(), key=lambda m: size_of(m[1]))
-        phases[f"training the {name} ({worst[0]})"] = added(rest, here, worst[1])
+        moments = dict(trained[name].moments)
+        for part in moments.keys() if name == "actor" and shape.accumulation == 1 else ():
+            moments[part] = added(moments[part], kept["critic"])
+        saving = moments.pop("saving", {})
+        phases[f"saving the {name}"] = added(rest, here, saving)
+        worst = max(moments.values(), key=size_of)
+        phases[f"training the {name}"] = added(rest, here, worst)
     return phases
 
 

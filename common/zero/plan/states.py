@@ -129,11 +129,9 @@ def _without_zero(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
         "forward": added(trace.forward, kept),
         **_backward(trace, gradients, kept),
         "optimizer step": added(gradients, {OPTIMIZER: own * width}),
+        # On one rank, too, gradients are put together for it.
+        "reduction": added(gradients, {BUFFERS: min(own, WHOLE_BUFFER) * width}),
     }
-    if spread.ranks > 1:
-        moments["reduction"] = added(gradients, {BUFFERS: min(own, WHOLE_BUFFER) * width})
-    if not spread.is_gpu:  # copies of all that is saved (engine.py, clone_tensors_for_torch_save)
-        moments["checkpoint"] = {BUFFERS: 3 * own * width}
     rest = {WEIGHTS: counts.weights * width, OPTIMIZER: 2 * own * width}
     return EngineMemory(rest, moments, loaded(counts.weights, spread))
 
