@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from common.config.arguments import LoraArguments
 from common.errors import UserError
+from common.models.loading import without_dropout
 from common.models.lora import add_adapters
 from common.models.policy import Entropy, ScoringHead
 from common.models.scalar import BackboneWithHead, head_of
@@ -77,12 +78,13 @@ def read_config(source: Source) -> Any:
         path = json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"]
         adapters = Path(path) / "adapter_config.json"
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=source.trust_remote_code)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=source.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: no config to plan with ({str(error).strip().splitlines()[0]}); name a folder "
             "or a hub name that has one, or a model of that shape with --plan_model"
         ) from None
+    return without_dropout(config)
 
 
 def kv_elements(config: Any) -> int:

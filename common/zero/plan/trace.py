@@ -184,11 +184,14 @@ def attention_by_blocks() -> Iterator[None]:
             attn_mask = attn_mask.to(query.dtype)  # one for each layer, as PyTorch does
         return _Attention.apply(query, key, value, attn_mask)
 
-    from transformers import masking_utils
+    from transformers import PreTrainedModel, masking_utils
 
     with (
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attend),
-        # It looks into positions for the beginnings of packed rows.
+        # These look at values: of positions for the beginnings of packed rows, of ids for padding.
         mock.patch.object(masking_utils, "find_packed_sequence_indices", lambda *_: None),
+        mock.patch.object(
+            PreTrainedModel, "warn_if_padding_and_no_attention_mask", lambda *_: None
+        ),
     ):
         yield
