@@ -68,9 +68,8 @@ class Machines:
         return self.card.network if self.nodes > 1 else self.card.link
 
     def __str__(self) -> str:
-        count = (
-            f"{self.nodes} node(s) of {self.ranks_per_node}" if self.nodes > 1 else str(self.ranks)
-        )
+        nodes = f"{self.nodes} nodes of " if self.nodes > 1 else ""
+        count = f"{nodes}{self.ranks_per_node}"
         return f"{count} × {self.card.name} ({self.card.memory / GIB:.1f} GiB each)"
 
 
