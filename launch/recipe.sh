@@ -18,7 +18,8 @@
 # SFT_DATA (conversations), PROMPTS (to sample from, and for PPO), RANKINGS (for the reward model),
 # EVAL_DATA (held-out prompts). A stage whose data is missing says so before the first one starts.
 #
-# RLHF_SHOW=1 prints each stage's options, a line each, in place of running it.
+# RLHF_SHOW=1 prints each stage's options, a line each, in place of running it. RLHF_PLAN=1 prints what
+# each would take (launch/plan.sh); it needs no data.
 
 RECIPE_STAGES=(data sft sample rank pairs reward rlhf dpo evaluation)
 declare -A RECIPE_OPTIONS=() RECIPE_EXTRA=()
@@ -72,11 +73,13 @@ go() {
   for stage in "${RECIPE_STAGES[@]}"; do
     if [[ ! -v "RECIPE_OPTIONS[$stage]" ]]; then continue; fi
     if ((${#RECIPE_ONLY[@]})) && [[ " ${RECIPE_ONLY[*]} " != *" $stage "* ]]; then continue; fi
-    require_data "$stage"
+    if [[ -z "${RLHF_PLAN:-}" ]]; then require_data "$stage"; fi
     chosen+=("$stage")
   done
   if ! ((${#chosen[@]})); then recipe_error "no stage is left to run"; fi
-  if [[ -z "${RLHF_SHOW:-}" ]]; then
+  if [[ -n "${RLHF_PLAN:-}" ]]; then
+    bash "$ROOT/launch/setup.sh"
+  elif [[ -z "${RLHF_SHOW:-}" ]]; then
     if ((NODES > 1)) && [[ "$DEVICE" == cuda && "${RLHF_NODES:-1}" == 1 ]]; then
       recipe_error "it is for $NODES nodes of $GPUS_PER_NODE $GPU; start it by: bash launch/multinode.sh … $0 …"
     fi
@@ -168,11 +171,30 @@ run_recipe_stage() {
   if [[ -z "$plain" ]]; then options+=("${RECIPE_ALL[@]}"); fi
   case "$stage" in sft | reward | rlhf | dpo) options+=("${RECIPE_TRAINING[@]}") ;; esac
   options+=("${words[@]}")
+  if [[ -n "${RLHF_PLAN:-}" ]]; then
+    if [[ -n "$plain" ]]; then return 0; fi
+    options+=(--dry_run true --plan_nodes "${RLHF_PLAN_NODES:-$NODES}")
+    options+=(--plan_gpus "${RLHF_PLAN_GPUS:-$GPUS_PER_NODE}" --plan_gpu "${RLHF_PLAN_GPU-$GPU}")
+    options+=(--plan_model "$(base_model)")
+  fi
   if [[ -n "${RLHF_SHOW:-}" ]]; then
     echo "$stage $(quoted "${options[@]}")"
+  elif [[ -n "${RLHF_PLAN:-}" ]]; then
+    "$PYTHON" "${script[@]}" "${options[@]}"
   elif [[ -n "$plain" ]]; then
     launch_plain "$PYTHON" "${script[@]}" "${options[@]}"
   else
     launch_stage "$ranks" "${script[@]}" "${options[@]}"
   fi
+}
+
+# The model that stage 1 starts from, and whose shape later stages' models have.
+base_model() {
+  local words model=tiny
+  eval "words=(${RECIPE_OPTIONS[sft]:-} ${RECIPE_EXTRA[sft]:-})"
+  while ((${#words[@]} > 1)); do
+    if [[ "${words[0]}" == --model ]]; then model="${words[1]}"; fi
+    words=("${words[@]:1}")
+  done
+  echo "$model"
 }

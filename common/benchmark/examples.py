@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.benchmark.measuring import PeakMemory
 from common.benchmark.shapes import BOS, EOS, Shape
+from common.training.peak import PeakMemory
 
 SFT_BATCH, REWARD_BATCH = 32, 16
 PROMPT, RESPONSE = (16, 40), (8, 40)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from common.benchmark.measuring import PeakMemory, best
+from common.benchmark.measuring import best
 from common.benchmark.shapes import BOS, EOS, PAD, QUICKSTART, WIDE, Lengths, Shape, causal_lm
 from common.config.arguments import RunArguments, SamplingArguments, ZeroArguments, option
 from common.data.encoding import EncodedPrompt
@@ -23,6 +23,7 @@ from common.reward.scoring import RewardScorer
 from common.training.distributed import is_main, rank, world_size
 from common.training.engine import build_engine, build_frozen
 from common.training.metrics import progress_bar
+from common.training.peak import PeakMemory
 from common.training.stage import Stage, run_stage
 from common.zero.config import resolve_dtype, resolve_zero
 

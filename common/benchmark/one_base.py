@@ -10,7 +10,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.benchmark.measuring import PeakMemory
 from common.config.arguments import (
     LoraArguments,
     ModelArguments,
@@ -35,6 +34,7 @@ from common.ppo.build import build_trainer
 from common.ppo.sources import RewardSourceArguments
 from common.reward.places import RewardPlace
 from common.training.engine import process_group
+from common.training.peak import PeakMemory
 from common.training.stage import Stage, run_stage
 
 STEPS = 2

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from common.benchmark.measuring import PeakMemory, timed
+from common.benchmark.measuring import timed
 from common.benchmark.shapes import (
     EOS,
     LLAMA_1B,
@@ -30,6 +30,7 @@ from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.policy import PolicyModel
 from common.training.distributed import device
 from common.training.metrics import progress_bar
+from common.training.peak import PeakMemory
 from common.training.stage import Stage, run_stage
 from common.zero.config import resolve_dtype
 

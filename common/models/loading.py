@@ -273,6 +273,19 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def without_dropout(config: Any) -> Any:
+    """Sets all of a config's dropout to 0, attention's too, which is no module.
+
+    Dropout off everywhere is a convention of this project, not only of PPO: SFT on a few epochs
+    does not need it, and adapters have their own (`lora_dropout`).
+    """
+    for name, value in vars(config).items():
+        if isinstance(value, float) and name.endswith(("dropout", "_pdrop", "layerdrop")):
+            setattr(config, name, 0.0)
+    config.classifier_dropout = 0.0
+    return config
+
+
 def disable_dropout(model: nn.Module) -> None:
     """Sets every dropout of a model to 0 for good: PPO's ratios compare two equal forwards."""
     for module in model.modules():
@@ -281,18 +294,11 @@ def disable_dropout(model: nn.Module) -> None:
 
 
 def _config(path: str, settings: ModelArguments, overrides: dict[str, Any]) -> Any:
-    """The model's config with all dropout at 0 (attention's too, which is no module) and overrides.
-
-    Dropout off everywhere is a convention of this project, not only of PPO: SFT on a few epochs
-    does not need it, and adapters have their own (`lora_dropout`).
-    """
+    """The model's config without dropout, and with overrides."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
-    for name, value in vars(config).items():
-        if isinstance(value, float) and name.endswith(("dropout", "_pdrop", "layerdrop")):
-            setattr(config, name, 0.0)
-    config.classifier_dropout = 0.0
+    config = without_dropout(config)
     for name, value in overrides.items():
         setattr(config, name, value)
     return config

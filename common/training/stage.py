@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -20,12 +21,19 @@ from common.config.parsing import parse_arguments, resolved_settings, result_set
 from common.errors import UserError
 from common.files import write_json, write_text
 from common.models.hub import push
-from common.training.distributed import barrier, broadcast_object, device, is_main, world_size
+from common.training.distributed import (
+    broadcast_object,
+    device,
+    gather_objects,
+    is_main,
+    world_size,
+)
 from common.training.ending import leave, report, same_command, stop_at_once
 from common.training.engine import process_group
 from common.training.guard import Guard, GuardArguments
 from common.training.loop import Loop
 from common.training.metrics import MetricsWriter
+from common.training.peak import PeakMemory, import_late_modules
 from common.training.peers import PEERS
 from common.training.resume.checkpoints import (
     CheckpointArguments,
@@ -51,6 +59,7 @@ from common.training.resume.signals import REQUESTS, STOP_CODE, Stopped
 from common.training.resume.states import Stateful
 from common.training.seeding import seed_global
 from common.zero.config import resolve_zero
+from common.zero.plan.arguments import STAGES, PlanArguments
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "peft", "numpy")
 
@@ -84,6 +93,9 @@ class Stage:
         self.defaults = defaults or {}
         # The launchers note when they began: imports take seconds, which people wait for too.
         self.started = float(os.environ.get("RLHF_STAGE_STARTED", time.time()))
+        self.memory = PeakMemory()
+        self.plan: Callable[[], Any] | None = None
+        """Works out what was to be expected (`common.zero.plan`), where that can be planned."""
         self._lock: Any = None
         self._identity = Identity({}, {})
 
@@ -192,17 +204,26 @@ class Stage:
             outputs: what the stage has made for others; when it is gone, it is made again.
             checkpoints: of the stage, where it has some; they know what was spent before.
         """
-        barrier()
+        peak = max(gather_objects(self.memory.megabytes()))
         if is_main():
             earlier = checkpoints.earlier_seconds if checkpoints else 0.0
             seconds = round(earlier + time.time() - self.started, 1)
             result = {"seconds": seconds, **facts}
             if checkpoints:
                 result["checkpoint_seconds"] = round(checkpoints.spent_seconds, 2)
+            result["peak_megabytes"] = round(peak, 1)
+            planned = self._planned()
+            result["planned"] = planned
             result["outputs"] = movable([str(path) for path in outputs], self.root)
             result |= {"seed": self.run.seed, "versions": package_versions()}
             write_json(self.folder / "result.json", result)
             print(f"{self.name}: {line} ({seconds:.0f} s)", flush=True)
+            if planned:
+                print(
+                    f"{self.name}: peak memory {peak:.0f} MB of a rank above the imports, planned "
+                    f"{planned['megabytes']:.0f} MB (in {planned['phase']})",
+                    flush=True,
+                )
             self.publish()
 
     def publish(self) -> None:
@@ -215,6 +236,22 @@ class Stage:
             if (folder / "README.md").is_file():  # models; not samples, pairs
                 hub_name = f"{self.run.hub_name}-{folder.name}"
                 self.say(push(folder, hub_name, private=self.run.hub_private))
+
+    def _planned(self) -> dict[str, Any] | None:
+        """Peak and time by the stage's plan, which is no reason for a run that is done to fail."""
+        if self.plan is None:
+            return None
+        try:
+            plan = self.plan()
+        except Exception as error:
+            self.say(f"no plan to compare with: {type(error).__name__}: {error}")
+            return None
+        seconds = plan.seconds
+        return {
+            "megabytes": round(plan.peak / 2**20, 1),
+            "phase": plan.worst,
+            "seconds": None if seconds is None else round(seconds, 1),
+        }
 
     def _note_settings(self) -> None:
         if is_main():
@@ -288,9 +325,10 @@ def run_stage(
     """Parses arguments, brings up the ranks, runs `body(stage, *argument groups)`, ends cleanly.
 
     Without `distributed` the stage is a plain process, for stages that need no ranks. The first of
-    `types` must be `RunArguments`. The process ends with code 0; with 2 after a `UserError`, which
-    is printed without a traceback, once; with 75 when it was asked to stop and can go on; with 1
-    after any other error.
+    `types` must be `RunArguments`. A stage that can be planned takes `PlanArguments`, too, and with
+    `--dry_run true` only says what it would take. The process ends with code 0; with 2 after a
+    `UserError`, which is printed without a traceback, once; with 75 when it was asked to stop and
+    can go on; with 1 after any other error.
     """
     quiet_libraries()
     if distributed:
@@ -298,14 +336,27 @@ def run_stage(
     else:
         stop_at_once()
     try:
-        groups = parse_arguments(types, name)
+        planned = name in STAGES
+        groups = parse_arguments((*types, PlanArguments) if planned else types, name)
+        wishes = groups[-1] if planned else None
+        groups = groups[: len(types)]
+        if wishes and wishes.dry_run:
+            if os.environ.get("RANK", "0") == "0":
+                from common.zero.plan.run import dry_run
+
+                print(dry_run(name, groups, wishes), flush=True)
+            leave(0)
         settings = resolved_settings(*groups)
         seed_global(groups[0].seed, name)  # what libraries draw: adapters, their dropout
         minutes = groups[0].step_timeout
         with process_group(minutes) if distributed else contextlib.nullcontext():
             PEERS.watch(name, same_command())
             defaults = resolved_settings(*(kind() for kind in types))
+            if planned:
+                import_late_modules(settings.get("zero", "0") != "0" and world_size() > 1)
             stage = Stage(name, groups[0], settings, result_settings(*groups), defaults)
+            if planned:
+                stage.plan = functools.partial(_plan_of, name, groups)
             body(stage, *groups)
         code = 0
     except Finished:
@@ -321,6 +372,13 @@ def run_stage(
     if not distributed:
         sys.exit(code)
     leave(code)
+
+
+def _plan_of(name: str, groups: Sequence[Any]) -> Any:  # noqa: ANN401
+    """The plan of the stage that has just run, made now: a plan imports much and takes seconds."""
+    from common.zero.plan.run import plan_of
+
+    return plan_of(name, groups, PlanArguments())
 
 
 def take_lock(path: Path) -> Any:  # noqa: ANN401

@@ -1,5 +1,6 @@
 """The recipes: every option is one of its stage, and one runs from end to end."""
 
+import functools
 import importlib
 import os
 import shlex
@@ -10,6 +11,12 @@ import pytest
 
 from common.config.parsing import parse_arguments
 from common.config.pipeline import MODULES
+from common.zero.plan.cards import CARDS, Machines
+from common.zero.plan.report import describe
+from common.zero.plan.settings import Job
+from common.zero.plan.stages import plan_stage
+from common.zero.plan.states import size_of
+from tests.configs import write_config
 from tests.stages import COLOURS, ROOT, environment, read, write_data, write_rows
 
 RECIPES = sorted((ROOT / "launch/recipes").glob("*.sh"))
@@ -33,6 +40,7 @@ def start(recipe, *arguments, **variables):
     )
 
 
+@functools.cache
 def shown(recipe, *arguments, **variables):
     """Stage -> its settings by name, each stage's options parsed as the stage does."""
     done = start(recipe, *arguments, RLHF_SHOW="1", **{**DATA, **variables})
@@ -47,10 +55,17 @@ def shown(recipe, *arguments, **variables):
     return settings
 
 
-def ranks_of(recipe):
+def hardware_of(recipe):
+    """Nodes, GPUs of a node, and the card's name."""
     (line,) = (part for part in recipe.read_text().splitlines() if part.startswith("hardware"))
     words = [word.replace('"${GPUS_PER_NODE:-8}"', "8") for word in line.split()]
-    return int(words[words.index("--nodes") + 1]) * int(words[words.index("--gpus") + 1])
+    nodes, gpus, card = (words[words.index(n) + 1] for n in ("--nodes", "--gpus", "--gpu"))
+    return int(nodes), int(gpus), card
+
+
+def ranks_of(recipe):
+    nodes, gpus, _ = hardware_of(recipe)
+    return nodes * gpus
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -101,6 +116,63 @@ def test_options_behind_a_stages_name_win():
 def test_a_recipe_says_what_it_lacks(arguments, message):
     done = start(ROOT / "launch/recipes/opt_125m_single.sh", *arguments)
     assert done.returncode == 2 and message in done.stderr
+
+
+def plan_of(recipe, stage, folder):
+    """A stage's plan on the recipe's own hardware, with its model's config and nothing else."""
+    settings = shown(recipe)
+    name = settings["sft"]["model"]
+    model = str(write_config(folder, name if name != "tiny" else "facebook/opt-1.3b"))
+    nodes, gpus, card = hardware_of(recipe)
+    values = settings[stage] | {"plan_model": model, "plan_examples": 1000}
+    if stage == "sft":
+        values["model"] = model
+    return plan_stage(stage, Job(values, Machines(CARDS[card], nodes, gpus)))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipes_sft_is_planned_and_fits_its_hardware(recipe, tmp_path):
+    plan = plan_of(recipe, "sft", tmp_path)
+    assert plan.units > 0 and plan.seconds > 0
+    loaded = {n: p for n, p in plan.phases.items() if n != "saving"}
+    assert max(map(size_of, loaded.values())) <= plan.job.machines.card.memory
+    assert plan.stage in describe(plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sample", "reward", "rlhf", "evaluation"])
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipes_later_stages_are_planned(recipe, stage, tmp_path):
+    if stage not in shown(recipe):
+        pytest.skip("the recipe has no such stage")
+    plan = plan_of(recipe, stage, tmp_path)
+    assert plan.peak > 0 and plan.unit.tokens > 0
+    assert plan.stage in describe(plan)
+
+
+def test_a_recipe_is_planned_by_one_command_and_nothing_is_written(tmp_path):
+    model, run = write_config(tmp_path / "model", "facebook/opt-125m"), tmp_path / "run"
+    done = subprocess.run(
+        ["bash", "launch/plan.sh", "launch/recipes/opt_125m_single.sh", "--gpu", "A100-40G"]
+        + ["--nodes", "2", "--gpus", "4", "--run", str(run), "--only", "sft", "sample"]
+        + ["sft:", "--model", str(model)],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k not in DATA},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for stage in ("sft", "sample"):
+        assert f"{stage}: plan for 2 nodes of 4 × A100-40G" in done.stdout
+    assert "model 125.24M weights" in done.stdout and "It fits" in done.stdout
+    assert not run.exists() and [p.name for p in model.iterdir()] == ["config.json"]
+
+
+def test_a_plan_without_a_recipe_says_so():
+    done = subprocess.run(
+        ["bash", str(ROOT / "launch/plan.sh"), "--gpu", "H100-80G"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "give a recipe" in done.stderr
 
 
 def write_rankings(folder):

@@ -9,12 +9,12 @@ import torch
 from common.benchmark import report, roofline, supervised
 from common.benchmark.examples import reward_rows, sft_rows
 from common.benchmark.iteration import build, measure
-from common.benchmark.measuring import PeakMemory
 from common.benchmark.rollouts import measure as measure_rollouts
 from common.benchmark.shapes import BOS, EOS, QUICKSTART, Lengths, Shape, causal_lm
 from common.benchmark.supervised import BATCHES, summarized
 from common.errors import UserError
 from common.training.engine import process_group
+from common.training.peak import PeakMemory
 from tests.ranks import run_ranks
 
 SMALL = Shape("small", 16, 1, 2, 50, 32)

@@ -1,0 +1,246 @@
+"""What a DeepSpeed engine holds on each rank, by moments, in bytes.
+
+ZeRO (Rajbhandari et al. 2020, §3) with AdamW in bf16: 2 bytes of weights, 2 of gradients and 12 of
+optimizer states for each trained weight, of which 1/N a rank from stage 1 on for the states, 2 for
+the gradients, 3 for the weights. What else there is, is read off DeepSpeed 0.19 (files named below,
+under deepspeed/runtime): buffers, copies while an engine is made, and torch's AdamW, which works
+out the square roots of a whole group at once.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+from common.config.arguments import ZeroArguments
+from common.zero.config import CONFIGS
+from common.zero.plan.shapes import Counts
+from common.zero.plan.trace import ACTIVATIONS, GRADIENTS, LOGITS, Kinds, Trace
+
+WEIGHTS, OPTIMIZER, BUFFERS, CACHE = "weights", "optimizer", "buffers", "cache"
+FP32 = 4
+WHOLE_BUFFER = 500_000_000
+"""Elements that ZeRO-0 reduces at once (engine.py, allreduce_bucket's default)."""
+LIVE = 1_000_000_000
+"""Elements that ZeRO-3 keeps gathered (zero/config.py, stage3_max_live_parameters and
+stage3_max_reuse_distance), and of which it updates as many at once (sub_group_size)."""
+
+
+def bucket_elements(stage: int) -> int:
+    """Gradients that are reduced at once, and under ZeRO-3 weights that are gathered ahead."""
+    config = json.loads((CONFIGS / f"{stage}.json").read_text())
+    return config["zero_optimization"].get("reduce_bucket_size", WHOLE_BUFFER)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How an engine's model lies over the ranks."""
+
+    zero: ZeroArguments
+    """Resolved."""
+    ranks: int
+    width: int
+    """Bytes of a weight in the model's precision."""
+    is_gpu: bool = True
+    """Else all of the memory is the host's, where what is offloaded lies, too; and of buffers only
+    the part that is written to counts."""
+    whole: bool = False
+    """Under ZeRO-3: every weight stays on each rank."""
+    accumulation: int = 1
+    """Micro-batches of an optimizer step."""
+
+
+@dataclass
+class EngineMemory:
+    """Bytes by what takes them."""
+
+    rest: Kinds
+    """Between two steps."""
+    moments: dict[str, Kinds]
+    """What each moment takes beside that."""
+    loading: Kinds
+    """While the engine is being made; all of it."""
+    host: Kinds = field(default_factory=dict)
+    """What lies in the host's memory in place of the card's."""
+
+
+def added(*parts: Kinds) -> Kinds:
+    """Sums, by kind."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return {kind: size for kind, size in total.items() if size}
+
+
+def size_of(part: Kinds) -> int:
+    """All of it."""
+    return sum(part.values())
+
+
+def frozen_memory(weights: int, spread: Spread) -> Kinds:
+    """A model that only scores: whole, or a shard and what is gathered for a forward."""
+    if spread.zero.stage < 3 or spread.whole or spread.ranks == 1:
+        return {WEIGHTS: weights * spread.width}
+    share = -(-weights // spread.ranks) * spread.width
+    if spread.zero.offload_parameters != "none" and spread.is_gpu:
+        return {}
+    return {WEIGHTS: share}
+
+
+def loaded(weights: int, spread: Spread) -> Kinds:
+    """A model on its way into an engine: read in fp32 on the host, then in its precision."""
+    if spread.is_gpu:
+        return {WEIGHTS: weights * spread.width}
+    return {WEIGHTS: weights * (FP32 + (spread.width if spread.width < FP32 else 0))}
+
+
+def gathered(weights: int, spread: Spread) -> Kinds:
+    """What ZeRO-3 puts together for a pass (zero/partition_parameters.py): weights in use, and the
+    buffer that the next ones come in by."""
+    if spread.zero.stage < 3 or spread.whole:
+        return {}
+    ahead = min(weights, bucket_elements(3))
+    return {BUFFERS: (min(weights, LIVE) + ahead) * spread.width}
+
+
+def engine_memory(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
+    """An engine that trains.
+
+    Args:
+        trace: of a micro-batch's passes.
+    """
+    stage = spread.zero.stage
+    if stage == 0:
+        memory = _without_zero(counts, spread, trace)
+    elif stage == 3:
+        memory = _stage_3(counts, spread, trace)
+    else:
+        memory = _stages_1_and_2(counts, spread, trace)
+    if memory.host and not spread.is_gpu:
+        memory.rest, memory.host = added(memory.rest, memory.host), {}
+    return memory
+
+
+def _without_zero(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
+    """engine.py; in bf16 DeepSpeed keeps no fp32 weights here (DDP_BFLOAT16)."""
+    own, width = counts.trained, spread.width
+    gradients = {GRADIENTS: own * width}
+    kept = gradients if spread.accumulation > 1 else {}
+    moments = {
+        "forward": added(trace.forward, kept),
+        **_backward(trace, gradients, kept),
+        "optimizer step": added(gradients, {OPTIMIZER: own * width}),
+        # On one rank, too, gradients are put together for it.
+        "reduction": added(gradients, {BUFFERS: min(own, WHOLE_BUFFER) * width}),
+    }
+    rest = {WEIGHTS: counts.weights * width, OPTIMIZER: 2 * own * width}
+    return EngineMemory(rest, moments, loaded(counts.weights, spread))
+
+
+def _stages_1_and_2(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
+    """zero/stage_1_and_2.py."""
+    own, width = counts.trained, spread.width
+    share = -(-own // spread.ranks)
+    bucket = bucket_elements(spread.zero.stage)
+    touched = bucket if spread.is_gpu else min(bucket, own)
+    averaged = {GRADIENTS: share * width}
+    offloads = spread.zero.offload_optimizer != "none"
+    states = {OPTIMIZER: 3 * share * FP32}
+    if spread.zero.stage == 1:
+        gradients = {GRADIENTS: own * width}
+        kept = gradients if spread.accumulation > 1 else {}
+        reduction = added(gradients, averaged, {BUFFERS: 2 * touched * width})
+        backward = _backward(trace, gradients, kept)
+    else:
+        gradients = {BUFFERS: touched * width}  # each goes into the bucket as it comes
+        kept = averaged if spread.accumulation > 1 else {}
+        reduction = added(kept, gradients, {BUFFERS: min(bucket, own) * width})
+        if own > bucket:  # within the backward pass, and not at its end
+            reduction = added(reduction, trace.alone)
+            backward = {"backward": added(trace.alone, gradients, kept)}
+        else:
+            backward = _backward(trace, gradients, {}, kept)
+    flat = {GRADIENTS: share * FP32}
+    moments = {
+        "forward": added(trace.forward, kept),
+        **backward,
+        "reduction": reduction,
+        "optimizer step": averaged
+        if offloads
+        else added(averaged, flat, {OPTIMIZER: share * FP32}),
+    }
+    loading = added(
+        loaded(counts.weights, spread),
+        {WEIGHTS: own * width, OPTIMIZER: share * FP32 * (not (offloads and spread.is_gpu))},
+    )
+    host: Kinds = {}
+    if offloads:  # fp32 gradients, and a copy in the model's precision on its way back
+        host = added(states, {GRADIENTS: share * (FP32 + width)})
+        if not spread.is_gpu:
+            host = added(host, {BUFFERS: _largest(counts) * width * 2})
+            moments["optimizer step"] = {OPTIMIZER: share * FP32}
+        states = {}
+    if not spread.is_gpu:
+        moments["saving"] = {BUFFERS: own * width}
+    return EngineMemory(added({WEIGHTS: counts.weights * width}, states), moments, loading, host)
+
+
+def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
+    """zero/stage3.py, zero/partition_parameters.py."""
+    own, width = counts.trained, spread.width
+    share, part = -(-own // spread.ranks), -(-counts.weights // spread.ranks)
+    bucket = bucket_elements(3)
+    touched = bucket if spread.is_gpu else min(bucket, own)
+    offloads = spread.zero.offload_optimizer != "none"
+    shard = {WEIGHTS: part * width}
+    states = {OPTIMIZER: 3 * share * FP32, GRADIENTS: share * width}
+    rest = {BUFFERS: touched * width}
+    if spread.whole:
+        rest = added(rest, {BUFFERS: counts.weights * width})
+    here = gathered(counts.weights, spread)
+    back = {BUFFERS: min(counts.weights, LIVE) * width} if here else {}
+    concatenated = {BUFFERS: min(bucket, own) * width}
+    if own > bucket:
+        back = added(back, concatenated)
+    group = min(share, LIVE) * FP32
+    refreshed = {BUFFERS: counts.weights * width} if spread.whole else {}
+    moments = {
+        "forward": added(trace.forward, here),
+        "backward": added(trace.alone, back),
+        "reduction": concatenated,
+        "optimizer step": {} if offloads else {GRADIENTS: group, OPTIMIZER: group},
+        "gathering": refreshed,
+        "saving": {} if spread.whole else {BUFFERS: counts.weights * width},
+    }
+    loading = {WEIGHTS: (part + share) * width, OPTIMIZER: share * FP32}
+    if not spread.is_gpu:  # shard by shard, while the file that all come from is in memory
+        loading = added(loaded(counts.weights, spread), {WEIGHTS: part * width})
+    host: Kinds = {}
+    if offloads:
+        host, states = added(states, {GRADIENTS: group}), {}
+        if not spread.is_gpu:
+            moments["optimizer step"] = {OPTIMIZER: group}
+    if spread.zero.offload_parameters != "none":
+        host, shard = added(host, shard), {}
+    if not spread.is_gpu and spread.whole:
+        moments["saving"] = {}
+    return EngineMemory(added(rest, shard, states), moments, loading, host)
+
+
+def _backward(
+    trace: Trace, gradients: Kinds, kept: Kinds, beside: Kinds | None = None
+) -> dict[str, Kinds]:
+    """The backward pass, in which gradients grow where `kept` does not hold them already."""
+    if kept and beside is None:
+        return {"backward": added(trace.alone, gradients)}
+    (name,) = gradients
+    halves = {}
+    for label, half in (("backward", trace.early), ("end of backward", trace.late)):
+        grown = half.get(GRADIENTS, 0)
+        rest = {k: v for k, v in half.items() if k in (ACTIVATIONS, LOGITS)}
+        halves[label] = added(rest, {name: min(grown, gradients[name])}, beside or {})
+    return halves
+
+
+def _largest(counts: Counts) -> int:
+    """About the elements of the largest weight."""
+    return max(counts.embeddings, counts.head)
