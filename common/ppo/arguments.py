@@ -55,7 +55,8 @@ class PPOArguments:
     score_scaling: Literal["reference", "running"] = option(
         "reference",
         "scores are normalized by their mean and deviation over the reward model's reference "
-        "responses, or over all rollouts so far",
+        "responses, or over all rollouts so far (functions and endpoints: always these, unless "
+        "mean and std are given)",
     )
     length_penalty: float = option(0.0, "taken off the score for each response token")
     repeat_penalty: float = option(
