@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from common.reward.places import parse_rewards
 from common.zero.plan.rates import Work, decoding, scoring, training
 from common.zero.plan.settings import Job, examples_of
 from common.zero.plan.shapes import Counts, Variant, count, kv_elements, passes, read_config
@@ -125,6 +126,25 @@ def plan_reward(job: Job) -> Plan:
     return _with_steps(plan)
 
 
+def plan_dpo(job: Job) -> Plan:
+    """Stage 3 without RL: every response of a prompt is a row."""
+    s = job.s
+    shape = job.shape(s.batch_size, s.micro_batch_size)
+    variant = job.variant(s.model or _made(job, "sft"), "policy")
+    rows = shape.micro_batch_size * RANKED_RESPONSES
+    memory = _trained(
+        job, variant, shape.accumulation, rows, job.width, s.max_response_tokens, False
+    )
+    tried = s.eval_batch_size * RANKED_RESPONSES
+    evaluated = passes(variant, tried, job.width, s.max_response_tokens).forward
+    phases = _phases(memory, evaluated, count(variant), job)
+    plan = Plan("dpo", job, {"model": count(variant)}, phases, memory.host)
+    plan.unit = training(job, variant, shape, job.width, s.max_response_tokens)
+    plan.unit = plan.unit.times(RANKED_RESPONSES)
+    plan.assumptions.append(f"a prompt has {RANKED_RESPONSES} responses that are compared")
+    return _with_steps(plan)
+
+
 def plan_sample(job: Job) -> Plan:
     """Stage 2's sampling: a whole model on each rank."""
     s = job.s
@@ -165,20 +185,20 @@ def plan_rlhf(job: Job) -> Plan:
     """Stage 3: four models, or one base in four roles."""
     s = job.s
     actor = job.variant(s.actor or _made(job, "sft"), "policy")
-    reward_path = s.reward or _made(job, "reward")
-    critic_path = reward_path if s.critic_from == "reward" else s.actor or _made(job, "sft")
+    places = parse_rewards(s.reward, default=_made(job, "reward"))
+    paths = {p.name: p.path for p in places if p.kind == "model"}
+    from_reward = s.critic_from == "reward" and paths
+    critic_path = next(iter(paths.values())) if from_reward else s.actor or _made(job, "sft")
     critic = job.variant(critic_path, "scalar")
     reference = job.variant(s.actor or _made(job, "sft"), "policy", adapters=False, train=False)
-    reward = job.variant(reward_path, "scalar", adapters=s.one_base, train=False)
-    models = {
-        name: count(v)
-        for name, v in (
-            ("actor", actor),
-            ("critic", critic),
-            ("reference", reference),
-            ("reward", reward),
+    rewards = {
+        f"reward {name}" if len(paths) > 1 else "reward": job.variant(
+            path, "scalar", adapters=s.one_base, train=False
         )
+        for name, path in paths.items()
     }
+    roles = {"actor": actor, "critic": critic, "reference": reference, **rewards}
+    models = {name: count(v) for name, v in roles.items()}
     shape = job.shape(s.mini_batch_size, s.micro_batch_size)
     rows = shape.micro_batch_size
     wholes = {n: job.fits_whole(c.weights) for n, c in models.items()}
@@ -199,14 +219,14 @@ def plan_rlhf(job: Job) -> Plan:
             )
             counts = counts._replace(weights=counts.trained)
         trained[name] = engine_memory(counts, spread, traces[name])
-    frozen_names = ("reference",) if s.one_base else ("reference", "reward")
+    frozen_names = ("reference",) if s.one_base else ("reference", *rewards)
     frozen = added(
         *(frozen_memory(models[n].weights, job.spread(whole=wholes[n])) for n in frozen_names)
     )
-    if s.one_base:  # the reward model's adapters and head
+    if s.one_base and rewards:  # the reward model's adapters and head
         extra = models["reward"].weights - models["reference"].weights
         frozen = added(frozen, {WEIGHTS: max(extra, 0) * job.dtype.itemsize})
-    phases = _ppo_phases(job, models, trained, frozen, actor, reference, reward)
+    phases = _ppo_phases(job, models, trained, frozen, actor, reference, rewards)
     host = added(*(m.host for m in trained.values()))
     if s.offload_idle and job.machines.card.is_gpu:
         host = added(
@@ -215,7 +235,7 @@ def plan_rlhf(job: Job) -> Plan:
     plan = Plan("rlhf", job, models, phases, host)
     share = s.rollout_batch_size // job.machines.ranks
     work = decoding(job, actor, 1, prompts=s.rollout_batch_size)
-    for variant in (actor, reference, critic, reward):
+    for variant in roles.values():
         work += scoring(job, variant, 1, prompts=s.rollout_batch_size)
     for variant, scored in ((actor, s.max_response_tokens), (critic, 0)):
         update = training(job, variant, shape, job.width, scored)
@@ -233,7 +253,7 @@ def _ppo_phases(
     frozen: Kinds,
     actor: Variant,
     reference: Variant,
-    reward: Variant,
+    rewards: Mapping[str, Variant],
 ) -> dict[str, Kinds]:
     s, width = job.s, job.dtype.itemsize
     idle = s.offload_idle and job.machines.card.is_gpu
@@ -274,12 +294,12 @@ def _ppo_phases(
         for n, v, e in (
             ("actor", actor, "value"),
             ("reference", reference, "no"),
-            ("reward", reward, "no"),
+            *((name, reward, "no") for name, reward in rewards.items()),
         )
     ]
     small = [
         passes(v, shape.micro_batch_size, job.width, s.max_response_tokens).forward
-        for v in (reference, reward)
+        for v in (reference, *rewards.values())
     ]
     alternatives = [*scored, *(added(kept["actor"], kept["critic"], x) for x in small)]
     phases["scoring"] = added(working, frozen, max(alternatives, key=size_of))
@@ -381,6 +401,7 @@ PLANNERS = {
     "sft": plan_sft,
     "sample": plan_sample,
     "reward": plan_reward,
+    "dpo": plan_dpo,
     "rlhf": plan_rlhf,
     "evaluation": plan_evaluation,
 }
