@@ -117,6 +117,8 @@ class Stage:
             except (UserError, Finished) as error:
                 outcome = (type(error).__name__, str(error))
         kind, content = broadcast_object(outcome)  # type: ignore[misc]
+        if kind == "Finished" and is_main():
+            self.publish()  # may not have been asked for before
         if kind:
             raise {"UserError": UserError, "Finished": Finished}[kind](content)
         self._identity = content
@@ -290,7 +292,6 @@ class Stage:
         if done and not found:
             gone = missing_outputs(self.folder, self.root)
             if not gone:
-                self.publish()  # may not have been asked for before
                 raise Finished
             self.say(f"done again, because {', '.join(gone)} is gone")
         (self.folder / "result.json").unlink(missing_ok=True)
