@@ -154,7 +154,7 @@ def test_a_recipe_is_planned_by_one_command_and_nothing_is_written(tmp_path):
     model, run = write_config(tmp_path / "model", "facebook/opt-125m"), tmp_path / "run"
     done = subprocess.run(
         ["bash", "launch/plan.sh", "launch/recipes/opt_125m_single.sh", "--gpu", "A100-40G"]
-        + ["--nodes", "2", "--gpus", "4", "--run", str(run), "--only", "sft", "sample"]
+        + ["--nodes", "2", "--gpus", "4", "--run", str(run), "--only", "sft", "reward"]
         + ["sft:", "--model", str(model)],
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if k not in DATA},
@@ -162,7 +162,7 @@ def test_a_recipe_is_planned_by_one_command_and_nothing_is_written(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    for stage in ("sft", "sample"):
+    for stage in ("sft", "reward"):
         assert f"{stage}: plan for 2 nodes of 4 × A100-40G" in done.stdout
     assert "model 125.24M weights" in done.stdout and "It fits" in done.stdout
     assert not run.exists() and [p.name for p in model.iterdir()] == ["config.json"]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from common.zero.plan.advice import Lever, advise
+from common.zero.plan.plans import LIBRARIES, Plan
 from common.zero.plan.rates import COMPUTED, READ, SENT
-from common.zero.plan.stages import LIBRARIES, Plan
 from common.zero.plan.states import BUFFERS, CACHE, OPTIMIZER, WEIGHTS, size_of
 from common.zero.plan.trace import ACTIVATIONS, GRADIENTS, LOGITS
 

@@ -202,13 +202,11 @@ def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
     if own > bucket:
         back = added(back, concatenated)
     group = min(share, LIVE) * FP32
-    refreshed = {BUFFERS: counts.weights * width} if spread.whole else {}
     moments = {
         "forward": added(trace.forward, here),
         "backward": added(trace.alone, back),
         "reduction": concatenated,
         "optimizer step": {} if offloads else {GRADIENTS: group, OPTIMIZER: group},
-        "gathering": refreshed,
         "saving": {} if spread.whole else {BUFFERS: counts.weights * width},
     }
     loading = {WEIGHTS: (part + share) * width, OPTIMIZER: share * FP32}
@@ -221,8 +219,8 @@ def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
             moments["optimizer step"] = {OPTIMIZER: group}
     if spread.zero.offload_parameters != "none":
         host, shard = added(host, shard), {}
-    if not spread.is_gpu and spread.whole:
-        moments["saving"] = {}
+    if spread.whole:  # all weights at once, after a step
+        moments["gathering"] = {BUFFERS: counts.weights * width}
     return EngineMemory(added(rest, shard, states), moments, loading, host)
 
 
