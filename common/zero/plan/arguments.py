@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from common.config.arguments import check_range, option
 
-STAGES = ("sft", "sample", "reward", "rlhf", "evaluation")
+STAGES = ("sft", "sample", "reward", "rlhf", "dpo", "evaluation")
 """Those that can be planned: the ones that have ranks."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from common.config.arguments import ZeroArguments
+from common.reward.places import parse_rewards
 from common.zero.plan.plans import Plan, generation_memory, made
 from common.zero.plan.rates import decoding, scoring, training
 from common.zero.plan.settings import Job
@@ -26,6 +27,7 @@ from common.zero.plan.trace import Kinds, Trace
 FREE_SHARE = 0.8
 """See `common.hybrid_engine.phases.FREE_SHARE`."""
 TRAINED = ("actor", "critic")
+AVERAGE = "average"
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,10 @@ class Roles:
 def plan_rlhf(job: Job) -> Plan:
     """Stage 3."""
     s, roles = job.s, roles_of(job)
-    host = added(*(m.host for m in roles.trained.values()))
+    host = added(*(m.host for m in roles.trained.values()), _average(roles))
     if roles.idles_away:
         host = added(host, roles.sent_away, {OPTIMIZER: roles.rest.get(OPTIMIZER, 0)})
+    host = host if job.machines.card.is_gpu else {}
     plan = Plan("rlhf", job, dict(roles.counts), phases(roles), host)
     shape = job.shape(s.mini_batch_size, s.micro_batch_size)
     work = decoding(job, roles.variants["actor"], 1, prompts=s.rollout_batch_size)
@@ -93,13 +96,16 @@ def plan_rlhf(job: Job) -> Plan:
 def roles_of(job: Job) -> Roles:
     """The four models as `common.ppo.models` loads them, and `common.ppo.build` puts them."""
     s = job.s
-    sft, reward = s.actor or made(job, "sft"), s.reward or made(job, "reward")
+    sft = s.actor or made(job, "sft")
+    places = [p.path for p in parse_rewards(s.reward, made(job, "reward")) if p.kind == "model"]
     variants = {
         "actor": job.variant(sft, "policy"),
-        "critic": job.variant(sft if s.critic_from == "sft" else reward, "scalar"),
+        "critic": job.variant(sft if s.critic_from == "sft" else places[0], "scalar"),
         "reference": job.variant(sft, "policy", adapters=False, train=False),
-        "reward": job.variant(reward, "scalar", adapters=s.one_base, train=False),
     }
+    for number, path in enumerate(places):  # none, where functions or endpoints score
+        name = "reward" if number == 0 else f"reward {number + 1}"
+        variants[name] = job.variant(path, "scalar", adapters=s.one_base, train=False)
     counts = {name: count(variant) for name, variant in variants.items()}
     shape = job.shape(s.mini_batch_size, s.micro_batch_size)
     rows, entropy = shape.micro_batch_size, "gradient" if s.entropy_coefficient else "no"
@@ -124,11 +130,12 @@ def roles_of(job: Job) -> Roles:
             )
             spread, own = replace(spread, zero=zero, whole=False), own._replace(weights=own.trained)
         trained[name] = engine_memory(own, spread, traces[name])
-    parts = [frozen_memory(counts["reference"].weights, spreads["reference"])]
-    if s.one_base:
-        parts.append({WEIGHTS: counts["reward"].trained * job.dtype.itemsize})
-    else:
-        parts.append(frozen_memory(counts["reward"].weights, spreads["reward"]))
+    parts = [frozen_memory(counts["reference"], spreads["reference"])]
+    for name in counts.keys() - {*TRAINED, "reference"}:
+        if s.one_base:
+            parts.append({WEIGHTS: counts[name].trained * job.dtype.itemsize})
+        else:
+            parts.append(frozen_memory(counts[name], spreads[name]))
     return Roles(job, variants, counts, traces, trained, spreads, added(*parts))
 
 
@@ -144,12 +151,13 @@ def phases(roles: Roles) -> dict[str, Kinds]:
         "rollout": _rollout(roles),
         "scoring": _scoring(roles, kept),
     }
-    resting = added(roles.rest, roles.here)
+    resting = added(roles.rest, roles.here, _average_here(roles))
     if s.reuse_scoring and shape.accumulation > 1:
         # The graph that the critic keeps waits for the actor's first micro-batch alone, at which
         # no gradients are there yet.
         trace = roles.traces["actor"]
         first = max((trace.forward, trace.early, trace.late), key=size_of)
+        first = added(first, _pretraining(roles))
         found["training the actor, first"] = added(
             resting, first, kept["critic"], _gathered(roles, "actor")
         )
@@ -157,6 +165,8 @@ def phases(roles: Roles) -> dict[str, Kinds]:
         moments = dict(roles.trained[name].moments)
         saving = moments.pop("saving", {})
         beside = kept["critic"] if name == "actor" and shape.accumulation == 1 else {}
+        if name == "actor":
+            beside = added(beside, _pretraining(roles))
         worst = added(max(moments.values(), key=size_of), beside)
         if s.one_base:
             worst = added(worst, _gathered(roles, name))
@@ -230,11 +240,35 @@ def _loading(roles: Roles) -> Kinds:
     return max((first, second, read), key=size_of)
 
 
+def _average(roles: Roles) -> Kinds:
+    """The actor's averaged weights, in fp32 on the host; of those that all hold on one rank."""
+    if not roles.job.s.ema_decay:
+        return {}
+    own, spread = roles.counts["actor"].trained, roles.spreads["actor"]
+    return {AVERAGE: FP32 * -(-own // (spread.ranks if spread.zero.stage == 3 else 1))}
+
+
+def _pretraining(roles: Roles) -> Kinds:
+    """Examples of PPO-ptx, which an actor's micro-batch has beside its own rows."""
+    job, s = roles.job, roles.job.s
+    if not s.ptx_coefficient:
+        return {}
+    accumulation = job.shape(s.mini_batch_size, s.micro_batch_size).accumulation
+    rows = -(-s.ptx_batch_size // (job.machines.ranks * accumulation))
+    actor = roles.variants["actor"]
+    return passes(actor, rows, job.width, s.max_response_tokens, train=True).forward
+
+
 def _without_states(roles: Roles) -> Kinds:
     """What is there while responses are generated and scored."""
     idle = roles.idles_away
     working = {k: v for k, v in roles.rest.items() if not (idle and k == OPTIMIZER)}
-    return added(working, roles.here)
+    return added(working, roles.here, _average_here(roles))
+
+
+def _average_here(roles: Roles) -> Kinds:
+    """On a CPU the host's memory is the process's."""
+    return {} if roles.job.machines.card.is_gpu else {WEIGHTS: size_of(_average(roles))}
 
 
 def _gathered(roles: Roles, name: str) -> Kinds:

@@ -1,5 +1,7 @@
 """Plans of the stages that have ranks: which models are in memory when, in which passes."""
 
+from dataclasses import replace
+
 from common.zero.plan.plans import (
     LIBRARIES,
     LIBRARY_BYTES,
@@ -11,7 +13,7 @@ from common.zero.plan.plans import (
 )
 from common.zero.plan.ppo import plan_rlhf
 from common.zero.plan.rates import decoding, scoring, training
-from common.zero.plan.settings import Job
+from common.zero.plan.settings import Job, is_there
 from common.zero.plan.shapes import Counts, Variant, count, passes
 from common.zero.plan.states import (
     WEIGHTS,
@@ -75,6 +77,22 @@ def plan_reward(job: Job) -> Plan:
     return with_steps(plan)
 
 
+def plan_dpo(job: Job) -> Plan:
+    """Stage 3 by DPO: one language model, whose scores as they were are the reference's."""
+    s = job.s
+    shape = job.shape(s.batch_size, s.micro_batch_size)
+    variant = job.variant(s.model or made(job, "sft"), "policy")
+    rows, scored = shape.micro_batch_size * RANKED_RESPONSES, s.max_response_tokens
+    memory = _trained(job, variant, shape.accumulation, rows, job.width, scored, False)
+    evaluated = passes(variant, s.eval_batch_size * RANKED_RESPONSES, job.width, scored).forward
+    found = _phases(memory, evaluated, count(variant), job)
+    plan = Plan("dpo", job, {"model": count(variant)}, found, memory.host)
+    each = training(job, variant, shape, job.width, scored)
+    plan.unit = replace(each.times(RANKED_RESPONSES), sent_bytes=each.sent_bytes)
+    plan.assumptions.append(f"a prompt has {RANKED_RESPONSES} responses that are compared")
+    return with_steps(plan)
+
+
 def plan_sample(job: Job) -> Plan:
     """Stage 2's sampling: a whole model on each rank."""
     s = job.s
@@ -82,7 +100,7 @@ def plan_sample(job: Job) -> Plan:
     counts = count(variant)
     weights = {WEIGHTS: counts.weights * job.dtype.itemsize}
     phases = {
-        "loading": loaded(counts.weights, job.spread()),
+        "loading": loaded(counts, job.spread()),
         "sampling": added(weights, generation_memory(job, variant)),
     }
     plan = Plan("sample", job, {"model": counts}, phases)
@@ -91,23 +109,29 @@ def plan_sample(job: Job) -> Plan:
 
 
 def plan_evaluation(job: Job) -> Plan:
-    """The last stage: a language model and the reward model, whole on each rank."""
+    """The last stage: a language model and, where there is one, the reward model, whole."""
     s = job.s
     policy = job.variant(s.rlhf or made(job, "actor"), "policy", train=False)
-    reward = job.variant(s.reward or made(job, "reward"), "scalar", train=False)
-    models = {"model": count(policy), "reward": count(reward)}
+    path = s.reward or made(job, "reward")
+    models = {"model": count(policy)}
+    reward = None
+    if s.reward or is_there(path) or job.values.get("plan_model"):
+        reward = job.variant(path, "scalar", train=False)
+        models["reward"] = count(reward)
     width = job.dtype.itemsize
     weights = {WEIGHTS: sum(c.weights for c in models.values()) * width}
-    scored = passes(reward, s.generation_batch_size, job.width).forward
     phases = {
         # The second model is loaded while the first and its reward model are still there.
-        "loading": added(weights, loaded(models["model"].weights, job.spread())),
+        "loading": added(weights, loaded(models["model"], job.spread())),
         "answering": added(weights, generation_memory(job, policy)),
-        "scoring": added(weights, scored),
     }
-    plan = Plan("evaluation", job, models, phases)
-    answers = 2 * (s.samples + 1)  # of both models, one of them greedy
-    plan.unit = decoding(job, policy, answers) + scoring(job, reward, answers)
+    answers = (2 + len(s.further)) * (s.samples + 1)  # of all models, one of them greedy
+    unit = decoding(job, policy, answers)
+    if reward is not None:
+        scored = passes(reward, s.generation_batch_size, job.width).forward
+        phases["scoring"] = added(weights, scored)
+        unit += scoring(job, reward, answers)
+    plan = Plan("evaluation", job, models, phases, unit=unit)
     return with_prompts(plan)
 
 
@@ -133,5 +157,6 @@ PLANNERS = {
     "sample": plan_sample,
     "reward": plan_reward,
     "rlhf": plan_rlhf,
+    "dpo": plan_dpo,
     "evaluation": plan_evaluation,
 }

@@ -131,7 +131,7 @@ def test_models_that_do_not_exist_yet_have_the_shape_that_is_passed_on(small, tm
     run = ("--run", str(tmp_path / "nothing"))
     with pytest.raises(UserError, match="--plan_model"):
         plan("rlhf", *run)
-    for stage in ("sample", "reward", "rlhf", "evaluation"):
+    for stage in ("sample", "reward", "rlhf", "dpo", "evaluation"):
         found = plan(stage, *run, "--plan_model", small)
         assert all(c.weights > 80e6 for c in found.models.values())
     assert not (tmp_path / "nothing").exists()
@@ -149,7 +149,7 @@ def test_machines_are_the_ones_asked_for_or_at_hand(monkeypatch):
         machines("H100", 0, 0)
 
 
-@pytest.mark.parametrize("stage", ["sft", "sample", "reward", "rlhf", "evaluation"])
+@pytest.mark.parametrize("stage", ["sft", "sample", "reward", "rlhf", "dpo", "evaluation"])
 def test_every_plan_is_told_in_words(stage, small):
     text = describe(
         plan(
