@@ -16,6 +16,7 @@ from common.zero.plan.rates import decoding, scoring, training
 from common.zero.plan.settings import Job, is_there
 from common.zero.plan.shapes import Counts, Variant, count, passes
 from common.zero.plan.states import (
+    FP32,
     WEIGHTS,
     EngineMemory,
     added,
@@ -36,7 +37,12 @@ def plan_stage(stage: str, job: Job) -> Plan:
         UserError: no config to plan with; batches that do not come out even.
     """
     plan = PLANNERS[stage](job)
-    if not job.machines.card.is_gpu:
+    if job.machines.card.is_gpu:
+        weights = [c.weights for c in plan.models.values()]
+        # Stage 3 reads its models one after the other, before any goes to the card.
+        read = sum(weights) if stage == "rlhf" and not job.s.one_base else max(weights)
+        plan.host_loading = read * FP32 + max(weights) * job.dtype.itemsize
+    else:
         plan.phases = {n: added(p, {LIBRARIES: LIBRARY_BYTES}) for n, p in plan.phases.items()}
     return plan
 

@@ -83,7 +83,7 @@ def weight_bytes(counts: Counts, spread: Spread) -> int:
     bits each (NF4, its scales quantized too: Dettmers et al. 2023, QLoRA, §3)."""
     if not spread.in_4_bits:
         return counts.weights * spread.width
-    inner = counts.weights - counts.trained - counts.embeddings - counts.head
+    inner = counts.weights - counts.trained - counts.embeddings - counts.apart
     return (counts.weights - inner) * spread.width + round(inner * 4.127 / 8)
 
 
