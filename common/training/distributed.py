@@ -39,13 +39,18 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+def ranks_per_node() -> int:
+    """Ranks that the launcher started on this node."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+
+
 def free_memory() -> int:
     """Bytes that this rank may take: of its card, or its share of the machine's memory."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     import psutil
 
-    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return psutil.virtual_memory().available // ranks_per_node()
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:

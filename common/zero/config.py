@@ -1,7 +1,6 @@
 """One place where ZeRO stage, batch sizes, precision and clipping become a DeepSpeed config."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 
 from common.config.arguments import ZeroArguments
 from common.errors import UserError
+from common.training.distributed import ranks_per_node
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -107,6 +107,6 @@ def deepspeed_config(
             "zero_quantized_weights": True,
             "zero_quantized_nontrainable_weights": True,
             "zero_quantized_gradients": True,
-            "zero_hpz_partition_size": int(os.environ.get("LOCAL_WORLD_SIZE", world_size)),
+            "zero_hpz_partition_size": ranks_per_node(),
         }
     return config
