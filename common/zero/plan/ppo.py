@@ -152,21 +152,12 @@ def phases(roles: Roles) -> dict[str, Kinds]:
         "scoring": _scoring(roles, kept),
     }
     resting = added(roles.rest, roles.here, _average_here(roles))
-    if s.reuse_scoring and shape.accumulation > 1:
-        # The graph that the critic keeps waits for the actor's first micro-batch alone, at which
-        # no gradients are there yet.
-        trace = roles.traces["actor"]
-        first = max((trace.forward, trace.early, trace.late), key=size_of)
-        first = added(first, _pretraining(roles))
-        found["training the actor, first"] = added(
-            resting, first, kept["critic"], _gathered(roles, "actor")
-        )
     for name in TRAINED:
         moments = dict(roles.trained[name].moments)
         saving = moments.pop("saving", {})
-        beside = kept["critic"] if name == "actor" and shape.accumulation == 1 else {}
-        if name == "actor":
-            beside = added(beside, _pretraining(roles))
+        beside: Kinds = {}
+        if name == "actor":  # the graph that the critic keeps waits for the whole of its update
+            beside = added(kept["critic"], _pretraining(roles))
         worst = added(max(moments.values(), key=size_of), beside)
         if s.one_base:
             worst = added(worst, _gathered(roles, name))
