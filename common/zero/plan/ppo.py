@@ -141,11 +141,7 @@ def roles_of(job: Job) -> Roles:
 
 def phases(roles: Roles) -> dict[str, Kinds]:
     """Absolute, by phase."""
-    s, shape = (
-        roles.job.s,
-        roles.job.shape(roles.job.s.mini_batch_size, roles.job.s.micro_batch_size),
-    )
-    kept = graphs(roles)
+    s, kept = roles.job.s, graphs(roles)
     found = {
         "loading": _loading(roles),
         "rollout": _rollout(roles),
