@@ -8,6 +8,7 @@ from common.config.arguments import (
     RunArguments,
     SamplingArguments,
     TextArguments,
+    ZeroArguments,
     option,
 )
 from common.data.encoding import EncodedPrompt, describe, encode_prompts
@@ -18,7 +19,9 @@ from common.errors import UserError
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.models.loading import load_causal_lm, load_tokenizer
-from common.training.distributed import device, is_main
+from common.models.policy import PolicyModel
+from common.training.distributed import is_main
+from common.training.engine import build_frozen
 from common.training.metrics import progress_bar
 from common.training.once_per_node import once_per_node
 from common.training.resume.checkpoints import CheckpointArguments
@@ -50,6 +53,7 @@ ARGUMENTS = (
     TextArguments,
     SamplingArguments,
     RolloutArguments,
+    ZeroArguments,
     CheckpointArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
@@ -63,6 +67,7 @@ def main(
     text: TextArguments,
     sampling: SamplingArguments,
     rollout: RolloutArguments,
+    zero: ZeroArguments,
     saving: CheckpointArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
@@ -74,8 +79,12 @@ def main(
         lambda: encode_prompts(read_prompts(parse_sources(sample.data)), template, text)
     )
     stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
-    model = load_causal_lm(path, model_settings).to(device(), resolve_dtype(model_settings.dtype))
-    rollouts = HybridRollout.for_template(model.eval(), template, text, sampling, rollout)
+    model = build_frozen(
+        PolicyModel(load_causal_lm(path, model_settings), model_settings.most_logits),
+        zero=stage.resolve_zero(zero),
+        dtype=resolve_dtype(model_settings.dtype),
+    )
+    rollouts = HybridRollout.for_template(model, template, text, sampling, rollout)
 
     samples = Samples([len(p.ids) for p in prompts], sample.responses, sample.redraws)
     width = WAVE * sampling.generation_batch_size
@@ -91,18 +100,17 @@ def main(
         while more:
             WATCHDOG.at(f"sampling, batch {checkpoints.step + 1}")
             part = samples.take(width)
-            if part:
-                rolled = rollouts.respond(
-                    [prompts[i].ids for i, _ in part],
-                    derive_seed(run.seed, "sample", samples.attempt),
-                    streams=[stream for _, stream in part],
-                    check=checkpoints.step == 0,
-                )
-                for (i, _), ids, ended in zip(
-                    part, rolled.response_ids(), rolled.ended.tolist(), strict=True
-                ):
-                    text = template.decode_response(ids)
-                    bar.update(samples.keep(i, {"text": text, "ended": ended}))
+            asked = part or [(samples.mine[0], 0)]  # under ZeRO-3 no rank may stay away
+            rolled = rollouts.respond(
+                [prompts[i].ids for i, _ in asked],
+                derive_seed(run.seed, "sample", samples.attempt),
+                streams=[stream for _, stream in asked],
+                check=checkpoints.step == 0,
+            )
+            answers = zip(rolled.response_ids(), rolled.ended.tolist(), strict=True)
+            for (i, _), (ids, ended) in zip(part, answers, strict=False):
+                text = template.decode_response(ids)
+                bar.update(samples.keep(i, {"text": text, "ended": ended}))
             more = samples.more()
             checkpoints.after(checkpoints.step + 1, {}, last=not more)
 

@@ -11,6 +11,7 @@ from common.config.arguments import (
     RunArguments,
     SamplingArguments,
     TextArguments,
+    ZeroArguments,
     check_range,
     option,
 )
@@ -25,9 +26,11 @@ from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.hybrid_engine.rollout import Rollout
 from common.models.loading import load_causal_lm, load_tokenizer
-from common.models.scalar import load_scalar_model
+from common.models.policy import PolicyModel
+from common.ppo.models import load_reward
 from common.reward.scoring import RewardScorer
-from common.training.distributed import device, is_main
+from common.training.distributed import is_main
+from common.training.engine import build_frozen
 from common.training.metrics import progress_bar
 from common.training.once_per_node import once_per_node
 from common.training.resume.checkpoints import CheckpointArguments
@@ -68,6 +71,7 @@ ARGUMENTS = (
     TextArguments,
     SamplingArguments,
     RolloutArguments,
+    ZeroArguments,
     CheckpointArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
@@ -81,6 +85,7 @@ def main(
     text: TextArguments,
     sampling: SamplingArguments,
     rollout: RolloutArguments,
+    zero: ZeroArguments,
     saving: CheckpointArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
@@ -101,7 +106,7 @@ def main(
     splits = once_per_node(lambda: {s.name: read_prompts([s]) for s in sources})
     answered: dict[str, int] = {}
     left_out: Counter[str] = Counter()
-    dtype = resolve_dtype(model_settings.dtype)
+    dtype, spread = resolve_dtype(model_settings.dtype), stage.resolve_zero(zero)
     judged = Judged()
     total = len(splits) * sum(c.passes for c in compared)
     with (
@@ -115,9 +120,13 @@ def main(
             template = Template(tokenizer, text.template)
             if path != loaded and step + len(splits) * contender.passes > done:
                 loaded = path
-                model = load_causal_lm(path, model_settings).to(device(), dtype).eval()
+                model = build_frozen(
+                    PolicyModel(load_causal_lm(path, model_settings), model_settings.most_logits),
+                    zero=spread,
+                    dtype=dtype,
+                )
                 rollouts = HybridRollout.for_template(model, template, text, sampling, rollout)
-                scorer = reward_scorer(stage, settings, model_settings, text, template)
+                scorer = reward_scorer(stage, settings, model_settings, text, template, spread)
             for split, records in splits.items():
                 prompts, counts = encode_prompts(records, template, text)
                 prompts = prompts[: settings.limit or None]
@@ -221,21 +230,21 @@ def reward_scorer(
     model_settings: ModelArguments,
     text: TextArguments,
     template: Template,
+    zero: ZeroArguments,
 ) -> RewardScorer | None:
-    """The reward model, whole on this rank; None where the run has none: PPO can do without."""
+    """The reward model; None where the run has none: PPO can do without."""
     path = settings.reward or str(stage.models / "reward")
     if not settings.reward and not Path(path).exists():
         stage.say(f"{path} is not there: responses are not scored by a reward model")
         return None
     tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
-    model = load_scalar_model(path, "reward", model_settings, new_head=False)
-    config = model.inner.config
+    found = load_reward(path, tokenizer, model_settings)
     return RewardScorer(
-        model.to(device(), resolve_dtype(model_settings.dtype)).eval(),
+        build_frozen(found.model, zero=zero, dtype=resolve_dtype(model_settings.dtype)),
         Template(tokenizer, text.template),
         template,
-        getattr(config, "score_mean", 0.0),
-        getattr(config, "score_std", 1.0),
+        found.mean,
+        found.std,
     )
 
 

@@ -228,7 +228,7 @@ def run_sample(tmp_path, model: str, data: list[str], text=TEXT) -> None:
     stage, run = stage_of(tmp_path, "sample")
     settings = SampleArguments(model=model, data=data)
     defaults = ModelArguments(), text, SamplingArguments(), RolloutArguments()
-    sample.main(stage, run, settings, *defaults, CheckpointArguments())
+    sample.main(stage, run, settings, *defaults, ZeroArguments(), CheckpointArguments())
 
 
 def test_prompts_to_sample_from_are_checked(tmp_path, model):
@@ -274,8 +274,8 @@ def test_a_prompt_without_two_distinct_responses_is_left_out_or_refused(tmp_path
     stage, run = stage_of(tmp_path, "sample")
     file = write(tmp_path, [{"prompt": "q"}, {"prompt": "another"}], "prompts.jsonl")
     settings = SampleArguments(model=model, data=[file], responses=3, redraws=1)
-    others = ModelArguments(), TEXT, EVER_SAME, RolloutArguments(), CheckpointArguments()
-    found = message_of(sample.main, stage, run, settings, *others)
+    others = ModelArguments(), TEXT, EVER_SAME, RolloutArguments(), ZeroArguments()
+    found = message_of(sample.main, stage, run, settings, *others, CheckpointArguments())
     assert found.startswith(f"{model}: it has no two distinct responses to any of 2 prompts")
     assert not (tmp_path / "run/sample/samples.jsonl").exists()
 

@@ -10,6 +10,7 @@ from common.config.arguments import (
     RunArguments,
     SamplingArguments,
     TextArguments,
+    ZeroArguments,
 )
 from common.hybrid_engine.engine import RolloutArguments
 from common.training.engine import process_group
@@ -17,12 +18,13 @@ from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage
 from step2_reward.sample import SampleArguments
 from tests.models import save_tiny
-from tests.ranks import run_ranks
+from tests.ranks import run_ranks, shard_everything
 
 
 def on_ranks(model, data, folder):
     """Samples three responses a prompt into `folder`."""
     run = RunArguments(run=folder, progress=False)
+    shard_everything()
     with process_group():
         sample.main(
             Stage("sample", run, {}),
@@ -32,6 +34,7 @@ def on_ranks(model, data, folder):
             TextArguments(max_response_tokens=12),
             SamplingArguments(generation_batch_size=4),
             RolloutArguments(),
+            ZeroArguments(),
             CheckpointArguments(),
         )
 

@@ -18,7 +18,7 @@ from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments, resolve_backend
 from common.models.loading import load_causal_lm
 from common.models.policy import PolicyModel
-from common.training.engine import build_engine, optimizer_step, process_group
+from common.training.engine import build_engine, build_frozen, optimizer_step, process_group
 from tests.models import save_tiny, tiny_causal_lm
 from tests.ranks import run_ranks, shard_everything
 
@@ -301,6 +301,21 @@ def on_ranks(folders):
                 after = list(engine.module.parameters())
                 assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
                 assert engine.module.training
+            for gather in ("all", "layers"):  # as sampling and evaluation have it
+                frozen = build_frozen(
+                    PolicyModel(adapted(folder, False)),
+                    zero=ZeroArguments("3", offload_parameters="cpu"),
+                    dtype=torch.float32,
+                )
+                made = rollouts(frozen, rollout="native", gather=gather)
+                texts = [
+                    made.respond([PROMPTS[i] for i in mine], 4, streams=mine, greedy=greedy)
+                    for greedy in (True, False)
+                ]
+                texts = [rolled.response_ids() for rolled in texts]
+                found[kind, "frozen", False, gather, "native"] = dict(
+                    zip(mine, zip(*texts, strict=True), strict=True)
+                )
     return found
 
 
@@ -341,7 +356,7 @@ def test_texts_are_those_of_the_plain_model_on_any_rank(ranks, folders, expected
         texts = [tuple(row) for per_rank in everything for row in per_rank.pop(backend)]
         assert len(set(texts)) == 4 * ranks
     for per_rank in everything:
-        assert len(per_rank) == len(folders) * 13
+        assert len(per_rank) == len(folders) * 15
         for (kind, _, lora, _, backend), rows in per_rank.items():
             for row, (greedy, sampled) in rows.items():
                 assert greedy == expected[kind, lora, True][row]
