@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError
+from common.zero.plan.plans import Plan
 from common.zero.plan.settings import Job
-from common.zero.plan.stages import Plan, plan_stage
+from common.zero.plan.stages import plan_stage
 
 
 @dataclass(frozen=True)
