@@ -4,8 +4,8 @@ import re
 
 import torch
 
+LOADING = ("loading", "a higher --zero stage over more ranks, or lora_rank")
 ADVICE = (
-    ("loading ", "a higher --zero stage over more ranks, or lora_rank"),
     ("rollout", "a smaller generation_batch_size, or a shorter max_response_tokens"),
     ("scoring", "a smaller score_batch_size"),
     ("training", "a smaller micro_batch_size, gradient_checkpointing, or reuse_scoring false"),
@@ -48,9 +48,9 @@ def memory_message(error: BaseException, place: str) -> str:
             f"the machine's memory ({memory.available / 2**30:.1f} of "
             f"{memory.total / 2**30:.1f} GiB free)"
         )
-    first = [advice for word, advice in ADVICE if place.startswith(word)]
-    within = [advice for word, advice in ADVICE if word in place]
-    helps = next(iter(first + within), "smaller batches")
+    loading = place.startswith(LOADING[0])  # a folder's name may have any of the words in it
+    advice = [LOADING] if loading else ADVICE
+    helps = next((text for word, text in advice if word in place), "smaller batches")
     return (
         f"out of memory at {place}: {where} is not enough{asked}. Set {helps}: the same command "
         "with that, and with --allow_changes and the setting's name, goes on from the last "
