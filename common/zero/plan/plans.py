@@ -5,9 +5,19 @@ from dataclasses import dataclass, field
 from common.zero.plan.rates import Work
 from common.zero.plan.settings import Job, examples_of
 from common.zero.plan.shapes import Counts, Variant, kv_elements, passes, read_config
-from common.zero.plan.states import CACHE, FP32, size_of
+from common.zero.plan.states import (
+    BUFFERS,
+    CACHE,
+    FP32,
+    added,
+    frozen_memory,
+    gathered,
+    size_of,
+)
 from common.zero.plan.trace import ACTIVATIONS, LOGITS, Kinds
 
+FREE_SHARE = 0.8
+"""See `common.hybrid_engine.phases.FREE_SHARE`."""
 LIBRARIES = "libraries"
 LIBRARY_BYTES = 36 * 2**20
 """What a process takes that has no tensors to speak of: tokenizer, data, kernels' own buffers. As
@@ -57,6 +67,22 @@ class Plan:
     def fits(self) -> bool:
         """Whether it fits into a card's memory."""
         return self.peak <= self.job.machines.card.memory
+
+
+def generating_weights(job: Job, counts: Counts) -> Kinds:
+    """A model that only answers, and under ZeRO-3 what is gathered of it for that."""
+    spread = job.spread(whole=job.fits_whole(counts.weights))
+    held = frozen_memory(counts, spread)
+    alone = spread.ranks == 1 and spread.zero.offload_parameters == "none"
+    layers = {} if alone else gathered(counts.weights, spread)
+    if not layers:
+        return held
+    together = {BUFFERS: counts.weights * spread.width}
+    free = job.machines.card.memory - size_of(held)
+    at_once = job.s.gather == "all" or (
+        job.s.gather == "auto" and size_of(together) <= FREE_SHARE * max(free, 0)
+    )
+    return added(held, together if at_once else layers)
 
 
 def generation_memory(job: Job, variant: Variant) -> Kinds:

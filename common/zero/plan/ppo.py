@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from common.config.arguments import ZeroArguments
 from common.reward.places import parse_rewards
-from common.zero.plan.plans import Plan, generation_memory, made
+from common.zero.plan.plans import FREE_SHARE, Plan, generation_memory, made
 from common.zero.plan.rates import decoding, scoring, training
 from common.zero.plan.settings import Job
 from common.zero.plan.shapes import Counts, Variant, count, passes
@@ -24,8 +24,6 @@ from common.zero.plan.states import (
 )
 from common.zero.plan.trace import Kinds, Trace
 
-FREE_SHARE = 0.8
-"""See `common.hybrid_engine.phases.FREE_SHARE`."""
 TRAINED = ("actor", "critic")
 AVERAGE = "average"
 

@@ -6,6 +6,7 @@ from common.zero.plan.plans import (
     LIBRARIES,
     LIBRARY_BYTES,
     Plan,
+    generating_weights,
     generation_memory,
     made,
     with_prompts,
@@ -17,10 +18,10 @@ from common.zero.plan.settings import Job, is_there
 from common.zero.plan.shapes import Counts, Variant, count, passes
 from common.zero.plan.states import (
     FP32,
-    WEIGHTS,
     EngineMemory,
     added,
     engine_memory,
+    frozen_memory,
     gathered,
     loaded,
 )
@@ -108,7 +109,7 @@ def plan_sample(job: Job) -> Plan:
     s = job.s
     variant = job.variant(s.model or made(job, "sft"), "policy", train=False)
     counts = count(variant)
-    weights = {WEIGHTS: counts.weights * job.dtype.itemsize}
+    weights = generating_weights(job, counts)
     phases = {
         "loading": loaded(counts, job.spread()),
         "sampling": added(weights, generation_memory(job, variant)),
@@ -128,18 +129,21 @@ def plan_evaluation(job: Job) -> Plan:
     if s.reward or is_there(path) or job.values.get("plan_model"):
         reward = job.variant(path, "scalar", train=False)
         models["reward"] = count(reward)
-    width = job.dtype.itemsize
-    weights = {WEIGHTS: sum(c.weights for c in models.values()) * width}
+    held = [frozen_memory(c, job.spread(whole=job.fits_whole(c.weights))) for c in models.values()]
+    weights, judge = added(*held), added(*held[1:])
     phases = {
         # The second model is loaded while the first and its reward model are still there.
         "loading": added(weights, loaded(models["model"], job.spread())),
-        "answering": added(weights, generation_memory(job, policy)),
+        "answering": added(
+            generating_weights(job, models["model"]), judge, generation_memory(job, policy)
+        ),
     }
     answers = (2 + len(s.further)) * (s.samples + 1)  # of all models, one of them greedy
     unit = decoding(job, policy, answers)
     if reward is not None:
         scored = passes(reward, s.generation_batch_size, job.width).forward
-        phases["scoring"] = added(weights, scored)
+        here = {} if job.machines.ranks == 1 else gathered(models["reward"].weights, job.spread())
+        phases["scoring"] = added(weights, scored, here)
         unit += scoring(job, reward, answers)
     plan = Plan("evaluation", job, models, phases, unit=unit)
     return with_prompts(plan)

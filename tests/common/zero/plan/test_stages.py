@@ -184,3 +184,13 @@ def test_every_plan_is_told_in_words(stage, small):
     )
     for word in ("H100-80G", "weights", "It fits", "tokens", "Assumed: 40%"):
         assert word in text
+
+
+def test_sampling_that_does_not_fit_has_its_levers_and_zero_3_spreads_its_weights(large):
+    options = ("--model", large, "--generation_batch_size", "512", "--gather", "layers")
+    whole = plan("sample", *options, "--zero", "0", ranks=8, card="A100-40G")
+    assert not whole.fits
+    helpful = [lever.option for lever in advise(whole)]
+    assert "--generation_batch_size 256" in helpful and "--zero 3" in helpful
+    spread = plan("sample", *options, "--zero", "3", ranks=8, card="A100-40G")
+    assert spread.phases["sampling"][WEIGHTS] == -(-8_030_261_248 // 8) * 2
