@@ -133,19 +133,20 @@ def engine_memory(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
 
 
 def _without_zero(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
-    """engine.py; in bf16 DeepSpeed keeps no fp32 weights here (DDP_BFLOAT16)."""
+    """engine.py; in bf16 with an fp32 copy beside the weights (fp16/unfused_optimizer.py)."""
     own, width = counts.trained, spread.width
     gradients = {GRADIENTS: own * width}
+    masters = own * FP32 if width < FP32 else 0
     kept = gradients if spread.accumulation > 1 else {}
     moments = {
         "forward": added(trace.forward, kept),
         **_backward(trace, gradients, kept),
-        "optimizer step": added(gradients, {OPTIMIZER: own * width}),
+        "optimizer step": added(gradients, {GRADIENTS: masters, OPTIMIZER: own * FP32}),
         # On one rank, too, gradients are put together for it.
         "reduction": added(gradients, {BUFFERS: min(own, WHOLE_BUFFER) * width}),
     }
-    rest = {WEIGHTS: weight_bytes(counts, spread), OPTIMIZER: 2 * own * width}
-    return EngineMemory(rest, moments, loaded(counts, spread))
+    rest = {WEIGHTS: weight_bytes(counts, spread), OPTIMIZER: 2 * own * FP32 + masters}
+    return EngineMemory(rest, moments, added(loaded(counts, spread), {OPTIMIZER: masters}))
 
 
 def _stages_1_and_2(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
