@@ -16,9 +16,9 @@
 #
 # Before the first stage all nodes are compared: code, package versions, cards, the data that the
 # environment and the launcher's words name, free memory and disk, clocks, connections, an
-# all-reduce, and whether the folder that all nodes see is one. When a node
-# does not fit, it is named and the command ends with code 2. RLHF_PREFLIGHT holds options of
-# common/training/preflight ("--clock_skew 1 --free_disk 200"), or `skip`, as --skip_preflight.
+# all-reduce, and whether the folder that all should see is one. When a node does not fit, it is
+# named and the command ends with code 2. RLHF_PREFLIGHT holds options of common/training/preflight
+# ("--clock_skew 1 --free_disk 200"), or `skip`, as --skip_preflight.
 #
 # The checkout, the run directory and the data must be at the same path on all nodes, and the run
 # directory on a file system that they share. The launcher itself, and the stages without ranks,

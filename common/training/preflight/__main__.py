@@ -95,7 +95,11 @@ def look(board: Board, settings: PreflightArguments) -> int:
         doors = board.decided("doors", lambda: board.collect("door", nodes, settings.seconds))
         doors = {int(number): door for number, door in doors.items()}
         if missing := [n for n in nodes if n not in doors]:
-            return tell(board, [Problem(names[n], why_missing(n, settings)) for n in missing])
+            why = (
+                f"it did not come to the first node within {settings.seconds:g} s: was the command "
+                "started there, and what did it print? Is it up, and does it reach the first node?"
+            )
+            return tell(board, [Problem(names[n], why_missing(n, why)) for n in missing])
         folder = Path(settings.folder).absolute()
         marked = board.decided("mark", lambda: open_port.enter_context(mark(folder)))
         if "why_not" in marked:
@@ -131,21 +135,11 @@ def facts_here(name: str, settings: PreflightArguments, marked: Mapping[str, str
         return {"why_not": f"it could not be looked at: {type(error).__name__}: {error}"}
 
 
-def why_missing(node: int, settings: PreflightArguments) -> str:
-    """What is known of a node that did not come to the first one."""
+def why_missing(node: int, otherwise: str) -> str:
+    """What is known of a node of which no word has come."""
     if node in failed_nodes():
         return "its part of the preflight failed; what it printed there says why"
-    return (
-        f"it did not come to the first node within {settings.seconds:g} s: was the command started "
-        "there, and what did it print? Is it up, and does it reach the first node?"
-    )
-
-
-def why_silent(node: int, settings: PreflightArguments) -> str:
-    """What is known of a node that came, and then told nothing."""
-    if node in failed_nodes():
-        return "its part of the preflight failed; what it printed there says why"
-    return f"it did not tell its facts within {settings.reading_minutes:g} minutes"
+    return otherwise
 
 
 def judge(
@@ -154,7 +148,8 @@ def judge(
     """What is wrong with which node, and all nodes as text. On rank 0."""
     minutes = 60 * settings.reading_minutes
     told = board.collect("facts", names, minutes)
-    problems = [Problem(names[n], why_silent(n, settings)) for n in names if n not in told]
+    why = f"it did not tell its facts within {settings.reading_minutes:g} minutes"
+    problems = [Problem(names[n], why_missing(n, why)) for n in names if n not in told]
     problems += [Problem(names[n], f["why_not"]) for n, f in told.items() if "why_not" in f]
     read = {n: as_facts(f) for n, f in told.items() if "why_not" not in f}
     limits = Limits(settings.free_memory, settings.free_disk, settings.free_card)
