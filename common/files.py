@@ -1,8 +1,10 @@
 """Files of a run, each replaced as a whole: a reader sees the old one or the new, never half."""
 
 import errno
+import fcntl
 import json
 import os
+import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,3 +76,26 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             raise UserError(f"{path}:{number}: this line is not a JSON object")
         rows.append(row)
     return rows
+
+
+def take_lock(path: Path) -> Any:  # noqa: ANN401
+    """A file that only one process holds, until it is gone; two would spoil each other's files.
+
+    Raises:
+        UserError: another process has it.
+    """
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        raise UserError(
+            f"{path.parent}: another process ({file.read().strip() or 'unknown'}) is at work on "
+            "this stage; wait for it, end it, or choose another --run"
+        ) from None
+    except OSError:
+        return file  # a file system without locks
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {platform.node()}")
+    file.flush()
+    return file

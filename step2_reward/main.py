@@ -136,7 +136,7 @@ def main(
     gap = facts["right_minus_wrong"]
     facts |= sets.facts
     data = pair_files(stage, source)
-    limits = simulated(stage) + LIMITS
+    limits = simulated(stage, source) + LIMITS
     card = Card("ICE-Reward", KIND, "reward", stage.settings, data, facts, limits, base)
     save_model(engine, tokenizer, folder, card, reload_to_merge(lora, "reward", model_settings))
     stage.finish(

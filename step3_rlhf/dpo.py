@@ -84,7 +84,7 @@ def main(
         total_steps=total_steps(len(sets.train), optimizer),
     )
     # The policy is the reference here, in a run that goes on too: its checkpoint is loaded below.
-    WATCHDOG.at("scoring the pairs by the reference")
+    WATCHDOG.at("the evaluation of the pairs by the reference")
     for part in (objective, held_out_objective):
         part.score_reference(engine, optimizer.eval_batch_size)
     check_start(engine, objective, optimizer.micro_batch_size, tolerance(dtype))
@@ -107,7 +107,7 @@ def main(
     folder = stage.models / "dpo"
     measured = {name.removeprefix("eval/"): v for name, v in final.items() if "eval/" in name}
     facts = {**measured, **sets.facts}
-    limits, data = [*simulated(stage), *LIMITS], pair_files(stage, source)
+    limits, data = [*simulated(stage, source), *LIMITS], pair_files(stage, source)
     card = Card("ICE-Instruct by DPO", KIND, "dpo", stage.settings, data, facts, limits, base)
     save_model(engine, tokenizer, folder, card, reload_to_merge(lora, "policy", model_settings))
     stage.finish(

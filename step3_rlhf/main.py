@@ -38,11 +38,11 @@ from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
 from common.training.watchdog import WATCHDOG
 
-KIND = "A language model trained by PPO against a reward model, from the SFT model."
+KIND = "A language model trained by PPO, from the SFT model, on the rewards that its settings name."
 CRITIC_KIND = "The critic of that training: the return it expected, at every token."
 LIMITS = (
-    "The score is its own reward model's, in deviations of the SFT model's answers: it rises even "
-    "where answers only please that model. The run's evaluation tells more.",
+    "The score is what it was trained on, in deviations: it rises even where answers only please "
+    "what scores them. The run's evaluation tells more.",
     "The KL divergence is from the SFT model, in nats a sequence, on the training prompts.",
 )
 

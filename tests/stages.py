@@ -163,8 +163,8 @@ def start(script, *arguments):
     )
 
 
-def finish(process):
-    output, _ = process.communicate(timeout=150)
+def finish(process, seconds=150):
+    output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output[-6000:]
     return output
 

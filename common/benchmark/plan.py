@@ -152,7 +152,10 @@ def run_case(folder: Path, case: Case, settings: PlanBenchmark, returned: int) -
 
 
 def options(folder: Path, case: Case, ranks: int) -> list[str]:
-    """The command line of a case: two optimizer steps of two micro-batches."""
+    """The command line of a case: two optimizer steps of two micro-batches.
+
+    Of PPO three: the first trains the critic alone, and in the second the actor's states come.
+    """
     batch = str(8 * ranks)
     found = {
         "fresh": "true",
@@ -166,7 +169,7 @@ def options(folder: Path, case: Case, ranks: int) -> list[str]:
     }
     if case.stage == "rlhf":
         found |= {"actor": str(folder / "model"), "data": str(folder / "prompts.jsonl")}
-        found |= {"reward": str(folder / "reward"), "steps": "2", "ppo_epochs": "1"}
+        found |= {"reward": str(folder / "reward"), "steps": "3", "ppo_epochs": "1"}
         found |= {"rollout_batch_size": batch, "mini_batch_size": batch, "micro_batch_size": "4"}
         found |= {"score_batch_size": "4", "generation_batch_size": "8"}
         found |= {"kl_horizon": "1000"}

@@ -13,7 +13,7 @@ from typing import Any
 from common.benchmark.shapes import QUICKSTART, WIDE
 from common.errors import UserError
 from common.files import write_json, write_text
-from common.training.stage import package_versions
+from common.training.versions import package_versions
 
 PARTS = ("rollouts", "sharded", "iteration", "iteration_sharded", "supervised", "roofline")
 """Folders of a benchmark's run that hold a `rows.json`."""

@@ -91,8 +91,8 @@ class ModelArguments:
     trust_remote_code: bool = option(False, "run Python code that a model folder brings along")
     base_4bit: bool = option(
         False,
-        "whole weights that are not trained are held in 4 bits, as QLoRA does; needs bitsandbytes, "
-        "and adapters on whole models (lora_rank); not with ZeRO-3",
+        "the weights beneath adapters, and the reference's, are held in 4 bits, as QLoRA does; "
+        "needs bitsandbytes and lora_rank; not with ZeRO-3 (PPO's reward model stays whole)",
     )
     gradient_checkpointing: bool = option(False, "recompute activations: less memory, more time")
     most_logits: int = option(

@@ -1,6 +1,5 @@
 """Comparisons with DPO's loss, and the reference's log-probabilities of them."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,21 +138,26 @@ class DPOObjective:
 def check_start(engine: Any, objective: DPOObjective, batch_size: int, limit: float) -> None:
     """Before the first step the policy that trains is the reference: its loss is ln 2 a pair.
 
-    Computed in training mode and other batches than the reference was scored in, so that dropout
-    or padding that leaks in would show. A collective.
+    The log-probabilities themselves are compared, of which that follows: in the loss, gaps of
+    either sign would nearly cancel. They are taken in training mode and in other batches than the
+    reference's were, so that dropout or padding that leaks in would show. A collective.
 
     Args:
         batch_size: prompts per forward on each rank.
-        limit: on the distance from ln 2, in nats of the loss.
+        limit: on the gap of a response, in nats a token.
 
     Raises:
         UserError: it is not.
     """
     indices = np.arange(len(objective.comparisons))[:batch_size]
-    loss, _ = objective.loss(engine, indices)
-    mean = float(loss) / sum(objective.weights[i] for i in indices)
-    if any_rank(not abs(mean - math.log(2.0)) <= limit):
+    chosen = [objective.comparisons[i] for i in indices]
+    tokens = [len(row) - c.prompt_tokens for c in chosen for row in c.rows]
+    found = objective.logprobs(engine, indices).tolist()
+    before = [x for i in indices for x in objective.reference[i]]
+    gaps = [abs(a - b) / n for a, b, n in zip(found, before, tokens, strict=True)]
+    if any_rank(not all(gap <= limit for gap in gaps)):
         raise UserError(
-            f"before any update the loss is {mean:.4f} a pair, not ln 2 = {math.log(2.0):.4f} "
-            f"(limit {limit:g}): dropout is on, or padding leaks into the forward"
+            f"before any update a response's log-probability is {max(gaps):.4g} nats a token away "
+            f"from the reference's (limit {limit:g}), and the loss not ln 2: dropout is on, or "
+            "padding leaks into the forward"
         )

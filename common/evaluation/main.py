@@ -25,7 +25,7 @@ from common.evaluation.policy import mean_of, respond
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.hybrid_engine.rollout import Rollout
-from common.models.loading import load_causal_lm, load_tokenizer
+from common.models.loading import check_model_folder, load_causal_lm, load_tokenizer
 from common.models.policy import PolicyModel
 from common.ppo.models import load_reward
 from common.reward.scoring import RewardScorer
@@ -36,6 +36,7 @@ from common.training.once_per_node import once_per_node
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
+from common.training.watchdog import WATCHDOG
 from common.zero.config import resolve_dtype
 
 
@@ -98,6 +99,13 @@ def main(
     )
     sources = parse_sources(settings.data)
     reward = settings.reward or str(stage.models / "reward")
+    for contender in compared:
+        check_model_folder(contender.path)
+    if settings.best_of and not settings.reward and not Path(reward).exists():
+        raise UserError(
+            f"best_of chooses by a reward model, but {reward} is not there: set reward, or "
+            "--best_of 0"
+        )
     stage.begin([*dict.fromkeys(c.path for c in compared), reward, *(s.path for s in sources)])
     names = [s.name for s in sources]
     for name in names:
@@ -119,7 +127,8 @@ def main(
             tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
             template = Template(tokenizer, text.template)
             if path != loaded and step + len(splits) * contender.passes > done:
-                loaded = path
+                loaded, model, rollouts, scorer = path, None, None, None  # let the last ones go
+                WATCHDOG.at(f"loading {path} for the evaluation")
                 model = build_frozen(
                     PolicyModel(load_causal_lm(path, model_settings), model_settings.most_logits),
                     zero=spread,
@@ -138,6 +147,7 @@ def main(
                     if step <= done:
                         continue
                     greedy = number == contender.samples
+                    WATCHDOG.at(f"the evaluation of {contender.name} on {split}")
                     answers = answer(
                         rollouts,
                         prompts,

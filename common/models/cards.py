@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 LONGEST = 200
 """Characters of a value in a table."""
 
 LIBRARY = {True: "peft", False: "transformers"}
+HOLDS = {True: "Adapters: load them with PEFT on their base.", False: "Whole weights."}
 """By whether the folder holds adapters."""
 
 
@@ -36,12 +38,11 @@ class Card:
         base = self.base if self.base and is_hub_name(self.base) else None
         front = [f"library_name: {LIBRARY[adapters]}", f"tags: [rlhf, {self.stage}]"]
         front += [f"base_model: {base}"] * bool(base)
-        weights = "Adapters: load them with PEFT on their base." if adapters else "Whole weights."
         parts = [
             "---\n" + "\n".join(front) + "\n---",
             f"# {self.title}",
             f"{self.kind} Made by stage `{self.stage}` of an RLHF pipeline after the ICE-GRT "
-            f"paper. {weights}",
+            f"paper. {HOLDS[adapters]}",
             "## Data",
             "\n".join(f"- `{name}`" for name in self.data) or "None.",
             "## Results",
@@ -70,5 +71,5 @@ def shown(value: Any) -> str:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name is one that the hub would take for a model: `owner/name` or `name`."""
-    return name.count("/") <= 1 and not name.startswith((".", "/", "~"))
+    """Whether a name is one that the hub would take for a model, `owner/name`, and no folder."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()

@@ -115,6 +115,7 @@ def load_complete(
     if base:  # heads may come with the adapters
         model = load_complete(auto_class, base, settings, (*new, *whole_modules(path)), **overrides)
         restore_config_changes(model, path)
+        restore_stops(model, path)
         return merged_adapters(model, path, new)
     try:
         model, info = auto_class.from_pretrained(
@@ -210,12 +211,13 @@ def save_model(
                 model.save_pretrained(partial, save_embedding_layers=False)
             else:
                 model.save_pretrained(partial)
+            stops = getattr(getattr(model, "inner", model), "generation_config", None)
+            if adapter_base(str(partial)) and stops is not None:  # the tokens it stops at
+                stops.save_pretrained(partial)
     if is_main():
         if reload is not None:
             merged = reload(str(partial))
             remove_folder(partial)
-            if hasattr(merged, "generation_config"):  # the tokens it stops at
-                merged.generation_config = getattr(model, "inner", model).generation_config
             merged.to(next(model.parameters()).dtype).save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if card is not None:
@@ -257,6 +259,12 @@ def restore_config_changes(model: Any, path: str) -> None:
     resize_embeddings(model, changes.pop("vocab_size", 0))
     for name, value in changes.items():
         setattr(model.config, name, value)
+
+
+def restore_stops(model: Any, path: str) -> None:
+    """Takes back what a language model's `generate` stops at, if the adapters' folder has it."""
+    if (Path(path) / "generation_config.json").is_file() and model.can_generate():
+        model.generation_config = type(model.generation_config).from_pretrained(path)
 
 
 def config_changes(path: str) -> dict[str, Any]:

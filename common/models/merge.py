@@ -15,6 +15,7 @@ import torch
 
 from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
+from common.models.cards import HOLDS, LIBRARY
 from common.models.loading import (
     HEAD_NAMES,
     load_causal_lm,
@@ -86,13 +87,27 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{target}: is there already; name a new folder")
     with torch.no_grad():
         model = whole_model(source, kind_of(source), ModelArguments())
-    card = (Path(source) / "README.md").read_text("utf-8") if _has_card(source) else None
-    save_model(model, load_tokenizer(source), Path(target), card)
+    model.to(dtype_of(source))
+    save_model(model, load_tokenizer(source), Path(target), card_of(source))
     print(f"merged {source} into {target}")
 
 
-def _has_card(path: str) -> bool:
-    return (Path(path) / "README.md").is_file()
+def dtype_of(path: str) -> torch.dtype:
+    """What an adapter folder's weights are kept in."""
+    from safetensors import safe_open
+
+    with safe_open(Path(path) / "adapter_model.safetensors", framework="pt") as weights:
+        return weights.get_tensor(next(iter(weights.keys()))).dtype
+
+
+def card_of(path: str) -> str | None:
+    """The adapters' card, as one of whole weights; None where there is none."""
+    file = Path(path) / "README.md"
+    if not file.is_file():
+        return None
+    text = file.read_text(encoding="utf-8")
+    text = text.replace(f"library_name: {LIBRARY[True]}", f"library_name: {LIBRARY[False]}")
+    return text.replace(HOLDS[True], HOLDS[False])
 
 
 if __name__ == "__main__":

@@ -181,7 +181,9 @@ def make_experience(
     logprobs, ref_logprobs, spread, values = (
         x.masked_fill(~mask, 0.0) for x in (logprobs, ref_logprobs, spread, values)
     )
-    means, stds = zip(*(scales[n].of_rollout(x) for n, x in raw_scores.items()), strict=True)
+    means, stds = zip(
+        *(scales[n].of_rollout(x[rollout.ended]) for n, x in raw_scores.items()), strict=True
+    )
     scores = clipped_scores(
         weighted_scores(
             list(raw_scores.values()), means, stds, [scales[n].weight for n in raw_scores]

@@ -33,10 +33,13 @@ class RunningMoments:
         """Takes in a rollout's scores; returns mean and deviation with them. A collective.
 
         Args:
-            scores: `[batch]`, of this rank.
+            scores: `[finished]`, of this rank; perhaps none. A reward model has seen finished
+                responses only, and the score of a cut one does not count.
         """
         own = scores.double()
         count, total = all_reduce_sum(torch.stack([own.new_tensor(len(own)), own.sum()])).tolist()
+        if count == 0.0:
+            return self.mean, self.std
         mean = total / count
         squares = float(all_reduce_sum(((own - mean) ** 2).sum().reshape(1))[0])
         apart = mean - self.mean
@@ -67,5 +70,5 @@ class Scale:
     scored by the fixed ones all the same, so that evaluations can be compared."""
 
     def of_rollout(self, scores: Tensor) -> tuple[float, float]:
-        """Mean and deviation for a rollout's scores, `[batch]`. A collective with moments."""
+        """Mean and deviation for a rollout's finished scores. A collective with moments."""
         return self.moments.update(scores) if self.moments else (self.mean, self.std)

@@ -1,15 +1,19 @@
 """The sources of PPO's rewards: reward models, a user's own functions, HTTP endpoints."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from common.config.arguments import check_range, option
 from common.data.template import Template
+from common.errors import UserError
 from common.ppo.running import RunningMoments, Scale
 from common.reward.callers import Endpoint, TextScorer, load_function
 from common.reward.places import RewardPlace, check_functions
 from common.reward.scoring import RewardScorer
+from common.training.distributed import fail_together, gather_objects
 
 
 @dataclass
@@ -60,20 +64,33 @@ def source_of(
 def text_scorers(
     places: Sequence[RewardPlace], settings: RewardSourceArguments, policy: Template
 ) -> dict[str, TextScorer]:
-    """Functions and endpoints by their sources' names.
+    """Functions and endpoints by their sources' names. A collective.
 
     Args:
         policy: of the actor's tokenizer.
 
     Raises:
-        UserError: a function's file cannot be read or run, or has no such function.
+        UserError: on all ranks: a function's file cannot be read or run on some, has no such
+            function, or is another on another node.
     """
-    check_functions(places)
-    found = {}
-    for place in places:
-        if place.kind == "function":
-            found[place.name] = TextScorer(place.name, load_function(*place.function), policy)
-        elif place.kind == "endpoint":
-            endpoint = Endpoint(place.path, settings.reward_timeout, settings.reward_retries)
-            found[place.name] = TextScorer(place.name, endpoint, policy)
+    found: dict[str, TextScorer] = {}
+    hashes: dict[str, str] = {}
+    fault = ""
+    try:
+        check_functions(places)
+        for place in places:
+            if place.kind == "function":
+                content = Path(place.function[0]).expanduser().read_bytes()
+                hashes[place.name] = hashlib.sha256(content).hexdigest()
+                found[place.name] = TextScorer(place.name, load_function(*place.function), policy)
+            elif place.kind == "endpoint":
+                endpoint = Endpoint(place.path, settings.reward_timeout, settings.reward_retries)
+                found[place.name] = TextScorer(place.name, endpoint, policy)
+    except (UserError, OSError) as error:
+        fault = str(error)
+    fail_together(fault)
+    for other in gather_objects(hashes):
+        for name, digest in hashes.items():
+            if other[name] != digest:  # type: ignore[index]
+                raise UserError(f"reward {name}: its file is not the same on all nodes; copy it")
     return found

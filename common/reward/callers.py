@@ -6,6 +6,7 @@ Both get the texts of prompts and responses, and give back a number for each res
 import importlib.util
 import json
 import math
+import os
 import time
 import urllib.error
 import urllib.request
@@ -74,7 +75,7 @@ class TextScorer:
             except UserError as error:
                 fault = str(error)
                 break
-            except Exception as error:  # whatever the user's own code raises
+            except (Exception, SystemExit) as error:  # whatever the user's own code raises
                 fault = f"reward {self.name}: {type(error).__name__}: {error}"
                 break
         fail_together(fault)
@@ -135,7 +136,7 @@ def load_function(file: str, name: str) -> ScoreTexts:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"reward python:{file}:{name}: {file} cannot be run: {type(error).__name__}: {error}"
         ) from error
@@ -146,7 +147,11 @@ def load_function(file: str, name: str) -> ScoreTexts:
 
 
 class Endpoint:
-    """Scores by POST of {"prompts": […], "responses": […]}; the answer is {"scores": […]}."""
+    """Scores by POST of {"prompts": […], "responses": […]}; the answer is {"scores": […]}.
+
+    What the environment's RLHF_REWARD_TOKEN holds is sent as a bearer token: in the URL it would
+    end up in the run's settings and in the model's card.
+    """
 
     def __init__(self, url: str, timeout: float, retries: int) -> None:
         """Args:
@@ -176,8 +181,9 @@ class Endpoint:
                 lasting = isinstance(error, ValueError | InvalidURL)  # or one that is malformed
             if lasting or left == 0:
                 tries = self.retries + 1 - left
+                place = self.url.partition("?")[0]  # what stands behind may be a secret
                 raise UserError(
-                    f"reward endpoint {self.url}: {text} (tries: {tries}, reward_timeout "
+                    f"reward endpoint {place}: {text} (tries: {tries}, reward_timeout "
                     f"{self.timeout:g} s)"
                 )
             WATCHDOG.alive()
@@ -187,6 +193,8 @@ class Endpoint:
 
     def _post(self, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if token := os.environ.get("RLHF_REWARD_TOKEN"):
+            headers["Authorization"] = f"Bearer {token}"
         request = urllib.request.Request(self.url, body, headers, method="POST")
         with urllib.request.urlopen(request, timeout=self.timeout) as answer:
             return answer.read()

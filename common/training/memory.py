@@ -4,13 +4,13 @@ import re
 
 import torch
 
+LOADING = ("loading", "a higher --zero stage over more ranks, or lora_rank")
 ADVICE = (
     ("rollout", "a smaller generation_batch_size, or a shorter max_response_tokens"),
     ("scoring", "a smaller score_batch_size"),
     ("training", "a smaller micro_batch_size, gradient_checkpointing, or reuse_scoring false"),
     ("evaluation", "a smaller eval_batch_size or generation_batch_size"),
     ("sampling", "a smaller generation_batch_size, or a shorter max_response_tokens"),
-    ("loading", "a higher --zero stage over more ranks, or lora_rank"),
     ("step", "a smaller micro_batch_size, or gradient_checkpointing"),
 )
 """A word of a place (see `Watchdog.at`) -> the settings that lower what that phase takes."""
@@ -48,7 +48,9 @@ def memory_message(error: BaseException, place: str) -> str:
             f"the machine's memory ({memory.available / 2**30:.1f} of "
             f"{memory.total / 2**30:.1f} GiB free)"
         )
-    helps = next((advice for word, advice in ADVICE if word in place), "smaller batches")
+    loading = place.startswith(LOADING[0])  # a folder's name may have any of the words in it
+    advice = [LOADING] if loading else ADVICE
+    helps = next((text for word, text in advice if word in place), "smaller batches")
     return (
         f"out of memory at {place}: {where} is not enough{asked}. Set {helps}: the same command "
         "with that, and with --allow_changes and the setting's name, goes on from the last "

@@ -45,9 +45,9 @@ def pair_files(stage: Stage, source: PreferenceArguments) -> list[str]:
     return paths_of(source.data) or [str(stage.root / "pairs" / "pairs.jsonl")]
 
 
-def simulated(stage: Stage) -> list[str]:
+def simulated(stage: Stage, source: PreferenceArguments) -> list[str]:
     """For a model's card: that its labelers were no people, where the run simulated them."""
-    played = (stage.root / "rank").is_dir()
+    played = not source.data and (stage.root / "rank").is_dir()
     return ["Its labelers were simulated: a rubric with noise, not people."] * played
 
 

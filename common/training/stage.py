@@ -1,11 +1,9 @@
 """What every stage's `main` does around its own work: arguments, ranks, folder, result, errors."""
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +17,10 @@ import yaml
 from common.config.arguments import RunArguments, ZeroArguments
 from common.config.parsing import parse_arguments, resolved_settings, result_settings
 from common.errors import UserError
-from common.files import write_json, write_text
+from common.files import take_lock, write_json, write_text
 from common.models.hub import push
 from common.training.distributed import (
     broadcast_object,
-    device,
     gather_objects,
     is_main,
     world_size,
@@ -58,10 +55,9 @@ from common.training.resume.identity import (
 from common.training.resume.signals import REQUESTS, STOP_CODE, Stopped
 from common.training.resume.states import Stateful
 from common.training.seeding import seed_global
+from common.training.versions import environment, package_versions
 from common.zero.config import resolve_zero
 from common.zero.plan.arguments import STAGES, PlanArguments
-
-PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "peft", "numpy")
 
 
 class Finished(Exception):
@@ -117,6 +113,8 @@ class Stage:
             except (UserError, Finished) as error:
                 outcome = (type(error).__name__, str(error))
         kind, content = broadcast_object(outcome)  # type: ignore[misc]
+        if kind == "Finished" and is_main():
+            self.publish()  # may not have been asked for before
         if kind:
             raise {"UserError": UserError, "Finished": Finished}[kind](content)
         self._identity = content
@@ -290,7 +288,6 @@ class Stage:
         if done and not found:
             gone = missing_outputs(self.folder, self.root)
             if not gone:
-                self.publish()  # may not have been asked for before
                 raise Finished
             self.say(f"done again, because {', '.join(gone)} is gone")
         (self.folder / "result.json").unlink(missing_ok=True)
@@ -379,48 +376,6 @@ def _plan_of(name: str, groups: Sequence[Any]) -> Any:  # noqa: ANN401
     from common.zero.plan.run import plan_of
 
     return plan_of(name, groups, PlanArguments())
-
-
-def take_lock(path: Path) -> Any:  # noqa: ANN401
-    """A file that only one process holds, until it is gone; two would spoil each other's files.
-
-    Raises:
-        UserError: another process has it.
-    """
-    file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        raise UserError(
-            f"{path.parent}: another process ({file.read().strip() or 'unknown'}) is at work on "
-            "this stage; wait for it, end it, or choose another --run"
-        ) from None
-    except OSError:
-        return file  # a file system without locks
-    file.truncate(0)
-    file.write(f"{os.getpid()} on {platform.node()}")
-    file.flush()
-    return file
-
-
-def environment() -> dict[str, Any]:
-    """What changes roundings, besides settings and inputs."""
-    threads = os.environ.get("OMP_NUM_THREADS")
-    return {**package_versions(), "device": device().type, "threads": threads}
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def quiet_libraries() -> None:

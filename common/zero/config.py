@@ -23,10 +23,13 @@ def resolve_zero(settings: ZeroArguments, world_size: int) -> ZeroArguments:
     Raises:
         UserError: what the machine cannot do.
     """
-    if settings.quantized_communication and not torch.cuda.is_available():
+    gpu = torch.cuda.is_available()
+    if settings.quantized_communication and not gpu:
         raise UserError(
             "quantized_communication needs GPUs: DeepSpeed quantizes by CUDA kernels; leave it out"
         )
+    if "nvme" in (settings.offload_optimizer, settings.offload_parameters) and not gpu:
+        raise UserError("offload to nvme is not done without a GPU; use cpu")
     if settings.zero != "auto":
         return settings
     spread = world_size > 1 or settings.asks_for_spreading

@@ -18,9 +18,9 @@ all --max_prompt_tokens 1024 --max_response_tokens 1024
 sft --model meta-llama/Llama-2-13b-hf
 sft --batch_size 256 --micro_batch_size 4
 sft --epochs 3
-sample
+sample --generation_batch_size 16         # the cache takes 1.7 GB a row
 reward --batch_size 128 --micro_batch_size 2
 rlhf --rollout_batch_size 512 --mini_batch_size 128 --micro_batch_size 2
-evaluation
+evaluation --generation_batch_size 8       # a whole model, the reward model and the cache
 go "$@"
 exit

@@ -16,6 +16,6 @@ reward --batch_size 64 --micro_batch_size 1
 rlhf --preset modern
 rlhf --rollout_batch_size 256 --mini_batch_size 64 --micro_batch_size 2
 rlhf --offload_idle true
-evaluation
+evaluation --generation_batch_size 8       # a whole model, the reward model and the cache
 go "$@"
 exit

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Llama-3.1-70B, all weights, on eight nodes of eight GPUs of 80 GB, with critic and reward model of 8B.
 #
-#   SFT_DATA=sft.jsonl PROMPTS=prompts.jsonl RANKINGS=rankings.jsonl \
+#   SFT_DATA=sft.jsonl PROMPTS=prompts.jsonl RANKINGS=rankings.jsonl EVAL_DATA=held_out.jsonl \
 #     bash launch/multinode.sh --hostfile hosts launch/recipes/llama_70b_multinode.sh --run runs/llama_70b_multinode
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../recipe.sh"
@@ -19,6 +19,6 @@ rlhf --preset modern
 rlhf --critic_from reward                  # a critic of 70B would take as much again as the actor
 rlhf --rollout_batch_size 512 --mini_batch_size 128 --micro_batch_size 1
 rlhf --gather layers                       # 140 GB of weights are on no GPU at once
-# No evaluation: it holds a whole model on each GPU, and this one fits on none.
+evaluation --gather layers                 # and are spread here, too (ZeRO-3 on several ranks)
 go "$@"
 exit

@@ -18,6 +18,6 @@ rlhf --preset modern
 rlhf --critic_from reward                  # a critic of 13B would take as much again as the actor
 rlhf --rollout_batch_size 256 --mini_batch_size 64 --micro_batch_size 4
 rlhf --offload_idle true
-evaluation
+evaluation --generation_batch_size 8       # a whole model, the reward model and the cache
 go "$@"
 exit

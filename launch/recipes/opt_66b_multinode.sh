@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # OPT-66b on eight nodes of eight GPUs of 80 GB, with a reward model of 1.3B.
 #
-#   SFT_DATA=sft.jsonl PROMPTS=prompts.jsonl RANKINGS=rankings.jsonl \
+#   SFT_DATA=sft.jsonl PROMPTS=prompts.jsonl RANKINGS=rankings.jsonl EVAL_DATA=held_out.jsonl \
 #     bash launch/multinode.sh --hostfile hosts launch/recipes/opt_66b_multinode.sh --run runs/opt_66b_multinode
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../recipe.sh"
@@ -18,6 +18,6 @@ rlhf --preset modern
 rlhf --critic_from reward                  # a critic of 66B would not pay
 rlhf --rollout_batch_size 512 --mini_batch_size 128 --micro_batch_size 2
 rlhf --gather layers                       # 132 GB of weights are on no GPU at once
-# No evaluation: it holds a whole model on each GPU, and this one fits on none.
+evaluation --gather layers                 # and are spread here, too (ZeRO-3 on several ranks)
 go "$@"
 exit

@@ -16,7 +16,7 @@ from common.zero.plan.report import describe
 from common.zero.plan.settings import Job
 from common.zero.plan.stages import plan_stage
 from common.zero.plan.states import size_of
-from tests.configs import write_config
+from tests.configs import CONFIGS, write_config
 from tests.stages import COLOURS, ROOT, environment, read, write_data, write_rows
 
 RECIPES = sorted((ROOT / "launch/recipes").glob("*.sh"))
@@ -127,6 +127,9 @@ def plan_of(recipe, stage, folder):
     values = settings[stage] | {"plan_model": model, "plan_examples": 1000}
     if stage == "sft":
         values["model"] = model
+    elif values.get("model"):  # a reward model of another size than the actor's
+        other = values["model"] if values["model"] in CONFIGS else "facebook/opt-125m"
+        values["model"] = str(write_config(folder / "other", other))
     return plan_stage(stage, Job(values, Machines(CARDS[card], nodes, gpus)))
 
 

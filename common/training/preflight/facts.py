@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.training.resume.identity import content_hashes
-from common.training.stage import package_versions
+from common.training.versions import package_versions
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ("common", "launch", "step1_sft", "step2_reward", "step3_rlhf")

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError
+from common.zero.plan.plans import Plan
 from common.zero.plan.settings import Job
-from common.zero.plan.stages import Plan, plan_stage
+from common.zero.plan.stages import plan_stage
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,13 @@ def levers(stage: str, job: Job) -> Iterator[dict[str, Any]]:
         stages = ("2", "3") if job.machines.ranks > 1 else ()
         yield from ({"zero": z} for z in stages if int(z) > job.zero.stage)
         if job.machines.card.is_gpu:
-            if values["offload_optimizer"] == "none":
+            if "lora_rank" in values and values["offload_optimizer"] == "none":
                 yield {"offload_optimizer": "cpu"}
             if values["offload_parameters"] == "none":
                 yield {"offload_parameters": "cpu"}
-        if not values["gradient_checkpointing"]:
+        if "lora_rank" in values and not values["gradient_checkpointing"]:
             yield {"gradient_checkpointing": True}
-        if not values["lora_rank"]:
+        if values.get("lora_rank") == 0:
             yield {"lora_rank": 64}
     if stage == "rlhf":
         if values["lora_rank"] and not values["one_base"]:

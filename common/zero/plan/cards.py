@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from common.errors import UserError, nearest
+from common.training.distributed import ranks_per_node as ranks_of_this_node
 
 GB, GIB = 10**9, 2**30
 
@@ -84,7 +85,7 @@ def machines(gpu: str, nodes: int, ranks_per_node: int) -> Machines:
         UserError: a card of which nothing is known.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+    local = ranks_of_this_node()
     ranks_per_node = ranks_per_node or local
     nodes = nodes or max(world // local, 1)
     if gpu and gpu not in CARDS:

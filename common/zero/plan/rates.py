@@ -68,10 +68,7 @@ def forward_flops(variant: Variant, tokens: float, scored: float, context: float
         context: mean number of tokens that a token attends to.
     """
     counts, config = count(variant), read_config(variant.source)
-    body = counts.weights - counts.embeddings - counts.head
-    if counts.embeddings == counts.head:
-        body = counts.weights - counts.embeddings  # tied, or both are as large
-        body -= 0 if getattr(config, "tie_word_embeddings", False) else counts.head
+    body = counts.weights - counts.embeddings - counts.apart
     attention = 4.0 * config.num_hidden_layers * config.hidden_size * context
     return tokens * (2.0 * body + attention) + scored * 2.0 * counts.head
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from common.zero.plan.advice import Lever, advise
+from common.zero.plan.plans import LIBRARIES, Plan
 from common.zero.plan.rates import COMPUTED, READ, SENT
-from common.zero.plan.stages import LIBRARIES, Plan
 from common.zero.plan.states import BUFFERS, CACHE, OPTIMIZER, WEIGHTS, size_of
 from common.zero.plan.trace import ACTIVATIONS, GRADIENTS, LOGITS
 
@@ -31,7 +31,7 @@ def describe(plan: Plan) -> str:
         lines.append(f"  In the host's memory, for each rank: {where}.")
     if plan.host_loading:
         node = plan.host_loading * job.machines.ranks_per_node
-        lines.append(f"  While models are read, {_size(node)} of a node's own memory.")
+        lines.append(f"  While models are read: {_size(node)} of each node's own memory.")
     lines += [f"  {line}" for line in _time(plan)]
     lines += [f"  Assumed: {text}." for text in plan.assumptions]
     return "\n".join(lines)

@@ -6,9 +6,10 @@ from typing import Any
 from common.config.parsing import resolved_settings
 from common.zero.plan.arguments import PlanArguments
 from common.zero.plan.cards import machines
+from common.zero.plan.plans import Plan
 from common.zero.plan.report import describe
 from common.zero.plan.settings import Job
-from common.zero.plan.stages import Plan, plan_stage
+from common.zero.plan.stages import plan_stage
 
 
 def plan_of(stage: str, groups: Sequence[Any], settings: PlanArguments) -> Plan:

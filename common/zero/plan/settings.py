@@ -73,6 +73,7 @@ class Job:
             card.is_gpu,
             whole and self.zero.stage == 3 and not offloaded,
             accumulation,
+            bool(self.values.get("base_4bit")),
         )
 
     def fits_whole(self, weights: int) -> bool:

@@ -63,6 +63,8 @@ class Counts(NamedTuple):
     """Those that a token is looked up in, not multiplied with."""
     head: int
     """Those of the output head."""
+    apart: int = 0
+    """Of the head's, those that are not the embeddings' too."""
 
 
 @lru_cache(maxsize=64)
@@ -164,12 +166,13 @@ def _count(variant: Variant, config: Any) -> Counts:
     parts = list(model.parameters())
     inner = _inner(model)
     head = _head(model)
-    own = {id(p) for p in inner.get_input_embeddings().parameters()} if inner is not None else set()
+    own = {id(p) for p in inner.base_model.get_input_embeddings().parameters()}
     return Counts(
         sum(p.numel() for p in parts),
         sum(p.numel() for p in parts if p.requires_grad),
         sum(p.numel() for p in parts if id(p) in own),
-        sum(p.numel() for p in head.parameters()) if head is not None else 0,
+        sum(p.numel() for p in head.parameters()),
+        sum(p.numel() for p in head.parameters() if id(p) not in own),
     )
 
 

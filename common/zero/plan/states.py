@@ -47,6 +47,8 @@ class Spread:
     """Under ZeRO-3: every weight stays on each rank."""
     accumulation: int = 1
     """Micro-batches of an optimizer step."""
+    in_4_bits: bool = False
+    """Whole weights that are not trained."""
 
 
 @dataclass
@@ -76,21 +78,31 @@ def size_of(part: Kinds) -> int:
     return sum(part.values())
 
 
-def frozen_memory(weights: int, spread: Spread) -> Kinds:
+def weight_bytes(counts: Counts, spread: Spread) -> int:
+    """Of whole weights; with 4 bits, those of frozen layers between embeddings and head take 4.127
+    bits each (NF4, its scales quantized too: Dettmers et al. 2023, QLoRA, §3)."""
+    if not spread.in_4_bits:
+        return counts.weights * spread.width
+    inner = counts.weights - counts.trained - counts.embeddings - counts.apart
+    return (counts.weights - inner) * spread.width + round(inner * 4.127 / 8)
+
+
+def frozen_memory(counts: Counts, spread: Spread) -> Kinds:
     """A model that only scores: whole, or a shard and what is gathered for a forward."""
     if spread.zero.stage < 3 or spread.whole or spread.ranks == 1:
-        return {WEIGHTS: weights * spread.width}
-    share = -(-weights // spread.ranks) * spread.width
+        frozen = counts if counts.trained < counts.weights else counts._replace(trained=0)
+        return {WEIGHTS: weight_bytes(frozen, spread)}
+    share = -(-counts.weights // spread.ranks) * spread.width
     if spread.zero.offload_parameters != "none" and spread.is_gpu:
         return {}
     return {WEIGHTS: share}
 
 
-def loaded(weights: int, spread: Spread) -> Kinds:
+def loaded(counts: Counts, spread: Spread) -> Kinds:
     """A model on its way into an engine: read in fp32 on the host, then in its precision."""
     if spread.is_gpu:
-        return {WEIGHTS: weights * spread.width}
-    return {WEIGHTS: weights * (FP32 + (spread.width if spread.width < FP32 else 0))}
+        return {WEIGHTS: weight_bytes(counts, spread)}
+    return {WEIGHTS: counts.weights * (FP32 + (spread.width if spread.width < FP32 else 0))}
 
 
 def gathered(weights: int, spread: Spread) -> Kinds:
@@ -132,8 +144,8 @@ def _without_zero(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
         # On one rank, too, gradients are put together for it.
         "reduction": added(gradients, {BUFFERS: min(own, WHOLE_BUFFER) * width}),
     }
-    rest = {WEIGHTS: counts.weights * width, OPTIMIZER: 2 * own * width}
-    return EngineMemory(rest, moments, loaded(counts.weights, spread))
+    rest = {WEIGHTS: weight_bytes(counts, spread), OPTIMIZER: 2 * own * width}
+    return EngineMemory(rest, moments, loaded(counts, spread))
 
 
 def _stages_1_and_2(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
@@ -169,7 +181,7 @@ def _stages_1_and_2(counts: Counts, spread: Spread, trace: Trace) -> EngineMemor
         else added(averaged, flat, {OPTIMIZER: share * FP32}),
     }
     loading = added(
-        loaded(counts.weights, spread),
+        loaded(counts, spread),
         {WEIGHTS: own * width, OPTIMIZER: share * FP32 * (not (offloads and spread.is_gpu))},
     )
     host: Kinds = {}
@@ -181,7 +193,8 @@ def _stages_1_and_2(counts: Counts, spread: Spread, trace: Trace) -> EngineMemor
         states = {}
     if not spread.is_gpu:
         moments["saving"] = {BUFFERS: own * width}
-    return EngineMemory(added({WEIGHTS: counts.weights * width}, states), moments, loading, host)
+    weights = {WEIGHTS: weight_bytes(counts, spread)}
+    return EngineMemory(added(weights, states), moments, loading, host)
 
 
 def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
@@ -202,18 +215,16 @@ def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
     if own > bucket:
         back = added(back, concatenated)
     group = min(share, LIVE) * FP32
-    refreshed = {BUFFERS: counts.weights * width} if spread.whole else {}
     moments = {
         "forward": added(trace.forward, here),
         "backward": added(trace.alone, back),
         "reduction": concatenated,
         "optimizer step": {} if offloads else {GRADIENTS: group, OPTIMIZER: group},
-        "gathering": refreshed,
         "saving": {} if spread.whole else {BUFFERS: counts.weights * width},
     }
     loading = {WEIGHTS: (part + share) * width, OPTIMIZER: share * FP32}
     if not spread.is_gpu:  # shard by shard, while the file that all come from is in memory
-        loading = added(loaded(counts.weights, spread), {WEIGHTS: part * width})
+        loading = added(loaded(counts, spread), {WEIGHTS: part * width})
     host: Kinds = {}
     if offloads:
         host, states = added(states, {GRADIENTS: group}), {}
@@ -221,8 +232,8 @@ def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
             moments["optimizer step"] = {OPTIMIZER: group}
     if spread.zero.offload_parameters != "none":
         host, shard = added(host, shard), {}
-    if not spread.is_gpu and spread.whole:
-        moments["saving"] = {}
+    if spread.whole:  # all weights at once, after a step
+        moments["gathering"] = {BUFFERS: counts.weights * width}
     return EngineMemory(added(rest, shard, states), moments, loading, host)
 
 

@@ -80,9 +80,9 @@ def test_merged_weights_answer_as_base_and_adapters_do_through_peft(kind, base, 
         found = answers(STOCK[kind].from_pretrained(folder).eval())
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
         assert load_tokenizer(str(folder)).pad_token_id == tokenizer.pad_token_id
-    if kind == "policy":
-        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "asked")
-        assert 77 in merged.generation_config.eos_token_id
+        if kind == "policy":
+            merged = AutoModelForCausalLM.from_pretrained(folder)
+            assert 77 in merged.generation_config.eos_token_id
 
 
 def test_a_model_in_bf16_is_merged_in_fp32_and_written_in_bf16(base, tmp_path):
@@ -90,6 +90,12 @@ def test_a_model_in_bf16_is_merged_in_fp32_and_written_in_bf16(base, tmp_path):
     half = model.to(torch.bfloat16)
     save_model(half, tokenizer, tmp_path / "asked", None, reload_to_merge(LORA, "policy", PLAIN))
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "asked", dtype="auto")
+    save_model(half, tokenizer, tmp_path / "adapters", None)
+    main([str(tmp_path / "adapters"), str(tmp_path / "command")])
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "command", dtype="auto")
+    assert all(
+        torch.equal(a, b) for a, b in zip(again.parameters(), merged.parameters(), strict=True)
+    )
     assert merged.dtype == torch.bfloat16 and not (tmp_path / "asked" / "README.md").exists()
     layer = half.inner.model.layers[0].mlp.up_proj
     a, b = (m["default"].weight.float() for m in (layer.lora_A, layer.lora_B))
@@ -138,10 +144,14 @@ def test_a_card_tells_what_the_folder_holds(base, tmp_path):
             assert part in text
         assert "- It is small." in text and "| text | `a\\|b` |" in text
         assert "base_model: meta-llama/Llama-2-13b-hf" in text
+    main([str(tmp_path / "adapters"), str(tmp_path / "command")])
+    texts["command"] = (tmp_path / "command" / "README.md").read_text()
+    assert texts["command"] == texts["whole"]
     assert "library_name: peft" in texts["adapters"] and "Adapters:" in texts["adapters"]
     assert "library_name: transformers" in texts["whole"] and "Whole weights." in texts["whole"]
 
 
 def test_a_folder_is_no_base_on_the_hub():
-    card = Card("T", "K.", "sft", {}, [], {}, [], "/models/x")
-    assert "base_model" not in card.text(adapters=False) and "None." in card.text(adapters=False)
+    for base in ("/models/x", "tiny", "tests/common"):
+        text = Card("T", "K.", "sft", {}, [], {}, [], base).text(adapters=False)
+        assert "base_model" not in text and "None." in text

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,26 @@ def test_a_new_stage_notes_what_it_was_begun_with(here):
     assert record["settings"] == {"rate": 0.1}
     assert list(record["inputs"]) == [str(here / "data.jsonl")]
     assert (here / "run/sft/config.yaml").read_text() == "rate: 0.1\nprogress: true\n"
+
+
+def test_a_result_has_the_planned_peak_beside_the_measured_one(here, capsys):
+    stage = begin(here)
+    stage.plan = lambda: SimpleNamespace(peak=3 * 2**20, worst="backward", seconds=None)
+    held = b"x" * 2**25  # 32 MB that the stage takes
+    stage.finish({}, "made")
+    result = json.loads((here / "run/sft/result.json").read_text())
+    assert result["planned"] == {"megabytes": 3.0, "phase": "backward", "seconds": None}
+    assert 32 <= result["peak_megabytes"] < 64 and len(held) == 2**25
+    said = capsys.readouterr().out
+    assert "planned 3 MB (in backward)" in said and "peak memory" in said
+
+
+def test_a_plan_that_fails_does_not_fail_a_stage_that_is_done(here, capsys):
+    stage = begin(here)
+    stage.plan = lambda: 1 / 0
+    stage.finish({}, "made")
+    assert json.loads((here / "run/sft/result.json").read_text())["planned"] is None
+    assert "no plan to compare with: ZeroDivisionError" in capsys.readouterr().out
 
 
 def test_what_has_been_done_is_not_done_again(here):

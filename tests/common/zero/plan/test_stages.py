@@ -93,6 +93,25 @@ def test_four_models_lie_beside_each_other_and_one_base_is_there_once(small):
     assert base < one < 1.05 * base
 
 
+def test_rewards_that_are_no_models_take_no_memory_and_several_models_take_theirs(small):
+    options = ("--actor", small, "--zero", "0")
+    several = plan("rlhf", *options, "--reward", small, small).models
+    assert set(several) == {"actor", "critic", "reference", "reward", "reward 2"}
+    none = plan("rlhf", *options, "--reward", "python:file.py:score")
+    assert set(none.models) == {"actor", "critic", "reference"} and none.phases["scoring"]
+
+
+def test_averaged_weights_are_fp32_on_the_host_and_frozen_layers_take_half_a_byte(small):
+    options = ("--actor", small, "--reward", small, "--zero", "0")
+    averaged = plan("rlhf", *options, "--ema_decay", "0.99")
+    assert averaged.host == {"average": 4 * 125_239_296}
+    lora = ("--model", small, "--lora_rank", "1", "--zero", "0")
+    whole = plan("sft", *lora).phases["forward"][WEIGHTS]
+    few = plan("sft", *lora, "--base_4bit", "true").phases["forward"][WEIGHTS]
+    layers = 12 * (4 * 768 * 768 + 2 * 768 * 3072)
+    assert whole - few == pytest.approx(layers * (2 - 4.127 / 8), rel=0.02)
+
+
 def test_more_ranks_and_checkpointing_never_take_more(small):
     def peak(*options, **where):
         batch = ("--batch_size", "64", "--micro_batch_size", "4")
@@ -131,7 +150,7 @@ def test_models_that_do_not_exist_yet_have_the_shape_that_is_passed_on(small, tm
     run = ("--run", str(tmp_path / "nothing"))
     with pytest.raises(UserError, match="--plan_model"):
         plan("rlhf", *run)
-    for stage in ("sample", "reward", "rlhf", "evaluation"):
+    for stage in ("sample", "reward", "rlhf", "dpo", "evaluation"):
         found = plan(stage, *run, "--plan_model", small)
         assert all(c.weights > 80e6 for c in found.models.values())
     assert not (tmp_path / "nothing").exists()
@@ -149,7 +168,7 @@ def test_machines_are_the_ones_asked_for_or_at_hand(monkeypatch):
         machines("H100", 0, 0)
 
 
-@pytest.mark.parametrize("stage", ["sft", "sample", "reward", "rlhf", "evaluation"])
+@pytest.mark.parametrize("stage", ["sft", "sample", "reward", "rlhf", "dpo", "evaluation"])
 def test_every_plan_is_told_in_words(stage, small):
     text = describe(
         plan(
@@ -165,3 +184,13 @@ def test_every_plan_is_told_in_words(stage, small):
     )
     for word in ("H100-80G", "weights", "It fits", "tokens", "Assumed: 40%"):
         assert word in text
+
+
+def test_sampling_that_does_not_fit_has_its_levers_and_zero_3_spreads_its_weights(large):
+    options = ("--model", large, "--generation_batch_size", "512", "--gather", "layers")
+    whole = plan("sample", *options, "--zero", "0", ranks=8, card="A100-40G")
+    assert not whole.fits
+    helpful = [lever.option for lever in advise(whole)]
+    assert "--generation_batch_size 256" in helpful and "--zero 3" in helpful
+    spread = plan("sample", *options, "--zero", "3", ranks=8, card="A100-40G")
+    assert spread.phases["sampling"][WEIGHTS] == -(-8_030_261_248 // 8) * 2

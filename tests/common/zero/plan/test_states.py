@@ -72,9 +72,9 @@ def test_offload_moves_states_to_the_host_and_on_a_cpu_there_is_only_the_host():
 
 
 def test_frozen_weights_are_whole_below_stage_3_and_shared_out_in_it():
-    assert frozen_memory(P, spread("2", 8)) == {WEIGHTS: 2 * P}
-    assert frozen_memory(P, spread("3", 8)) == {WEIGHTS: 2 * P // 8}
-    assert frozen_memory(P, spread("3", 8, whole=True)) == {WEIGHTS: 2 * P}
+    assert frozen_memory(COUNTS, spread("2", 8)) == {WEIGHTS: 2 * P}
+    assert frozen_memory(COUNTS, spread("3", 8)) == {WEIGHTS: 2 * P // 8}
+    assert frozen_memory(COUNTS, spread("3", 8, whole=True)) == {WEIGHTS: 2 * P}
 
 
 def test_adapters_have_states_for_what_is_trained_alone():
