@@ -15,9 +15,10 @@
 # name; by default the launcher's --run with .nodes behind it), --skip_preflight.
 #
 # Before the first stage all nodes are compared: code, package versions, cards, the data that the
-# environment and --data name, free memory and disk, clocks, connections, an all-reduce. When a node
-# does not fit, it is named and the command ends with code 2. RLHF_PREFLIGHT holds options of
-# common/training/preflight ("--clock_skew 1 --free_disk 200"), or `skip`, as --skip_preflight.
+# environment and the launcher's words name, free memory and disk, clocks, connections, an
+# all-reduce, and whether the folder that all should see is one. When a node does not fit, it is
+# named and the command ends with code 2. RLHF_PREFLIGHT holds options of common/training/preflight
+# ("--clock_skew 1 --free_disk 200"), or `skip`, as --skip_preflight.
 #
 # The checkout, the run directory and the data must be at the same path on all nodes, and the run
 # directory on a file system that they share. The launcher itself, and the stages without ranks,
@@ -26,8 +27,10 @@
 # stops all in order, and all end with the stage's own code (see env.sh); with ssh it is the first
 # node's command that is signalled.
 #
-# A node of which nothing is heard for RLHF_SILENCE seconds (30 during a stage; 120 between stages,
-# where word comes by files) counts as lost: all nodes say which one it is, and end with code 75.
+# A node of which nothing is heard during a stage for RLHF_SILENCE seconds (30) counts as lost: all
+# nodes say which one it is, and end with code 75. Between stages, where word comes by files, which
+# a network's file system may show late, a node without ssh waits for the first one's for
+# RLHF_FILE_SILENCE seconds (120; a whole number, at least 10), and ends with code 75, too.
 set -euo pipefail
 
 main() {
@@ -56,13 +59,19 @@ main() {
   done
   if [[ ! -f "$hostfile" ]]; then refuse "--hostfile: no such file: ${hostfile:-none was given}"; fi
   if (($# == 0)) || [[ ! -f "$1" ]]; then refuse "which launcher? no such file: ${1:-none}"; fi
-  local nodes
-  nodes="$(grep -cE '^[^#[:space:]]+[[:space:]]+slots=[0-9]+' "$hostfile" || true)"
+  # A node's "NAME SLOTS" each, of the lines that DeepSpeed reads.
+  local hosts=() nodes
+  mapfile -t hosts < <(awk '$1 !~ /^#/ && $2 ~ /^slots=[0-9]/ {print $1, substr($2, 7) + 0}' "$hostfile")
+  nodes=${#hosts[@]}
   if ((nodes < 2)); then refuse "$hostfile must have a line NAME slots=GPUS for each of 2 nodes or more"; fi
+  local silence="${RLHF_FILE_SILENCE:-120}"
+  if [[ ! "$silence" =~ ^[1-9][0-9]{1,8}$ ]]; then
+    refuse "RLHF_FILE_SILENCE is '$silence', but must be a whole number of seconds, at least 10"
+  fi
   # Every rank learns these by its environment.
   hostfile="$(realpath "$hostfile")"
   export RLHF_NODES="$nodes" RLHF_HOSTFILE="$hostfile" RLHF_MASTER_PORT="$port"
-  export RLHF_MASTER_ADDR="${master:-$(awk '!/^#/ && NF {print $1; exit}' "$hostfile")}"
+  export RLHF_MASTER_ADDR="${master:-${hosts[0]% *}}"
   shared="${shared:-$(shared_folder "$@")}/rlhf_nodes" # a name of its own: old sessions are deleted
   mkdir -p "$shared"
   shared="$(realpath "$shared")"
@@ -76,6 +85,7 @@ main() {
     mkdir -p "$RLHF_SESSION"
     forward_environment
     source "$here/env.sh"
+    bash "$here/setup.sh" || exit $?
     preflight "$@" || exit $?
     exec bash "$@"
   fi
@@ -93,8 +103,6 @@ refuse() {
   exit 2
 }
 
-node_name() { awk -v number="$1" '!/^#/ && NF && i++ == number {print $1}' "$RLHF_HOSTFILE"; }
-
 # By default beside the run: --fresh deletes the run's own folder, and must not delete this one.
 shared_folder() {
   while (($# > 1)); do
@@ -111,11 +119,8 @@ shared_folder() {
 preflight() {
   if [[ -n "$skip_preflight" || "${RLHF_PREFLIGHT:-}" == skip ]]; then return 0; fi
   local ranks=1 options=() files=()
-  bash "$here/setup.sh" || return
   # One rank per card, which are the hostfile's slots.
-  if [[ "$DEVICE" == cuda ]]; then
-    ranks="$(awk '!/^#/ && NF {sub("slots=", "", $2); print $2; exit}' "$RLHF_HOSTFILE")"
-  fi
+  if [[ "$DEVICE" == cuda ]]; then ranks="${hosts[0]#* }"; fi
   read -ra options <<<"${RLHF_PREFLIGHT:-}"
   mapfile -t files < <(data_files "$@")
   if ((${#files[@]})); then options+=(--data "${files[@]}"); fi
@@ -123,13 +128,15 @@ preflight() {
   launch_stage "$ranks" -m common.training.preflight --folder "$shared" "${options[@]}"
 }
 
-# The data that the environment names, and the launcher's words after --data; one a line.
+# The data that the environment names, and the launcher's words after options that name data; one
+# a line.
 data_files() {
   local word taken=""
   for word in ${SFT_DATA:-} ${PROMPTS:-} ${RANKINGS:-} ${EVAL_DATA:-}; do echo "$word"; done
   for word in "$@"; do
     case "$word" in
-      --data) taken=1 ;;
+      --data | --eval_data | --ptx_data | --rankings) taken=1 ;;
+      --data=* | --eval_data=* | --ptx_data=* | --rankings=*) echo "${word#*=}" && taken="" ;;
       -* | *:) taken="" ;;
       *) if [[ -n "$taken" ]]; then echo "$word"; fi ;;
     esac
@@ -154,6 +161,9 @@ forward_environment() {
 # The first node: runs the launcher, which has the others take part by `launch_stage`.
 lead() {
   local code=0 process
+  # Before the others begin to count: a first installation takes minutes.
+  bash "$here/setup.sh" || code=$?
+  if ((code)); then echo "multinode: error: setup.sh failed; the other nodes are told so" >&2; fi
   rm -rf "$shared"/hello.* "$shared"/session "$shared"/session-*
   export RLHF_SESSION="$shared/session-$(date +%s)-$$"
   mkdir -p "$RLHF_SESSION"
@@ -167,7 +177,7 @@ lead() {
       if [[ -f "$shared/hello.$i" ]]; then
         hellos+=("$(cat "$shared/hello.$i")")
       else
-        missing+=("$(node_name "$i")")
+        missing+=("${hosts[i]% *}")
       fi
     done
     if ((looks % 120 == 0 && ${#missing[@]})); then
@@ -176,7 +186,8 @@ lead() {
     fi
   done
   write_whole "$shared/session" "$RLHF_SESSION ${hellos[*]}"
-  preflight "$@" || code=$?
+  beat >/dev/null 2>&1 &
+  if ((code == 0)); then preflight "$@" || code=$?; fi
   if ((code)); then
     write_whole "$RLHF_SESSION/end" "$code"
     exit "$code"
@@ -186,15 +197,21 @@ lead() {
   process=$!
   trap 'kill -TERM "$process" 2>/dev/null || true' TERM INT USR1 HUP
   # Not in one long wait: of two signals at once bash may keep the second until that ends.
-  local beats=0
-  while kill -0 "$process" 2>/dev/null; do
-    beats=$((beats + 1))
-    if ((beats % 10 == 1)); then write_whole "$RLHF_SESSION/alive" "$beats"; fi
-    sleep 0.5 || true
-  done
+  while kill -0 "$process" 2>/dev/null; do sleep 0.5 || true; done
   wait "$process" && code=0 || code=$?
   write_whole "$RLHF_SESSION/end" "$code"
   exit "$code"
+}
+
+# The first node's sign of life to the others, for as long as its command is there.
+beat() {
+  trap '' TERM INT USR1 HUP # they ask the run to stop, which takes its time
+  local beats=0
+  while kill -0 $$; do
+    beats=$((beats + 1))
+    write_whole "$RLHF_SESSION/alive" "$beats" || true
+    sleep 2 || true
+  done
 }
 
 # Another node: takes part in stage after stage, until the first node says that it was the last.
@@ -214,10 +231,10 @@ follow() {
     # Its heartbeat, for whoever killed the first node's command could not say so.
     beat="$(cat "$session/alive" 2>/dev/null || true)"
     if [[ "$beat" != "$seen" ]]; then seen="$beat" since=$SECONDS; fi
-    if ((SECONDS - since > ${RLHF_SILENCE:-120})); then
-      echo "multinode: error: no sign of life from $RLHF_MASTER_ADDR for ${RLHF_SILENCE:-120} s;" \
-        "give the same commands again on all nodes" >&2
-      exit 1
+    if ((SECONDS - since > silence)); then
+      echo "multinode: error: no sign of life from $RLHF_MASTER_ADDR for $silence s;" \
+        "the same commands, given again on all nodes, go on" >&2
+      exit 75
     fi
     if [[ -f "$session/$number/command" ]]; then
       follow_stage "$number"

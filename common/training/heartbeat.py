@@ -10,10 +10,10 @@ a line of JSON (`Setup`) on the standard input, and "bye" before it ends in orde
 without, it is gone. What the rank is to know comes as lines on the standard output:
 
     port 40123          the first node's heartbeat listens there
-    watched b           they are connected
+    watched b           they are connected, and have heard of each other
     silent b (10.0.0.2) no sign of life from that node
     gone b (10.0.0.2)   its rank ended without a word
-    unwatched b         it cannot be connected to
+    unwatched b         it cannot be connected to, or has said nothing since
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 SECONDS_TO_CONNECT = 60.0
+SECONDS_TO_SAY_HELLO = 5.0
 LONGEST_LINE = 4096
 
 
@@ -61,7 +62,10 @@ class Peer:
     connection: socket.socket
     address: str
     name: str = ""
+    came: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
+    watched: bool = False
+    """It has said something that a node of this run says."""
     begun: bytes = b""
     """Of a line that has not come whole."""
 
@@ -100,14 +104,15 @@ class Heartbeat:
         self.peers: list[Peer] = []
         self.awaited = dict(setup.others)
         self.selector = selectors.DefaultSelector()
+        self.listener: socket.socket | None = None
         self.ended = False
 
     def connect(self) -> bool:
         """Connects to the first node, or listens for the others; whether it came about."""
         if self.setup.first is None:
-            listener = socket.create_server(("", 0), backlog=128)
-            self.selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
-            self.say(f"port {listener.getsockname()[1]}")
+            self.listener = socket.create_server(("", 0), backlog=128)
+            self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
+            self.say(f"port {self.listener.getsockname()[1]}")
             return True
         deadline = time.monotonic() + SECONDS_TO_CONNECT
         while time.monotonic() < deadline and os.getppid() == self.parent:
@@ -120,7 +125,6 @@ class Heartbeat:
             (peer.name,) = self.awaited.values()
             self.awaited = {}
             peer.send(f"hello {self.setup.secret} {self.setup.number}")
-            self.say(f"watched {peer.name}")
             return True
         self._give_up()
         return False
@@ -151,17 +155,29 @@ class Heartbeat:
                 self.tell("beat")
             if now - began > SECONDS_TO_CONNECT:
                 self._give_up()
-            for peer in [p for p in self.peers if now - p.heard > self.setup.silence]:
-                self._lost("silent", peer)
+            for peer in list(self.peers):
+                if now - peer.heard > self.setup.silence:
+                    self._lost("silent", peer)
+                elif not peer.name and now - peer.came > SECONDS_TO_SAY_HELLO:
+                    self._drop(peer)
 
     def tell(self, line: str) -> None:
-        """To all that are connected."""
+        """To all that are connected, and have said who they are."""
         for peer in self.peers:
-            peer.send(line)
+            if peer.name:
+                peer.send(line)
 
-    def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            self._join(listener.accept()[0])
+    def _accept(self) -> None:
+        if self.listener is not None:
+            with contextlib.suppress(OSError):
+                self._join(self.listener.accept()[0])
+
+    def _close_the_door(self) -> None:
+        """Nobody is awaited any longer: whoever comes is a stranger."""
+        if self.listener is not None:
+            self.selector.unregister(self.listener)
+            self.listener.close()
+            self.listener = None
 
     def _join(self, connection: socket.socket) -> Peer:
         connection.setblocking(False)
@@ -190,17 +206,28 @@ class Heartbeat:
                     self._drop(peer)
                     return
                 peer.name = self.awaited.pop(number)
+                peer.send("beat")  # it knows by this that it is welcome
+                if not self.awaited:
+                    self._close_the_door()
+            if not peer.watched:
+                peer.watched = True
                 self.say(f"watched {peer.name}")
-            elif word == "bye":
+            if word == "bye":
                 self._drop(peer)
                 return
-            elif word in ("lost-silent", "lost-gone"):  # the first node's word on a third
+            if word in ("lost-silent", "lost-gone"):  # the first node's word on a third
                 self.say(f"{word.removeprefix('lost-')} {rest}")
 
     def _lost(self, how: str, peer: Peer) -> None:
-        """Tells this node's rank, and, on the first node, the others."""
+        """Tells this node's rank, and, on the first node, the others.
+
+        Of one that never said anything it is known only that the connection is none: the first node
+        closes it when it has given up to wait, and a firewall may open one to nobody.
+        """
         self._drop(peer)
-        if peer.name:  # else it was no node of this run
+        if peer.name and not peer.watched:
+            self.say(f"unwatched {peer.name}")
+        elif peer.name:  # else it was no node of this run
             self.say(f"{how} {peer.shown}")
             self.tell(f"lost-{how} {peer.shown}")
 
@@ -208,6 +235,7 @@ class Heartbeat:
         for name in self.awaited.values():
             self.say(f"unwatched {name}")
         self.awaited = {}
+        self._close_the_door()
 
     def _drop(self, peer: Peer) -> None:
         self.peers.remove(peer)

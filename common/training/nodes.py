@@ -2,8 +2,12 @@
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+HOST = re.compile(r"\s*([^#\s]\S*)\s+slots=\d")
+"""A node's line of a hostfile, as DeepSpeed and multinode.sh read it."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ def node_name(number: int) -> str:
     """A node's name in the hostfile that multinode.sh was given; "node 3" where there is none."""
     file = Path(os.environ.get("RLHF_HOSTFILE", ""))
     if file.is_file():
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
-        names = [words[0] for words in lines if len(words) > 1 and not words[0].startswith("#")]
+        lines = file.read_text(encoding="utf-8").splitlines()
+        names = [match[1] for line in lines if (match := HOST.match(line))]
         if number < len(names):
             return names[number]
     return f"node {number}"

@@ -41,6 +41,8 @@ class Peers:
         self.silence = SILENCE
         self.gone = ""
         """What is known of a node whose rank ended without a word."""
+        self._beside = False
+        """Another rank of this node has the heartbeat."""
         self._process: subprocess.Popen[bytes] | None = None
         self._told = threading.Event()
 
@@ -54,10 +56,13 @@ class Peers:
             UserError: `RLHF_SILENCE` is no number of seconds.
         """
         place = Place.from_environment()
-        if place.nodes < 2 or place.local_rank != 0 or not is_distributed():
+        if place.nodes < 2 or not is_distributed():
             return
         self.stage, self.command = stage, command
         self.silence = silence_limit()
+        self._beside = place.local_rank != 0
+        if self._beside:
+            return
         store = dist.PrefixStore("peers", dist.distributed_c10d._get_default_store())
         own = own_name(place.node)
         if place.node == 0:
@@ -83,9 +88,12 @@ class Peers:
         """What another node's end has to do with an error here; '' where nothing is known.
 
         Waits for `seconds`, so that others can speak first, and as long as a silent node takes to
-        be noticed; this process ends in here when there is one.
+        be noticed; this process ends in here when there is one. So does a rank whose node's
+        heartbeat is another rank's, and a little longer: with its end the launcher ends that one.
         """
         began = time.monotonic()
+        if self._beside:
+            seconds = max(seconds, self.silence + 3 * SECONDS_TO_SPEAK)
         time.sleep(seconds)
         if self._process is not None and self._process.poll() is None:
             self._told.wait(max(0.0, began + self.silence + SECONDS_TO_SPEAK - time.monotonic()))

@@ -216,16 +216,18 @@ def test_the_preflight_names_the_node_that_differs(data, hostfile, tmp_path):
         (["--hostfile", "{one}", "{launcher}"], "of 2 nodes or more"),
         (["--hostfile", "{hosts}", "--no_ssh", "{launcher}", "--run", "{run}"], "must be 0 to 1"),
         (["--hostfile", "{hosts}", "--no_ssh", "{launcher}"], "give --shared"),
+        (["--hostfile", "{hosts}", "{launcher}", "--run", "{run}"], "RLHF_FILE_SILENCE is '2.5'"),
         (["--bogus", "1"], "unknown option --bogus"),
     ],
 )
 def test_what_multinode_refuses(tmp_path, options, message):
-    (tmp_path / "hosts").write_text("# ours\na slots=2\nb slots=2\n")
+    (tmp_path / "hosts").write_text("# ours\n  # c slots=1\na slots=2\n\n  b  slots=2\n")
     (tmp_path / "one").write_text("a slots=2\n")
     (tmp_path / "launcher").write_text("exit 9")
     names = {name: str(tmp_path / name) for name in ("hosts", "one", "launcher", "run")}
     command = ["bash", str(MULTINODE), *(o.format(**names) for o in options)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    variables = {"RLHF_FILE_SILENCE": "2.5"} if "SILENCE" in message else {}
+    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr
 
 
@@ -236,6 +238,7 @@ def stand_in(folder):
     (folder / "launch").mkdir()
     for name in ("env.sh", "multinode.sh"):
         shutil.copy(ROOT / "launch" / name, folder / "launch")
+    (folder / "launch/setup.sh").write_text("")
     (tools / "deepspeed").write_text(
         f"#!{sys.executable}\n"
         "import os, pathlib, sys, time\n"
@@ -299,7 +302,6 @@ def test_nodes_follow_the_first_and_stop_together(tmp_path, asked):
 
 def test_a_preflight_that_fails_ends_all_nodes_before_the_launcher_begins(tmp_path):
     stand_in(tmp_path)
-    (tmp_path / "launch/setup.sh").write_text("")
     (tmp_path / ".venv/bin/deepspeed").write_text(
         f"#!{sys.executable}\n"
         "import os, pathlib, sys, time\n"
@@ -314,6 +316,7 @@ def test_a_preflight_that_fails_ends_all_nodes_before_the_launcher_begins(tmp_pa
     (tmp_path / "launcher.sh").write_text(f"touch {tmp_path}/launched\n")
     mode = ["--hostfile", "hosts", "--no_ssh", "--node_rank"]
     words = ["launcher.sh", "--run", "run", "rlhf:", "--data", "x", "y z", "--steps", "3"]
+    words += ["--eval_data=e", "f", "--ptx_data", "p", "pairs:", "--rankings", '{"path": "r"}']
     clean = {k: v for k, v in os.environ.items() if k not in (*FILES, "EVAL_DATA")}
     both = [
         subprocess.Popen(
@@ -330,7 +333,7 @@ def test_a_preflight_that_fails_ends_all_nodes_before_the_launcher_begins(tmp_pa
     codes, outputs = finished(*both, seconds=30)
     assert codes == [2, 2], outputs
     assert not (tmp_path / "launched").exists()
-    options = "|--clock_skew|1|--data|one|two|x|y z"
+    options = '|--clock_skew|1|--data|one|two|x|y z|e|p|{"path": "r"}'
     for i in (0, 1):
         call = (tmp_path / f"called.{i}").read_text()
         assert "|--module|common.training.preflight|--folder|" in call and call.endswith(options)
@@ -346,7 +349,7 @@ def test_a_node_does_not_wait_for_ever_for_a_first_node_that_was_killed(tmp_path
         subprocess.Popen(
             ["bash", "launch/multinode.sh", *mode, str(i), "launcher.sh", "--run", "run"],
             cwd=tmp_path,
-            env={**os.environ, "RLHF_SILENCE": "6"},  # a beat comes every five seconds
+            env={**os.environ, "RLHF_FILE_SILENCE": "10", "RLHF_SILENCE": "2.5"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -358,8 +361,43 @@ def test_a_node_does_not_wait_for_ever_for_a_first_node_that_was_killed(tmp_path
     deadline = time.monotonic() + 20
     while not list(shared.glob("session-*/alive")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(9)
+    time.sleep(12)
     assert both[1].poll() is None  # it hears of the first
     end(both[0])
     codes, outputs = finished(both[1], seconds=30)
-    assert codes == [1] and "no sign of life from first for 6 s" in outputs[0]
+    assert codes == [75] and "no sign of life from first for 10 s" in outputs[0]
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_the_others_hear_of_the_first_only_when_it_is_set_up(tmp_path, code):
+    """A first installation takes minutes; from the session on, there are signs of life."""
+    stand_in(tmp_path)
+    shared = tmp_path / "run.nodes/rlhf_nodes"
+    (tmp_path / "launch/setup.sh").write_text(
+        f"sleep 2; if [[ -e {shared}/session ]]; then touch {tmp_path}/early; fi; exit {code}\n"
+    )
+    (tmp_path / ".venv/bin/deepspeed").write_text(  # the preflight: the beat is there in it
+        f"#!/bin/bash\nfor i in {{1..50}}; do sleep 0.1\n"
+        f"  if compgen -G '{shared}/session-*/alive'; then break; fi\ndone\n"
+        f"if compgen -G '{shared}/session-*/alive'; then touch {tmp_path}/beating; fi\n"
+        'if [[ "$RLHF_NODE_RANK" == 0 ]]; then echo 3 >"$RLHF_STATUS_FILE"; fi; exit 3\n'
+    )
+    (tmp_path / "hosts").write_text("a slots=1\nb slots=1\n")
+    (tmp_path / "launcher.sh").write_text(f"touch {tmp_path}/launched\n")
+    mode = ["--hostfile", "hosts", "--no_ssh", "--node_rank"]
+    both = [
+        subprocess.Popen(
+            ["bash", "launch/multinode.sh", *mode, str(i), "launcher.sh", "--run", "run"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for i in (0, 1)
+    ]
+    codes, outputs = finished(*both, seconds=30)
+    assert codes == ([3, 3] if code == 0 else [5, 5]), outputs
+    assert not (tmp_path / "early").exists() and not (tmp_path / "launched").exists()
+    assert (tmp_path / "beating").exists() == (code == 0)
+    assert ("setup.sh failed" in outputs[0]) == (code != 0)

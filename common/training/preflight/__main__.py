@@ -19,6 +19,7 @@ from torch.distributed import DistError
 
 from common.config.arguments import check_range, option
 from common.config.parsing import parse_arguments
+from common.data.sources import paths_of
 from common.errors import UserError
 from common.training.ending import leave
 from common.training.nodes import Place, node_name
@@ -32,9 +33,10 @@ from common.training.preflight.comparison import (
     node_row,
     table,
 )
-from common.training.preflight.facts import Card, NodeFacts, gather_facts
+from common.training.preflight.facts import Card, NodeFacts, gather_facts, mark, sees
 from common.training.preflight.network import (
     ELEMENTS,
+    HUNG,
     Ping,
     all_reduce_check,
     answering,
@@ -52,8 +54,10 @@ from common.training.stage import quiet_libraries
 class PreflightArguments:
     """What all nodes must have, and how long they wait for one another."""
 
-    folder: str = option(".", "folder that takes the run: room is looked for there")
-    data: list[str] = option([], "files and folders that must have the same content on all nodes")
+    folder: str = option(".", "that takes the run, one on all nodes: room is looked for there")
+    data: list[str] = option(
+        [], "files and folders (or mappings with path) of the same content on all nodes"
+    )
     free_memory: float = option(2.0, "GiB of memory that must be free on each node")
     free_disk: float = option(2.0, "GiB that must be free in the folder, and for temporary files")
     free_card: float = option(0.9, "share of each card's memory that must be free")
@@ -73,6 +77,7 @@ def preflight(settings: PreflightArguments) -> int:
     port = int(os.environ.get("MASTER_PORT", "29500"))
     board = Board(place, host, port, settings.seconds)
     try:
+        board.note(f"rank/{place.rank}", place.node)
         return look(board, settings)
     finally:
         board.leave()
@@ -85,15 +90,24 @@ def look(board: Board, settings: PreflightArguments) -> int:
     names = {n: node_name(n) for n in nodes}
     with ExitStack() as open_port:
         if first_rank:
-            board.note(f"port/{node}", open_port.enter_context(answering()))
-        ports = board.decided("ports", lambda: board.collect("port", nodes, settings.seconds))
-        ports = {int(number): port for number, port in ports.items()}
-        if missing := [n for n in nodes if n not in ports]:
-            return tell(board, [Problem(names[n], why_missing(n, settings)) for n in missing])
+            port = open_port.enter_context(answering())
+            board.note(f"door/{node}", [board.own_address(), port])
+        doors = board.decided("doors", lambda: board.collect("door", nodes, settings.seconds))
+        doors = {int(number): door for number, door in doors.items()}
+        if missing := [n for n in nodes if n not in doors]:
+            why = (
+                f"it did not come to the first node within {settings.seconds:g} s: was the command "
+                "started there, and what did it print? Is it up, and does it reach the first node?"
+            )
+            return tell(board, [Problem(names[n], why_missing(n, why)) for n in missing])
+        folder = Path(settings.folder).absolute()
+        marked = board.decided("mark", lambda: open_port.enter_context(mark(folder)))
+        if "why_not" in marked:
+            return tell(board, [Problem(names[0], marked["why_not"])])
 
         if first_rank:
-            board.note(f"facts/{node}", asdict(facts_here(names[node], settings)))
-            pings = {n: asdict(ping(host_of(n), ports[n])) for n in nodes if n != node}
+            board.note(f"facts/{node}", facts_here(names[node], settings, marked))
+            pings = {n: asdict(ping(*doors[n])) for n in nodes if n != node}
             board.note(f"pings/{node}", pings)
         problems, shown = board.decided(
             "nodes", lambda: judge(board, settings, names), 60 * settings.reading_minutes
@@ -109,24 +123,23 @@ def look(board: Board, settings: PreflightArguments) -> int:
     return tell(board, problems, shown)
 
 
-def facts_here(name: str, settings: PreflightArguments) -> NodeFacts:
-    """This node's facts."""
-    return gather_facts(name, Path(settings.folder), settings.data)
+def facts_here(name: str, settings: PreflightArguments, marked: Mapping[str, str]) -> dict:
+    """This node's facts, or `why_not`: whatever goes wrong here is for all to know."""
+    try:
+        folder = Path(settings.folder).absolute()
+        data = paths_of(settings.data)
+        return asdict(gather_facts(name, folder, data, shared=sees(folder, marked)))
+    except UserError as error:
+        return {"why_not": str(error)}
+    except Exception as error:
+        return {"why_not": f"it could not be looked at: {type(error).__name__}: {error}"}
 
 
-def host_of(node: int) -> str:
-    """The name under which the other nodes connect to one."""
-    return os.environ.get("MASTER_ADDR", "127.0.0.1") if node == 0 else node_name(node)
-
-
-def why_missing(node: int, settings: PreflightArguments) -> str:
-    """What is known of a node that did not come to the first one."""
+def why_missing(node: int, otherwise: str) -> str:
+    """What is known of a node of which no word has come."""
     if node in failed_nodes():
         return "its part of the preflight failed; what it printed there says why"
-    return (
-        f"it did not come to the first node within {settings.seconds:g} s: was the command started "
-        "there, and what did it print? Is it up, and does it reach the first node?"
-    )
+    return otherwise
 
 
 def judge(
@@ -134,12 +147,11 @@ def judge(
 ) -> tuple[list[list[str]], str]:
     """What is wrong with which node, and all nodes as text. On rank 0."""
     minutes = 60 * settings.reading_minutes
-    read = {n: as_facts(f) for n, f in board.collect("facts", names, minutes).items()}
-    problems = [
-        Problem(names[n], f"it did not tell its facts within {settings.reading_minutes:g} minutes")
-        for n in names
-        if n not in read
-    ]
+    told = board.collect("facts", names, minutes)
+    why = f"it did not tell its facts within {settings.reading_minutes:g} minutes"
+    problems = [Problem(names[n], why_missing(n, why)) for n in names if n not in told]
+    problems += [Problem(names[n], f["why_not"]) for n, f in told.items() if "why_not" in f]
+    read = {n: as_facts(f) for n, f in told.items() if "why_not" not in f}
     limits = Limits(settings.free_memory, settings.free_disk, settings.free_card)
     problems += compare(read, limits)
     # A node tries each other for a few seconds, whatever is in the way.
@@ -162,17 +174,53 @@ def as_facts(content: dict) -> NodeFacts:
 
 def judge_sums(board: Board, names: Mapping[int, str]) -> list[list[str]]:
     """Ranks whose collective failed, or that did not come out of it. On rank 0."""
-    sums = board.collect("sum", range(board.place.ranks), board.seconds)
-    kind = backend()
-    return [
-        [
+    place = board.place
+    sums = board.collect("sum", range(place.ranks), board.seconds)
+    nodes = board.collect("rank", range(place.ranks), 0.0)
+    missing = {
+        rank: nodes.get(rank, rank * place.nodes // place.ranks)
+        for rank in range(place.ranks)
+        if rank not in sums
+    }
+    # Where a node has failed, the others were not waited for.
+    failed = {rank: node for rank, node in missing.items() if node in failed_nodes()}
+    return [[p.node, p.text] for p in sum_problems(sums, failed or missing, names, backend())]
+
+
+def sum_problems(
+    sums: Mapping[int, tuple[float, str, int]],
+    missing: Mapping[int, int],
+    names: Mapping[int, str],
+    kind: str,
+) -> list[Problem]:
+    """Those who are missing first; that others hung, waiting for them, is not worth a word then.
+
+    Args:
+        sums: by rank: seconds, why it failed ('' where it did not), its node.
+        missing: ranks that told nothing, each with its node.
+        names: of the nodes.
+        kind: the library.
+    """
+    by_node: dict[int, list[int]] = {}
+    for rank, node in sorted(missing.items()):
+        by_node.setdefault(node, []).append(rank)
+    gone = [
+        Problem(
+            names[node],
+            f"rank {', '.join(map(str, ranks))} did not come out of the all-reduce by {kind}, nor "
+            "tell why: was it killed? What it printed there may say",
+        )
+        for node, ranks in by_node.items()
+    ]
+    return gone + [
+        Problem(
             names[node],
             f"the all-reduce by {kind} failed on rank {rank}: {why_not}. {kind.upper()}"
             "_SOCKET_IFNAME says which interface it uses (ip -br addr); without it, the node's own "
             "name must not stand for 127.0.0.1 in its /etc/hosts",
-        ]
+        )
         for rank, (_, why_not, node) in sorted(sums.items())
-        if why_not
+        if why_not and not (gone and why_not.startswith(HUNG))
     ]
 
 

@@ -64,6 +64,7 @@ class Board:
             UserError: the port is taken, or there is no way to the first node.
         """
         self.place, self.seconds = place, seconds
+        self.first = host, port
         first = place.rank == 0
         if first:
             self._check_port_is_free(port)
@@ -79,6 +80,20 @@ class Board:
                 f"the first node's store at {host}, port {port}, could not be joined ({error}); is "
                 "--master_addr the first node's address, and does something else use the port?"
             ) from None
+
+    def own_address(self) -> str:
+        """Where the other nodes reach this one: what it is called by, they may not be able to find.
+
+        Raises:
+            UserError: the first node is not reached any longer.
+        """
+        if self.place.node == 0:
+            return self.first[0]  # all others have found it
+        try:
+            with socket.create_connection(self.first, timeout=self.seconds) as connection:
+                return connection.getsockname()[0]
+        except OSError as error:
+            raise UserError(f"the first node cannot be reached again: {explained(error)}") from None
 
     def _check_port_is_free(self, port: int) -> None:
         with socket.socket() as probe:

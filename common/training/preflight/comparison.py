@@ -181,6 +181,11 @@ def _cards(nodes: Mapping[int, NodeFacts]) -> list[tuple[int, str]]:
 
 def _shortages(facts: NodeFacts, limits: Limits) -> list[str]:
     found = []
+    if facts.elsewhere:
+        found.append(
+            f"{facts.elsewhere} is not the same folder as on the first node: the run directory "
+            "must lie on a file system that all nodes share"
+        )
     if facts.memory < limits.memory:
         found.append(
             f"{facts.memory:.1f} GiB of memory are free, {limits.memory:g} are needed: end what "

@@ -1,10 +1,13 @@
 """What one node is: its code, its packages, its data, its cards, and what it has free."""
 
+import contextlib
 import hashlib
+import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +20,8 @@ SUFFIXES = (".py", ".sh", ".json", ".yaml", ".sbatch")
 GIB = 2**30
 MISSING = "missing"
 """Stands for the hash of what is not on a node's disk."""
+SECONDS_TO_SHOW = 5.0
+"""A file system of several nodes may take so long to show one what another has written."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +50,23 @@ class NodeFacts:
     """Free memory."""
     disks: dict[str, float] = field(default_factory=dict)
     """Folder -> room on its file system."""
+    elsewhere: str = ""
+    """The folder that takes the run, where it is not the first node's."""
 
 
-def gather_facts(name: str, folder: Path, data: Sequence[str]) -> NodeFacts:
+def gather_facts(name: str, folder: Path, data: Sequence[str], *, shared: bool = True) -> NodeFacts:
     """Looks at this node.
 
     Args:
         name: this node's, for the result.
         folder: takes the run; room is looked for there and in the folder of temporary files.
         data: files and folders; names that are on no node's disk are taken for the hub's.
+        shared: whether the folder is the first node's.
     """
     import psutil
 
     cards, driver = read_cards()
-    places = dict.fromkeys([str(folder), tempfile.gettempdir()])
+    places = dict.fromkeys([str(folder)] * shared + [tempfile.gettempdir()])
     if cards and Path("/dev/shm").is_dir():
         places["/dev/shm"] = None  # NCCL's ranks of one node meet there; containers have 64 MiB
     return NodeFacts(
@@ -69,7 +77,40 @@ def gather_facts(name: str, folder: Path, data: Sequence[str]) -> NodeFacts:
         cards=cards,
         memory=psutil.virtual_memory().available / GIB,
         disks={place: shutil.disk_usage(place).free / GIB for place in places},
+        elsewhere="" if shared else str(folder),
     )
+
+
+@contextlib.contextmanager
+def mark(folder: Path) -> Iterator[dict[str, str]]:
+    """Leaves a small file in the folder for the other nodes to find; yields what `sees` needs.
+
+    Where it cannot be written, `why_not` is yielded instead.
+    """
+    file, content = folder / f".preflight-{secrets.token_hex(8)}", secrets.token_hex(8)
+    try:
+        try:
+            file.write_text(content)
+        except OSError as error:
+            why_not = f"nothing can be written into {folder} ({error.strerror}): is it there?"
+            yield {"why_not": why_not}
+        else:
+            yield {"name": file.name, "content": content}
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def sees(folder: Path, marked: Mapping[str, str]) -> bool:
+    """Whether the first node's `mark` is in this node's folder of the same name."""
+    deadline = time.monotonic() + SECONDS_TO_SHOW
+    while True:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if (folder / marked["name"]).read_text() == marked["content"]:
+                return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
 
 
 def code_hashes(root: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ PINGS = 5
 ELEMENTS = 16 * 2**20
 """float32 that are summed over the ranks: 64 MiB."""
 REPEATS = 3
+HUNG = "it hung"
 SECONDS_FOR_THE_GROUP = 60.0
 """The library's own time-out is so much longer: this one can say which ranks are missing."""
 
@@ -38,7 +39,9 @@ def answering() -> Iterator[int]:
 
     The libraries' own connections go to ports that the system chooses, too.
     """
-    listener = socket.create_server(("", 0), backlog=128)
+    both = socket.has_dualstack_ipv6()  # the first node may be known by either address
+    family = socket.AF_INET6 if both else socket.AF_INET
+    listener = socket.create_server(("", 0), family=family, backlog=128, dualstack_ipv6=both)
 
     def answer(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
@@ -150,9 +153,10 @@ def in_time(work: Callable[[], float], seconds: float) -> tuple[float, str]:
         try:
             outcome.append((work(), ""))
         except Exception as error:
-            outcome.append((0.0, str(error).strip().splitlines()[0] or type(error).__name__))
+            text = str(error).strip() or type(error).__name__
+            outcome.append((0.0, text.splitlines()[0]))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
-    return outcome[0] if outcome else (0.0, f"it hung for {seconds:.0f} s")
+    return outcome[0] if outcome else (0.0, f"{HUNG} for {seconds:.0f} s")

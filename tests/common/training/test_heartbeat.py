@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 
@@ -124,6 +125,71 @@ def test_one_that_ends_in_order_is_not_missed():
         nodes[0].tell("bye")
         assert nodes[0].process.wait(5) == nodes[1].process.wait(5) == 0
         assert nodes[2].said(2 * SILENCE) == ""
+
+
+@contextlib.contextmanager
+def second_of(answer):
+    """A node whose first one is a socket of the test's, which does `answer(connection)`."""
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        second = Node(1, 2, first.getsockname()[1])
+        try:
+            connection, _ = first.accept()
+            with connection:
+                assert connection.recv(100) == b"hello s 1\n"
+                answer(connection)
+                yield second
+        finally:
+            second.process.kill()
+            second.process.wait()
+
+
+def test_who_comes_too_late_to_be_awaited_goes_on_unwatched():
+    """The first node closes the connection, and is well."""
+    with second_of(lambda connection: connection.shutdown(socket.SHUT_RDWR)) as second:
+        assert second.said(5) == "unwatched a"
+        assert second.said(1.5 * SILENCE) == ""
+
+
+def test_a_connection_that_is_open_to_nobody_is_not_a_lost_node():
+    with second_of(lambda connection: None) as second:
+        assert second.said(4 * SILENCE) == "unwatched a"
+        assert second.said(0.5) == ""
+
+
+def test_a_first_node_that_has_spoken_is_missed():
+    with second_of(lambda connection: connection.sendall(b"beat\n")) as second:
+        assert second.said(5) == "watched a"
+        assert second.said(4 * SILENCE) == "silent a (127.0.0.1)"
+
+
+def test_when_all_are_there_the_door_is_closed():
+    with running(2) as nodes, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", nodes[0].port))
+
+
+def test_a_stranger_is_told_nothing_and_not_kept(monkeypatch):
+    """In this process, so that the time to say hello is short."""
+    monkeypatch.setattr(heartbeat, "SECONDS_TO_SAY_HELLO", 1.5)
+    said = []
+    ours = heartbeat.Heartbeat(Setup(0, "a", {"1": "b"}, 6.0, "s"), said.append)
+    words, end = os.pipe()
+    ours.watch_parent(words)
+    ours.connect()
+    thread = threading.Thread(target=ours.run, daemon=True)
+    thread.start()
+    port = int(said[0].split()[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=9) as stranger:
+        began = time.monotonic()
+        assert stranger.recv(100) == b""  # no beat, and then the end
+        assert 1.0 < time.monotonic() - began < 5.0
+    os.close(end)
+    thread.join(5)
+    assert len(said) == 1 and not thread.is_alive()
+    ours._give_up()
+    assert said[1:] == ["unwatched b"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    os.close(words)
 
 
 @pytest.mark.slow

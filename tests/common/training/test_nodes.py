@@ -17,7 +17,7 @@ def test_a_process_by_itself_is_the_only_rank(monkeypatch):
 def test_names_come_from_the_hostfile(monkeypatch, tmp_path):
     monkeypatch.delenv("RLHF_HOSTFILE", raising=False)
     assert node_name(1) == "node 1" and own_name(1) not in ("", "node 1")
-    (tmp_path / "hosts").write_text("# ours\n#c slots=1\na slots=8\n\nb  slots=8\n")
+    (tmp_path / "hosts").write_text("# ours slots=1\n # c slots=1\na slots=8\nx y\n  b  slots=8\n")
     monkeypatch.setenv("RLHF_HOSTFILE", str(tmp_path / "hosts"))
     assert [node_name(i) for i in range(3)] == ["a", "b", "node 2"]
     assert own_name(1) == "b"

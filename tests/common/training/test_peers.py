@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from common.errors import UserError
-from common.training.peers import Peers, silence_limit
+from common.training import peers
+from common.training.peers import SECONDS_TO_SPEAK, Peers, silence_limit
 from tests.stages import ROOT, environment
 
 HEARTBEAT = """
@@ -55,6 +56,19 @@ def test_a_rank_ends_for_a_silent_node_and_knows_of_one_that_is_gone(tmp_path):
         "rlhf: error: no sign of life from d (10.0.0.4) for 7 s, at step 3, scoring; its cable, "
         "its network or the machine failed. From the last checkpoint, this command goes on"
     ) in done.stderr
+
+
+def test_a_rank_beside_the_one_with_the_heartbeat_ends_after_it(monkeypatch):
+    """Its launcher would end that one with it, before it can know of a silent node."""
+    for name, value in (("LOCAL_RANK", 1), ("CROSS_SIZE", 2), ("RLHF_SILENCE", 40)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(peers, "is_distributed", lambda: True)
+    waited = []
+    monkeypatch.setattr(peers.time, "sleep", waited.append)
+    beside = Peers()
+    beside.watch("sft", "the same command")
+    assert beside._process is None and beside.cause(15.0) == ""
+    assert len(waited) == 1 and 40 + SECONDS_TO_SPEAK < waited[0] < 50
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-3", "nan"])

@@ -52,6 +52,7 @@ def test_nodes_that_are_alike_have_no_problem():
         ({"data": {**FINE.data, "/data/sft.jsonl": "ab"}}, "content of /data/sft.jsonl is not"),
         ({"data": {**FINE.data, "/data/sft.jsonl": MISSING}}, "/data/sft.jsonl is not there"),
         ({"cards": (CARD,)}, "its cards are: 1 × NVIDIA H100; the others have: 2 × NVIDIA H100"),
+        ({"elsewhere": "/run"}, "/run is not the same folder as on the first node: the run dir"),
         ({"memory": 1.5}, "1.5 GiB of memory are free, 2 are needed"),
         ({"disks": {"/run": 4.0}}, "4.0 GiB are free in /run, 5 are needed"),
         ({"disks": {"/dev/shm": 0.06}}, "0.1 GiB are free in /dev/shm, 1 are needed: enlarge it"),

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 
+from common.training.preflight import facts
 from common.training.preflight.facts import (
     MISSING,
     Card,
@@ -10,7 +11,9 @@ from common.training.preflight.facts import (
     data_hashes,
     digest,
     gather_facts,
+    mark,
     parse_cards,
+    sees,
 )
 
 
@@ -52,7 +55,24 @@ def test_cards_as_nvidia_smi_lists_them():
     assert parse_cards("NVIDIA Thor, [N/A], [N/A], 580.0\n") == ((), "")
 
 
+def test_a_folder_is_the_first_nodes_where_its_mark_is_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(facts, "SECONDS_TO_SHOW", 0.1)
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    with mark(here) as marked:
+        assert sees(here, marked)
+        assert not sees(there, marked) and not sees(tmp_path / "nowhere", marked)
+        (there / marked["name"]).write_text("of another run")
+        assert not sees(there, marked)
+    assert list(here.iterdir()) == []
+    with mark(tmp_path / "nowhere") as marked:
+        assert "nothing can be written into" in marked["why_not"]
+
+
 def test_this_machine(tmp_path):
-    facts = gather_facts("here", tmp_path, [])
-    assert facts.versions["torch"] and "common/training/preflight/facts.py" in facts.code
-    assert facts.memory > 0 and facts.disks[str(tmp_path)] > 0
+    found = gather_facts("here", tmp_path, [])
+    assert found.versions["torch"] and "common/training/preflight/facts.py" in found.code
+    assert found.memory > 0 and found.disks[str(tmp_path)] > 0 and not found.elsewhere
+    odd = gather_facts("here", tmp_path / "nowhere", [], shared=False)
+    assert odd.elsewhere == str(tmp_path / "nowhere") not in odd.disks

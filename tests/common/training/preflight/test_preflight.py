@@ -1,17 +1,19 @@
 """Between processes of this machine: who cannot be reached, who did not come, and all is well."""
 
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from common.errors import UserError
 from common.training.nodes import Place, node_name
 from common.training.preflight import __main__ as preflight
-from common.training.preflight import board, network
+from common.training.preflight import board, facts, network
 from common.training.preflight.board import Board, why_unreachable
 from common.training.preflight.network import Ping, answering, bus_bandwidth, in_time, ping
 from tests.stages import ROOT, environment
@@ -75,7 +77,12 @@ def test_what_hangs_or_fails_is_told():
         raise RuntimeError("no route\nbecause")
 
     assert in_time(lambda: 2.5, 5) == (2.5, "")
+
+    def refuse_without_a_word():
+        raise RuntimeError
+
     assert in_time(refuse, 5) == (0.0, "no route")
+    assert in_time(refuse_without_a_word, 5) == (0.0, "RuntimeError")
     assert in_time(lambda: time.sleep(60), 0.05) == (0.0, "it hung for 0 s")
 
 
@@ -106,8 +113,71 @@ def test_a_node_whose_part_failed_is_not_waited_for(first_of_two, capfd):
     assert "second: its part of the preflight failed" in capfd.readouterr().err
 
 
-def test_two_nodes_that_fit_together(tmp_path):
-    (tmp_path / "hosts").write_text("localhost slots=1\n127.0.0.1 slots=1\n")
+def test_what_goes_wrong_on_a_node_is_for_all_to_know(tmp_path, monkeypatch):
+    monkeypatch.setattr(facts, "SECONDS_TO_SHOW", 0.0)
+    settings = preflight.PreflightArguments(folder=str(tmp_path / "nowhere"))
+    marked = {"name": "x", "content": "y"}
+    assert preflight.facts_here("b", settings, marked)["elsewhere"] == str(tmp_path / "nowhere")
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere/x").write_text("y")
+    (tmp_path / "d").write_text("one\n")
+    source = f'{{"path": "{tmp_path}/d", "weight": 2}}'
+    settings = replace(settings, data=[source])
+    found = preflight.facts_here("b", settings, marked)
+    assert not found["elsewhere"] and found["data"][f"{tmp_path}/d"] not in ("", facts.MISSING)
+    settings = replace(settings, data=['{"file": "d"}'])
+    assert "unknown key 'file'" in preflight.facts_here("b", settings, marked)["why_not"]
+
+    def fail(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(preflight, "gather_facts", fail)
+    settings = replace(settings, data=[])
+    why_not = preflight.facts_here("b", settings, marked)["why_not"]
+    assert why_not.startswith("it could not be looked at: PermissionError")
+
+
+def test_a_folder_that_is_not_there_is_told_at_once(first_of_two, monkeypatch, capfd):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("CROSS_SIZE", "1")
+    settings = preflight.PreflightArguments(folder=str(first_of_two / "run"), seconds=5)
+    assert preflight.preflight(settings) == 2
+    assert f"127.0.0.1: nothing can be written into {first_of_two}/run" in capfd.readouterr().err
+
+
+def test_ranks_that_do_not_come_out_of_the_sum_are_named_and_who_waited_is_not():
+    names = {0: "a", 1: "b"}
+    hung = (0.0, "it hung for 9 s", 0)
+    (gone,) = preflight.sum_problems({0: hung, 1: hung}, {2: 1, 3: 1}, names, "gloo")
+    assert gone.node == "b" and gone.text.startswith("rank 2, 3 did not come out of")
+    refused = (0.0, "no route", 0)
+    both = preflight.sum_problems({1: refused, 0: hung}, {3: 1}, names, "nccl")
+    assert [p.node for p in both] == ["b", "a"] and "failed on rank 1: no route. NCCL_" in both[
+        1
+    ].text
+    all_hung = preflight.sum_problems({0: hung, 1: (0.0, "it hung for 9 s", 1)}, {}, names, "gloo")
+    assert [p.node for p in all_hung] == ["a", "b"]
+    assert preflight.sum_problems({0: (1.0, "", 0), 1: (1.0, "", 1)}, {}, names, "gloo") == []
+
+
+@pytest.mark.parametrize(("failed", "named"), [([], ["b", "c"]), ([2], ["c"])])
+def test_missing_ranks_belong_to_nodes(failed, named, monkeypatch):
+    """Rank 2 said where it is; rank 5 never did. A node that failed has kept the others' word."""
+
+    class Notes:
+        place, seconds = Place(0, 6, 0, 0, 3), 0.0
+        notes = {"sum": {r: (1.0, "", r // 2) for r in (0, 1, 3, 4)}, "rank": {2: 1}}
+
+        def collect(self, topic, numbers, seconds):
+            return self.notes[topic]
+
+    monkeypatch.setattr(preflight, "failed_nodes", lambda: failed)
+    found = preflight.judge_sums(Notes(), {0: "a", 1: "b", 2: "c"})
+    assert [node for node, _ in found] == named
+
+
+def test_two_nodes_that_fit_together_though_no_hostfile_names_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("RLHF_HOSTFILE", raising=False)
     (tmp_path / "data").write_text("one\n")
     port = free_port()
     words = [*("--data", tmp_path / "data"), *("--folder", tmp_path), *("--seconds", 40)]
@@ -116,7 +186,7 @@ def test_two_nodes_that_fit_together(tmp_path):
             [sys.executable, "-m", "common.training.preflight", *map(str, words)],
             cwd=ROOT,
             env=environment(
-                **{"PYTHONPATH": str(ROOT), "RLHF_HOSTFILE": str(tmp_path / "hosts")},
+                PYTHONPATH=str(ROOT),
                 **{"RANK": str(i), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "CROSS_RANK": str(i)},
                 **{"CROSS_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)},
             ),
@@ -131,7 +201,8 @@ def test_two_nodes_that_fit_together(tmp_path):
     head, first, second, total = outputs[0].splitlines()
     assert head.split()[1:6] == ["node", "name", "code", "packages", "data"]
     # The same code, packages and data: the same digests.
-    assert first.split()[2] == "localhost" and second.split()[2] == "127.0.0.1"
-    assert first.split()[3:6] == second.split()[3:6]
+    first, second = (re.split("  +", line) for line in (first, second))
+    assert first[1] == "node 0" and second[1] == "node 1"
+    assert first[2:5] == second[2:5]
     assert "all-reduce of 64 MiB over 2 ranks by gloo" in total
     assert outputs[1] == ""
