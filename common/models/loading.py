@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.models.cards import Card
 from common.models.lora import adapter_base, add_adapters, merged_adapters, whole_modules
 from common.training.distributed import barrier, device, is_main
-from common.training.engine import gathered_parameters
+from common.training.engine import whole_on_host
 from common.training.watchdog import WATCHDOG
 from common.zero.config import resolve_dtype
 
@@ -203,7 +203,7 @@ def save_model(
     WATCHDOG.at(f"saving {folder}")
     model = getattr(engine_or_model, "module", engine_or_model)
     partial = folder.with_name(f".{folder.name}.partial")
-    with gathered_parameters(model):
+    with whole_on_host(model):
         if is_main():
             remove_folder(partial)
             partial.mkdir(parents=True)

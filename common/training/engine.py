@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from common.config.arguments import OptimizerArguments, ZeroArguments
 from common.errors import NotFinite, UserError
 from common.training.batching import BatchShape
-from common.training.distributed import any_rank, device, free_memory, world_size
+from common.training.distributed import any_rank, device, free_memory, is_main, world_size
 from common.training.sequence import data_rank
 from common.training.watchdog import WATCHDOG
 from common.zero.config import KEPT, deepspeed_config, zero_of_frozen
@@ -280,12 +280,45 @@ def gathered_parameters(model: nn.Module) -> Iterator[None]:
     Those that are whole anyway stay so afterwards.
     """
     import deepspeed
-    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-    spread = [p for p in model.parameters() if hasattr(p, "ds_id")]
-    spread = [p for p in spread if p.ds_status != ZeroParamStatus.AVAILABLE]
+    spread = spread_parameters(model)
     if not spread:
         yield
         return
     with deepspeed.zero.GatheredParameters(spread):
         yield
+
+
+@contextlib.contextmanager
+def whole_on_host(model: nn.Module) -> Iterator[None]:
+    """All of `model`'s weights whole on the first rank, to be saved. A collective.
+
+    Those that ZeRO-3 spreads are gathered one at a time, and lie in the host's memory meanwhile:
+    a model that fits on no card can be saved. Beneath adapters, which are saved alone, frozen
+    weights stay where they are.
+    """
+    import deepspeed
+
+    spread = spread_parameters(model)
+    trained = [p for p in spread if p.requires_grad]
+    held: list[tuple[nn.Parameter, Tensor]] = []
+    try:
+        for parameter in trained or spread:
+            WATCHDOG.alive()
+            with deepspeed.zero.GatheredParameters([parameter]):
+                whole = parameter.detach().to("cpu", copy=True) if is_main() else None
+            if whole is not None:
+                held.append((parameter, parameter.data))
+                parameter.data = whole
+        yield
+    finally:
+        for parameter, shard in held:
+            parameter.data = shard
+
+
+def spread_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Those that ZeRO-3 has spread over the ranks, and not gathered."""
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    spread = [p for p in model.parameters() if hasattr(p, "ds_id")]
+    return [p for p in spread if p.ds_status != ZeroParamStatus.AVAILABLE]

@@ -221,7 +221,10 @@ def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
         "backward": added(trace.alone, back),
         "reduction": concatenated,
         "optimizer step": {} if offloads else {GRADIENTS: group, OPTIMIZER: group},
-        "saving": {} if spread.whole else {BUFFERS: counts.weights * width},
+        # One weight at a time; on the host what is saved (`common.training.engine.whole_on_host`).
+        "saving": {}
+        if spread.whole
+        else {BUFFERS: (_largest(counts) + (0 if spread.is_gpu else own)) * width},
     }
     loading = {WEIGHTS: (part + share) * width, OPTIMIZER: share * FP32}
     if not spread.is_gpu:  # shard by shard, while the file that all come from is in memory

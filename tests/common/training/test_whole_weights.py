@@ -1,12 +1,14 @@
 """ZeRO-3 for models that are small beside the memory: their weights stay whole on every rank."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
 from common.config.arguments import ModelArguments, OptimizerArguments, ZeroArguments
 from common.hybrid_engine.phases import generation_phase
-from common.models.loading import load_causal_lm
+from common.models.loading import load_causal_lm, load_tokenizer, save_model
 from common.models.policy import PolicyModel
 from common.training import engine as engine_module
 from common.training.distributed import rank
@@ -18,9 +20,10 @@ from common.training.engine import (
     gathered_parameters,
     optimizer_step,
     process_group,
+    whole_on_host,
 )
 from tests.models import save_tiny, tiny_causal_lm
-from tests.ranks import run_ranks
+from tests.ranks import run_ranks, shard_everything
 
 IDS = torch.tensor([[1, 9, 30, 77, 8], [1, 60, 61, 62, 63]])
 
@@ -65,12 +68,38 @@ def on_two_ranks(folder):
                 type(frozen).__name__,
                 any(hasattr(p, "ds_id") for p in frozen.parameters()),
             ),
+            "saved": saved(folder),
         }
 
 
+def saved(folder):
+    """Under ZeRO-3 with every weight spread: where weights are while and after they are saved."""
+    shard_everything()
+    engine = build_engine(
+        PolicyModel(load_causal_lm(folder, ModelArguments())),
+        zero=ZeroArguments("3"),
+        dtype=torch.float32,
+        optimizer=OptimizerArguments(batch_size=2, micro_batch_size=1),
+        total_steps=4,
+    )
+    parameters = list(engine.module.parameters())
+    with whole_on_host(engine.module):
+        during = [p.numel() for p in parameters]
+    after = [p.numel() for p in parameters]
+    save_model(engine, load_tokenizer(folder), Path(f"{folder}_saved"), None)
+    ids = IDS[rank() : rank() + 1]
+    mask = torch.ones_like(ids).bool()
+    with torch.no_grad():
+        return during, after, [p.ds_numel for p in parameters], engine(ids, mask, mask).logprobs
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    folder = str(save_tiny(tmp_path_factory.mktemp("models") / "m"))
+def folder(tmp_path_factory):
+    return str(save_tiny(tmp_path_factory.mktemp("models") / "m"))
+
+
+@pytest.fixture(scope="module")
+def found(folder):
     return run_ranks(on_two_ranks, 2, folder, start_group=False)
 
 
@@ -88,6 +117,22 @@ def test_weights_stay_whole_and_are_the_trained_ones(found):
 def test_a_frozen_model_that_would_stay_whole_is_a_plain_one(found):
     for answer in found:
         assert answer["frozen"] == ("LlamaForCausalLM", False)
+
+
+def test_a_spread_model_is_whole_on_the_first_rank_alone_to_be_saved(found, folder):
+    plain, again = (
+        PolicyModel(load_causal_lm(f, ModelArguments())) for f in (folder, f"{folder}_saved")
+    )
+    for number, answer in enumerate(found):
+        during, after, sizes, logprobs = answer["saved"]
+        assert during == (sizes if number == 0 else [0] * len(sizes))
+        assert after == [0] * len(sizes)
+        ids = IDS[number : number + 1]
+        mask = torch.ones_like(ids).bool()
+        expected = plain(ids, mask, mask).logprobs.detach()
+        torch.testing.assert_close(logprobs, expected, rtol=1e-4, atol=1e-5)
+    for a, b in zip(plain.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_what_is_small_beside_the_memory(monkeypatch):
