@@ -341,6 +341,12 @@ class Checkpoints:
                 scratch=self.root / f".{name}.partial",
             )
         shared = read_state(folder / "shared")
+        if missing := [name for name in self.shared if name not in shared]:
+            raise UserError(
+                f"{folder}: it was written without {', '.join(missing)}; take back what has "
+                "changed (ema_decay, score_scaling, reward), or start over: "
+                f"{how_to_start_over()}"
+            )
         for name, part in self.shared.items():
             part.load_state_dict(shared[name])
         if not changed:

@@ -12,6 +12,7 @@ from common.benchmark.iteration import build, measure
 from common.benchmark.rollouts import measure as measure_rollouts
 from common.benchmark.shapes import BOS, EOS, QUICKSTART, Lengths, Shape, causal_lm
 from common.benchmark.supervised import BATCHES, summarized
+from common.config.arguments import ZeroArguments
 from common.errors import UserError
 from common.training.engine import process_group
 from common.training.peak import PeakMemory
@@ -163,8 +164,8 @@ def measurements(sharded):
     """One row of each benchmark that needs a process group; nothing is said about the times."""
     with process_group():
         rollouts = measure_rollouts(SMALL, FEW, 1, sharded=sharded)
-        iteration = measure(SMALL, FEW, 1, "auto")
-        trainer = build(SMALL, FEW, "auto", steps=2)
+        iteration = measure(SMALL, FEW, 1, ZeroArguments())
+        trainer = build(SMALL, FEW, ZeroArguments(), steps=2)
         return rollouts, iteration, trainer.rollouts.backend
 
 

@@ -80,6 +80,15 @@ def test_steps_of_no_checkpoint_are_done_again(tmp_path):
     assert made.values == {"loss": 0.25}
 
 
+def test_a_state_that_it_was_written_without_is_told(tmp_path):
+    train(tmp_path, 5, checkpoint_steps=2)
+    settings = CheckpointArguments(**QUIET)
+    states = {"counter": Counter(), "average": Counter()}
+    made = Checkpoints(tmp_path, settings, engines={}, shared=states)
+    with pytest.raises(UserError, match="written without average; take back .*ema_decay"):
+        made.restore()
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path):
     made, counter = build(tmp_path, checkpoint_steps=1, checkpoint_keep=2)
     made.restore()
