@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification
 
-from common.config.arguments import SamplingArguments
+from common.config.arguments import SamplingArguments, ZeroArguments
 from common.data.encoding import EncodedPrompt
 from common.data.records import Message, Prompt
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
@@ -24,6 +24,7 @@ from common.reward.places import RewardPlace
 from common.training.engine import build_engine
 
 PAD, BOS, EOS = 0, 1, 2
+ALONE = ZeroArguments("0")
 
 VOCABULARY, LONGEST = 7, 12
 """Of the trainers in these tests; a response's limit in tokens."""
@@ -129,7 +130,7 @@ def small_trainer(
     *,
     vocabulary: int,
     max_response_tokens: int,
-    zero: str = "0",
+    zero: ZeroArguments = ALONE,
     seed: int = 0,
     kind: type[PPOTrainer] = PPOTrainer,
     reference: Any = None,
