@@ -64,7 +64,7 @@ from tests.ranks import run_ranks, shard_everything, zero_of
 REWARD = RewardArguments("margin", MARGIN, SCORE_PENALTY)
 RATE, DECAY, LIMIT = 0.05, 0.3, 0.5
 BETA = 0.05
-STEPPED = ("0", "1", "2", "3", "2 offload", "3 offload")
+STEPPED = ("0", "1", "2", "3")
 
 # (ranks, micro-batch size, ZeRO config): each cuts the same eight examples differently.
 CUTS = {
@@ -78,7 +78,6 @@ CUTS = {
     "2 ranks, two micro-batches of 2, ZeRO-3": (2, 2, "3"),
     "2 ranks, two micro-batches of 2, ZeRO-3 offload": (2, 2, "3 offload"),
     "2 ranks, two micro-batches of 2, ZeRO-1": (2, 2, "1"),
-    "2 ranks, two micro-batches of 2, ZeRO-2 offload": (2, 2, "2 offload"),
 }
 LOSSES = (
     *("sft", "sft with fillers", "sft, packed"),
