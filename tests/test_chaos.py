@@ -96,6 +96,7 @@ def long_run(base, kind):
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(base):
     process, everything = long_run(base, "twice")
     # Stopped ranks cannot finish their step: only the second signal can end them.

@@ -129,7 +129,7 @@ def train_alone(longest: int, normalize: bool) -> dict[str, list[float]]:
 @pytest.mark.parametrize(
     ("longest", "normalize"),
     [
-        pytest.param(1, False, id="one_token-raw"),
+        pytest.param(1, False, id="one_token-raw", marks=pytest.mark.slow),
         pytest.param(3, True, id="up_to_three_tokens-normalized"),
         pytest.param(1, True, id="one_token-normalized", marks=pytest.mark.slow),
         pytest.param(3, False, id="up_to_three_tokens-raw", marks=pytest.mark.slow),
