@@ -5,7 +5,6 @@ writes the model folder that every later model starts from.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from common.config.arguments import (
     LoraArguments,
@@ -29,8 +28,7 @@ from common.models.cards import Card
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, stop_at
 from common.models.merge import reload_to_merge
 from common.models.policy import PolicyModel
-from common.models.tiny import TinyArguments, write_tiny_model
-from common.training.distributed import barrier, is_main
+from common.models.tiny import TinyArguments, tiny_base
 from common.training.engine import build_engine
 from common.training.guard import GuardArguments
 from common.training.once_per_node import once_per_node
@@ -111,7 +109,9 @@ def main(
     """Runs the stage; the arguments' docstrings say what each does."""
     stage.begin([*paths_of(sft.data, sft.eval_data), *([sft.model] * (sft.model != TINY))])
     train, held_out, replaced = once_per_node(lambda: prepare_data(sft, run.seed))
-    base = base_model(stage, sft.model, tiny, train, text, run.seed)
+    base = sft.model
+    if base == TINY:
+        base = tiny_base(stage.models / "base", train, tiny, text, run.seed)
     tokenizer = load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
     (train_set, counts), (held_out_set, more) = once_per_node(
@@ -197,30 +197,6 @@ def prepare_data(
     taken = {c.prompt_key for c in held_out}
     sets = [[c for c in items if c.prompt_key not in taken] for items in sets]
     return blend(sets, [s.weight for s in sources], seed=seed), held_out, replaced
-
-
-def base_model(
-    stage: Stage,
-    name: str,
-    tiny: TinyArguments,
-    train: list[Conversation],
-    text: TextArguments,
-    seed: int,
-) -> str:
-    """Path of the base model; `tiny` is made first, its tokenizer from the training text."""
-    if name != TINY:
-        return name
-    folder = stage.models / "base"
-    if is_main():
-        write_tiny_model(
-            Path(folder),
-            (m.content for c in train for m in c.messages),
-            tiny,
-            seed,
-            max_positions=text.max_prompt_tokens + text.max_response_tokens,
-        )
-    barrier()
-    return str(folder)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from common.training.preferences import (
 )
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
-from common.training.supervised import evaluate_supervised, total_steps, train_supervised
+from common.training.supervised import held_out_means, total_steps, train_supervised
 from common.zero.config import resolve_dtype
 
 KIND = "A reward model: one score for a prompt and a response, from rankings of responses."
@@ -113,10 +113,6 @@ def main(
         new_modules=("score",),
     )
 
-    def evaluate() -> dict[str, float]:
-        sums, count = evaluate_supervised(engine, held_out_objective, optimizer.eval_batch_size)
-        return {f"eval/{name}": value / count for name, value in sums.items()}
-
     with stage.loop(saving, watching, engines={"model": engine}) as loop:
         train_supervised(
             loop,
@@ -124,7 +120,7 @@ def main(
             objective,
             optimizer,
             seed=run.seed,
-            evaluate=evaluate,
+            evaluate=lambda: held_out_means(engine, held_out_objective, optimizer.eval_batch_size),
             title="stage 2, reward model",
             shown=run.progress,
         )

@@ -25,7 +25,7 @@ from common.training.guard import GuardArguments
 from common.training.preferences import PreferenceArguments, load_comparisons, pair_files, simulated
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
-from common.training.supervised import evaluate_supervised, total_steps, train_supervised
+from common.training.supervised import held_out_means, total_steps, train_supervised
 from common.training.watchdog import WATCHDOG
 from common.zero.config import resolve_dtype
 
@@ -89,10 +89,6 @@ def main(
         part.score_reference(engine, optimizer.eval_batch_size)
     check_start(engine, objective, optimizer.micro_batch_size, tolerance(dtype))
 
-    def evaluate() -> dict[str, float]:
-        sums, count = evaluate_supervised(engine, held_out_objective, optimizer.eval_batch_size)
-        return {f"eval/{name}": value / count for name, value in sums.items()}
-
     with stage.loop(saving, watching, engines={"model": engine}) as loop:
         final = train_supervised(
             loop,
@@ -100,7 +96,7 @@ def main(
             objective,
             optimizer,
             seed=run.seed,
-            evaluate=evaluate,
+            evaluate=lambda: held_out_means(engine, held_out_objective, optimizer.eval_batch_size),
             title="stage 3, DPO",
             shown=run.progress,
         )

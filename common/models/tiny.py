@@ -4,12 +4,14 @@ Nothing is downloaded. It is written to disk once as an ordinary model folder, a
 there like any other base model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config.arguments import option
+from common.config.arguments import TextArguments, option
+from common.data.records import Conversation
 from common.data.template import RESPONSE_CUE, TEMPLATE_HEAD
+from common.training.distributed import barrier, is_main
 from common.training.seeding import seed_global
 
 
@@ -55,6 +57,22 @@ def write_tiny_model(
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def tiny_base(
+    folder: Path,
+    train: Sequence[Conversation],
+    settings: TinyArguments,
+    text: TextArguments,
+    seed: int,
+) -> str:
+    """`write_tiny_model` with a tokenizer from the training text; its folder. A collective."""
+    if is_main():
+        words = (m.content for c in train for m in c.messages)
+        longest = text.max_prompt_tokens + text.max_response_tokens
+        write_tiny_model(folder, words, settings, seed, max_positions=longest)
+    barrier()
+    return str(folder)
 
 
 def _train_tokenizer(texts: Iterable[str], vocabulary: int):  # noqa: ANN202 - a lazy import's type

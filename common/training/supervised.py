@@ -153,6 +153,12 @@ def evaluate_supervised(
 
 
 @torch.no_grad()
+def held_out_means(engine: Any, objective: Objective, batch_size: int) -> dict[str, float]:
+    """Means by name, "eval/loss" and so on (see `evaluate_supervised`). A collective."""
+    sums, count = evaluate_supervised(engine, objective, batch_size)
+    return {f"eval/{name}": value / count for name, value in sums.items()}
+
+
 def score_examples(
     engine: Any,
     lengths: Sequence[int],

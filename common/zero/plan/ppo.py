@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from common.config.arguments import ZeroArguments
+from common.errors import UserError
 from common.reward.places import parse_rewards
 from common.zero.plan.plans import FREE_SHARE, Plan, generation_memory, made
 from common.zero.plan.rates import decoding, scoring, training
@@ -96,6 +97,10 @@ def roles_of(job: Job) -> Roles:
     s = job.s
     sft = s.actor or made(job, "sft")
     places = [p.path for p in parse_rewards(s.reward, made(job, "reward")) if p.kind == "model"]
+    if not places and (s.critic_from == "reward" or s.one_base):
+        raise UserError(
+            "no source of rewards is a model, which --critic_from reward and --one_base true need"
+        )
     variants = {
         "actor": job.variant(sft, "policy"),
         "critic": job.variant(sft if s.critic_from == "sft" else places[0], "scalar"),

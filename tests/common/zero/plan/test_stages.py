@@ -93,6 +93,13 @@ def test_four_models_lie_beside_each_other_and_one_base_is_there_once(small):
     assert base < one < 1.05 * base
 
 
+@pytest.mark.parametrize("options", [("--critic_from", "reward"), ("--one_base", "true")])
+def test_what_needs_a_reward_model_is_refused_without_one(small, options):
+    options = (*options, "--lora_rank", "8", "--reward", "python:rules.py:polite")
+    with pytest.raises(UserError, match="no source of rewards is a model"):
+        plan("rlhf", "--actor", small, *options)
+
+
 def test_rewards_that_are_no_models_take_no_memory_and_several_models_take_theirs(small):
     options = ("--actor", small, "--zero", "0")
     several = plan("rlhf", *options, "--reward", small, small).models
