@@ -10,7 +10,7 @@ import gc
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,12 @@ def supervised(shape: Shape, zero: str, lora: bool, checkpointing: bool) -> Case
     return Case(name, "sft", shape, options)
 
 
+def with_lever(case: Case, **lever: str) -> Case:
+    """The same with one more setting."""
+    (said,) = (f"{name} {value}" for name, value in lever.items())
+    return replace(case, name=f"{case.name}, {said}", options={**case.options, **lever})
+
+
 ROLLOUT = {
     **{"steps": "3", "critic_warmup_steps": "0", "ppo_epochs": "1", "kl_horizon": "1000"},
     **{"rollout_batch_size": "64", "mini_batch_size": "64", "generation_batch_size": "64"},
@@ -91,6 +97,11 @@ CASES = {
         )
         for zero, lora, checkpointing in grid
     },
+    "sft-1.3b-cpu": with_lever(supervised(LLAMA_1B, "3", False, True), offload_optimizer="cpu"),
+    "sft-1.3b-weights": with_lever(
+        supervised(LLAMA_1B, "3", False, True), offload_parameters="cpu"
+    ),
+    "sft-7b-4bit": with_lever(supervised(LLAMA_7B, "0", True, True), base_4bit="true"),
     "ppo-1.3b": Case(
         "PPO 1.3B, full fine-tuning", "rlhf", LLAMA_1B, {**ROLLOUT, "zero": "3"}, LLAMA_1B
     ),
