@@ -1,14 +1,16 @@
 """Real models' shapes on one card: planned and measured memory, and PPO's time by phase.
 
-No model is downloaded: weights are random, in bf16, and made on the card. Rows are as long as the
-settings allow. Each case is a stage as the launchers start it.
+Each case is a stage as the launchers start it, but for two things: models are drawn at random on
+the card in place of being read from files, and neither they nor checkpoints are saved. Rows are as
+long as the settings allow.
 
     python -m common.benchmark.card --run runs/card [--cases ppo-13b ppo-7b]
 """
 
 import gc
+import importlib
 import json
-import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,14 +22,17 @@ from common.benchmark.measuring import launched
 from common.benchmark.one_base import POSITIONS, WORDS
 from common.benchmark.roofline import made_on_device
 from common.benchmark.shapes import LLAMA_1B, LLAMA_7B, LLAMA_13B, Shape
-from common.config.arguments import LoraArguments, RunArguments, check_range, option
+from common.config.arguments import LoraArguments, ModelArguments, RunArguments, check_range, option
+from common.config.pipeline import MODULES
 from common.errors import UserError
 from common.files import write_json, write_json_lines
-from common.models.loading import load_tokenizer, save_model, separate_pad
+from common.models import loading
+from common.models.loading import load_tokenizer, remove_folder, save_model, separate_pad
 from common.models.lora import add_adapters
 from common.models.scalar import ScalarModel
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.metrics import progress_bar
+from common.training.resume.checkpoints import Checkpoints
 from common.training.stage import Stage, run_stage
 
 RANK = 16
@@ -101,7 +106,6 @@ CASES = {
     "sft-1.3b-weights": with_lever(
         supervised(LLAMA_1B, "3", False, True), offload_parameters="cpu"
     ),
-    "sft-7b-4bit": with_lever(supervised(LLAMA_7B, "0", True, True), base_4bit="true"),
     "ppo-1.3b": Case(
         "PPO 1.3B, full fine-tuning", "rlhf", LLAMA_1B, {**ROLLOUT, "zero": "3"}, LLAMA_1B
     ),
@@ -151,7 +155,7 @@ def main(stage: Stage, run: RunArguments, settings: CardBenchmark) -> None:
     with progress_bar(len(chosen), "shapes on a card", shown=run.progress) as bar:
         for stage_name, shape in dict.fromkeys((c.stage, c.shape) for c in chosen):
             group = [c for c in chosen if (c.stage, c.shape) == (stage_name, shape)]
-            write_models(stage.folder, group[0])
+            write_inputs(stage.folder, group[0])
             workers = settings.at_once if stage_name == "sft" else 1
             with ThreadPoolExecutor(workers) as pool:
                 for row in pool.map(lambda case: measure(stage.folder, case), group):
@@ -160,8 +164,6 @@ def main(stage: Stage, run: RunArguments, settings: CardBenchmark) -> None:
                     (stage.folder / "tables.md").write_text(tables(rows, card), "utf-8")
                     stage.say(line(row))
                     bar.update()
-            for name in ("model", "reward"):
-                shutil.rmtree(stage.folder / name, ignore_errors=True)
     done = [row for row in rows if "planned" in row]
     off = max((abs(row["planned"] / row["measured"] - 1) for row in done), default=0.0)
     stage.finish(
@@ -177,35 +179,64 @@ def card_name() -> str:
     return torch.cuda.get_device_name()
 
 
-def write_models(folder: Path, case: Case) -> None:
-    """A language model, for PPO a reward model, and data with rows that are too long."""
+def write_inputs(folder: Path, case: Case) -> None:
+    """Configs of models, for one base adapters, and data with rows that are too long."""
+    for name in ("model", "reward"):  # of another case
+        remove_folder(folder / name)
     write_tiny_model(folder / "tokenizer", [WORDS], TinyArguments(), 0, POSITIONS)
     tokenizer = load_tokenizer(str(folder / "tokenizer"))
-    path = folder / "model"
-    _write(case.shape, tokenizer, path, "LlamaForCausalLM")
+    _write_config(case.shape, tokenizer, folder / "model")
     if case.stage == "rlhf":
-        scored = case.reward or case.shape
-        base = None if case.reward else str(path)
-        separate = separate_pad(load_tokenizer(str(folder / "tokenizer")))
-        _write(scored, separate, folder / "reward", "LlamaForSequenceClassification", base)
+        padded, path = separate_pad(load_tokenizer(str(folder / "tokenizer"))), folder / "reward"
+        if case.reward:
+            _write_config(case.reward, padded, path, num_labels=1)
+        else:
+            _write_adapters(case.shape, padded, path, base=str(folder / "model"))
     text = [f"{i} " + f"{WORDS} " * 64 for i in range(64)]
     write_json_lines(folder / "prompts.jsonl", [{"prompt": t} for t in text])
     write_json_lines(folder / "sft.jsonl", [{"prompt": t, "completion": t} for t in text[:16]])
 
 
-def _write(shape: Shape, tokenizer: Any, folder: Path, kind: str, base: str | None = None) -> None:
-    """A folder of random weights; of adapters on `base`, where that is given."""
-    import transformers
+def _write_config(shape: Shape, tokenizer: Any, folder: Path, **fields: Any) -> None:
+    shape.config(positions=2048, **fields).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _write_adapters(shape: Shape, tokenizer: Any, folder: Path, base: str) -> None:
+    """A reward model of adapters of random weights."""
+    from transformers import LlamaForSequenceClassification
 
     with made_on_device(torch.bfloat16):
-        model = getattr(transformers, kind)(shape.config(positions=2048, num_labels=1))
-    if base:
-        lora = LoraArguments(lora_rank=RANK)
-        model = ScalarModel(add_adapters(model, lora, base_path=base, new_modules=["score"]))
-    save_model(model, tokenizer, folder, None)
-    del model
+        model = LlamaForSequenceClassification(shape.config(positions=2048, num_labels=1))
+    lora = LoraArguments(lora_rank=RANK)
+    adapted = ScalarModel(add_adapters(model, lora, base_path=base, new_modules=["score"]))
+    save_model(adapted, tokenizer, folder, None)
+    del model, adapted
     gc.collect()
-    torch.cuda.empty_cache()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def draw_weights(
+    auto_class: Any, path: str, config: Any, dtype: torch.dtype, settings: ModelArguments
+) -> tuple[Any, dict[str, Any]]:
+    """What `common.models.loading.read_weights` answers, drawn at random on the card.
+
+    The same for the same model: PPO checks that actor and reference start alike.
+    """
+    torch.manual_seed(0)
+    with made_on_device(dtype):
+        model = auto_class.from_config(config, dtype=dtype)
+    return model.eval(), {"missing_keys": [], "mismatched_keys": []}
+
+
+def run_on_drawn_weights(stage: str) -> None:
+    """Runs a stage by the words of the command line; models are drawn, and none is saved."""
+    module = importlib.import_module(MODULES[stage])
+    loading.read_weights = draw_weights
+    module.save_model = lambda *_: None
+    Checkpoints.save = lambda *_: None  # type: ignore[method-assign]
+    run_stage(stage, module.ARGUMENTS, module.main)
 
 
 def measure(folder: Path, case: Case) -> dict[str, Any]:
@@ -216,7 +247,6 @@ def measure(folder: Path, case: Case) -> dict[str, Any]:
     options = {
         **case.options,
         **{"fresh": "true", "progress": "false", "long_prompts": "truncate"},
-        **{"checkpoint_minutes": "0", "checkpoint_epochs": "false"},
         **{model: str(folder / "model"), "data": str(folder / data)},
     }
     if case.stage == "rlhf":
@@ -224,7 +254,8 @@ def measure(folder: Path, case: Case) -> dict[str, Any]:
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     row: dict[str, Any] = {"case": case.name}
     try:
-        result = launched(case.stage, run, words, 1)
+        script = ["-m", "common.benchmark.card", "stage", case.stage]
+        result = launched(case.stage, run, words, 1, script=script)
         row |= {
             "planned": result["planned"]["megabytes"],
             "worst": result["planned"]["phase"],
@@ -238,7 +269,6 @@ def measure(folder: Path, case: Case) -> dict[str, Any]:
     metrics = run / case.stage / "metrics.jsonl"
     if case.stage == "rlhf" and metrics.is_file():
         row["steps"] = [json.loads(text) for text in metrics.read_text().splitlines()]
-    shutil.rmtree(run / "models", ignore_errors=True)
     return row
 
 
@@ -281,4 +311,10 @@ def tables(rows: list[dict[str, Any]], card: str) -> str:
 
 
 if __name__ == "__main__":
-    run_stage("card", ARGUMENTS, main, distributed=False)
+    if "stage" in sys.argv[1:3]:  # DeepSpeed's launcher puts a word of its own first
+        at = sys.argv.index("stage")
+        stage_name = sys.argv[at + 1]
+        del sys.argv[at : at + 2]
+        run_on_drawn_weights(stage_name)
+    else:
+        run_stage("card", ARGUMENTS, main, distributed=False)

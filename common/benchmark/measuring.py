@@ -42,19 +42,28 @@ def best(seconds: Sequence[float]) -> float:
 
 
 def launched(
-    stage: str, run: Path, options: Sequence[str], ranks: int, before: str = ":"
+    stage: str,
+    run: Path,
+    options: Sequence[str],
+    ranks: int,
+    *,
+    before: str = ":",
+    script: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The `result.json` of a stage that is run for it.
 
     Args:
         before: words of the shell that starts it.
+        script: what is started in place of the stage's own `main.py`.
 
     Raises:
         UserError: it failed; says how.
     """
     words = f'source launch/env.sh; {before}; launch_stage "$@"'
-    command = ["bash", "-c", words, "launch", str(ranks), SCRIPTS[stage], "--run", str(run)]
-    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    command = ["bash", "-c", words, "launch", str(ranks), *(script or [SCRIPTS[stage]])]
+    done = subprocess.run(
+        [*command, "--run", str(run), *options], cwd=ROOT, capture_output=True, text=True
+    )
     if done.returncode:
         raise UserError(
             f"{stage} {' '.join(options)}: ended with code {done.returncode}:\n"

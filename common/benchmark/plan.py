@@ -126,7 +126,7 @@ def run_case(folder: Path, case: Case, settings: PlanBenchmark, returned: int) -
     ranks = 1 if case.zero == "0" else settings.ranks
     own = f"export MALLOC_MMAP_THRESHOLD_={returned} MALLOC_TRIM_THRESHOLD_={returned}"
     words = options(folder, case, ranks)
-    return launched(case.stage, folder / "run", words, ranks, own if returned else ":")
+    return launched(case.stage, folder / "run", words, ranks, before=own if returned else ":")
 
 
 def options(folder: Path, case: Case, ranks: int) -> list[str]:

@@ -124,15 +124,10 @@ def load_complete(
         restore_config_changes(model, path)
         restore_stops(model, path)
         return merged_adapters(model, path, new)
+    dtype = dtype or resolve_dtype(settings.dtype)
     try:
-        model, info = auto_class.from_pretrained(
-            path,
-            config=_config(path, settings, overrides),
-            dtype=dtype or resolve_dtype(settings.dtype),
-            trust_remote_code=settings.trust_remote_code,
-            output_loading_info=True,
-            **(in_4_bits(settings) if settings.base_4bit else {}),
-        )
+        config = _config(path, settings, overrides)
+        model, info = read_weights(auto_class, path, config, dtype, settings)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: cannot load the model: {_first_line(error)}") from None
     missing = [k for k in info["missing_keys"] if not any(n in k.split(".") for n in new)]
@@ -143,6 +138,20 @@ def load_complete(
             f"{(missing + wrong)[0]}; is this a {auto_class.__name__} folder?"
         )
     return model
+
+
+def read_weights(
+    auto_class: Any, path: str, config: Any, dtype: torch.dtype, settings: ModelArguments
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A model of a folder or hub name, and what its files lack or have in another shape."""
+    return auto_class.from_pretrained(
+        path,
+        config=config,
+        dtype=dtype,
+        trust_remote_code=settings.trust_remote_code,
+        output_loading_info=True,
+        **(in_4_bits(settings) if settings.base_4bit else {}),
+    )
 
 
 def in_4_bits(settings: ModelArguments) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_tables_have_errors_failures_and_phases():
 
 
 @pytest.mark.slow
-def test_models_are_made_and_stages_run_on_them(tmp_path, monkeypatch):
+def test_stages_run_on_drawn_weights(tmp_path, monkeypatch):
     for name in ("ppo-13b", "ppo-7b"):
         case = CASES[name]
         small = {"max_prompt_tokens": "32", "max_response_tokens": "8", "rollout_batch_size": "8"}
@@ -59,7 +59,7 @@ def test_models_are_made_and_stages_run_on_them(tmp_path, monkeypatch):
         shape = replace(SMALL, name=name)
         case = replace(case, shape=shape, reward=case.reward and SMALL)
         case = replace(case, options={**case.options, **small})
-        card.write_models(tmp_path, case)
+        card.write_inputs(tmp_path, case)
         row = card.measure(tmp_path, case)
         assert "failed" not in row, row["failed"]
         assert row["planned"] > 0 and row["measured"] > 0 and len(row["steps"]) == 3
