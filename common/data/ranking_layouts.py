@@ -15,6 +15,7 @@ from common.data.fields import (
     text_of,
 )
 from common.data.prompt_layouts import prompt_of, unknown_layout
+from common.data.ranks import ranks_of_scores
 from common.data.readers import Row, kind_of
 from common.data.records import Message, Ranking
 from common.data.trees import ranked_groups, root_of
@@ -109,14 +110,6 @@ def ranks_of_order(order: Any, responses: int, field: str, origin: str) -> tuple
     if omitted:
         raise UserError(f"{origin}: field '{field}' omits response {', '.join(omitted)}")
     return tuple(ranks[i] for i in range(responses))
-
-
-def ranks_of_scores(scores: Sequence[float]) -> tuple[float, ...]:
-    """Ranks of values of which the lowest is best; equal ones share the mean of their places."""
-    return tuple(
-        sum(other < score for other in scores) + (1 + sum(other == score for other in scores)) / 2
-        for score in scores
-    )
 
 
 def clean(ranking: Ranking, dropped: Counter[str]) -> Ranking | None:
