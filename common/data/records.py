@@ -63,6 +63,10 @@ class Ranking:
     facts: dict[str, Any] | None = field(default=None, hash=False)
     absent: int = 0
     """How many labelers were asked and could not judge."""
+    labelers: tuple[str, ...] = ()
+    """The names of all who were asked, where the file has them."""
+    flaw: str = ""
+    """Why it cannot be used, where that showed when it was read."""
     numbers: "PairNumbers | None" = None
     """Of a file of pairs: what it says about the pair beside its texts."""
 

@@ -12,7 +12,7 @@ from common.config.arguments import TextArguments, option
 from common.data.blending import split_by_prompt
 from common.data.encoding import Comparison, describe, encode_pairs
 from common.data.layouts import read_rankings
-from common.data.pairs import all_pairs, read_pairs
+from common.data.pairs import PairArguments, make_pairs, read_pairs
 from common.data.records import Pair
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
@@ -87,11 +87,8 @@ def load_pairs(stage: Stage, source: PreferenceArguments) -> list[Pair]:
     if not source.data:
         return read_pairs(stage.root / "pairs" / "pairs.jsonl")
     rankings = read_rankings(parse_sources(source.data))
-    pairs, dropped = all_pairs(rankings.rankings, seed=stage.run.seed)
-    counts = describe(dropped + rankings.dropped)
-    stage.say(
-        f"{len(pairs)} pairs from {len(rankings.rankings)} rankings" + f", {counts}" * bool(counts)
-    )
+    pairs, account = make_pairs(rankings, PairArguments(), seed=stage.run.seed)
+    stage.say(f"{len(pairs)} pairs from {len(rankings)} rankings\n{account.table()}")
     return pairs
 
 
