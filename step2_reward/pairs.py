@@ -36,7 +36,7 @@ def main(stage: Stage, run: RunArguments, settings: PairsArguments) -> None:
         write_json(outputs[1], account.as_dict())
     stage.say(f"the account\n{account.table()}")
     stage.finish(
-        {"pairs": len(pairs), "rankings": len(rankings), "account": account.as_dict()},
+        {"pairs": len(pairs), "rankings": len(rankings), **account.as_dict()},
         f"{len(pairs)} pairs for {len(account.prompts_kept)} prompts",
         outputs=outputs,
     )

@@ -16,8 +16,9 @@ from common.data.pairs import PairArguments, make_pairs, read_pairs
 from common.data.records import Pair
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
+from common.files import write_json
 from common.training.batching import FILLER
-from common.training.distributed import device
+from common.training.distributed import device, is_main
 from common.training.once_per_node import once_per_node
 from common.training.stage import Stage
 
@@ -88,6 +89,8 @@ def load_pairs(stage: Stage, source: PreferenceArguments) -> list[Pair]:
         return read_pairs(stage.root / "pairs" / "pairs.jsonl")
     rankings = read_rankings(parse_sources(source.data))
     pairs, account = make_pairs(rankings, PairArguments(), seed=stage.run.seed)
+    if is_main():
+        write_json(stage.folder / "account.json", account.as_dict())
     stage.say(f"{len(pairs)} pairs from {len(rankings)} rankings\n{account.table()}")
     return pairs
 
