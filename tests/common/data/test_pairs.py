@@ -289,7 +289,7 @@ def test_settings_that_make_no_sense_are_refused(settings, words):
 def random_rankings(draw, number):
     """Rankings of all kinds: empty, identical, unranked, tied, alone, disagreeing."""
     found = []
-    for i in range(number):
+    for _ in range(number):
         n = draw.randint(1, 6)
         texts = [
             draw.choice(["", " ", "a", "a ", "b", "c", "d", f"{k}", f"{k}."]) for k in range(n)
