@@ -64,7 +64,8 @@ def rankings_of(row: Row, origin: str) -> list[Ranking]:
         responses = _responses(row["responses"], origin)
         if has(row, "orders"):
             ranks, absent = _ranks_of_orders(row["orders"], len(responses), origin)
-            labelers = _labelers(row, len(row["orders"]))
+            labelers, others = _labelers(row, len(row["orders"]))
+            absent += others
         else:
             order = _order_of(row, len(responses), origin)
             ranks = [ranks_of_order(order, len(responses), "ranking_best_to_worst", origin)]
@@ -187,12 +188,18 @@ def _ranks_of_orders(
     return ranks, len(orders) - len(ranks)
 
 
-def _labelers(row: Row, orders: int) -> tuple[str, ...]:
-    """Who gave the orders, where the row has their names beside them."""
+def _labelers(row: Row, orders: int) -> tuple[tuple[str, ...], int]:
+    """Whom the row names, and how many more than its orders tell could not judge.
+
+    `labelers` has a name for each order; `cannot_judge` lists others, as the annotation's export
+    does, who have no order.
+    """
+    others = row.get("cannot_judge")
+    others = others if isinstance(others, list) else []
     names = row.get("labelers")
-    if isinstance(names, list) and len(names) == orders and all(isinstance(n, str) for n in names):
-        return tuple(names)
-    return ()
+    names = names if isinstance(names, list) and len(names) == orders else []
+    names = [*names, *(o.get("labeler") for o in others if isinstance(o, dict))]
+    return tuple(name for name in names if isinstance(name, str)), len(others)
 
 
 def _order_of(row: Row, responses: int, origin: str) -> Any:

@@ -127,3 +127,12 @@ def prompt_key(messages: Sequence[Message]) -> str:
         text = unicodedata.normalize("NFKC", message.content).casefold()
         turns.append(f"{message.role}: {' '.join(text.split())}")
     return "\n".join(turns)
+
+
+def opening_key(messages: Sequence[Message]) -> str:
+    """`prompt_key` of the user's first message alone: equal for all prompts of one conversation.
+
+    A later turn's prompt quotes the responses to an earlier one, so that these prompts belong on
+    one side of a split.
+    """
+    return prompt_key([m for m in messages if m.role == "user"][:1])

@@ -13,7 +13,7 @@ from common.data.blending import split_by_prompt
 from common.data.encoding import Comparison, describe, encode_pairs
 from common.data.layouts import read_rankings
 from common.data.pairs import PairArguments, make_pairs, read_pairs
-from common.data.records import Pair
+from common.data.records import Pair, opening_key
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.files import write_json
@@ -60,7 +60,7 @@ def load_comparisons(
     *,
     always_ends: bool,
 ) -> ComparisonSets:
-    """Reads pairs, splits them by prompt and encodes them, once on each node.
+    """Reads pairs, splits them by conversation and encodes them, once on each node.
 
     Args:
         always_ends: see `encode_pairs`.
@@ -69,7 +69,7 @@ def load_comparisons(
         UserError: bad rows, too few prompts, nothing left.
     """
     pairs = once_per_node(lambda: load_pairs(stage, source))
-    train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=stage.run.seed)
+    train, held_out = split_pairs(pairs, source.eval_fraction, stage.run.seed)
     (train_set, counts), (held_out_set, more) = once_per_node(
         lambda: (
             encode_pairs(train, template, text, always_ends=always_ends),
@@ -81,6 +81,17 @@ def load_comparisons(
     stage.say(", ".join(filter(None, [sizes, describe(counts)])))
     facts = {"pairs": len(train), "held_out_pairs": len(held_out), "left_out": dict(counts)}
     return ComparisonSets(train_set, held_out_set, facts)
+
+
+def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """(training, held out), by conversation: no prompt is in both, and no turn of its own thread.
+
+    Raises:
+        UserError: all pairs are of one conversation.
+    """
+    return split_by_prompt(
+        pairs, fraction=fraction, seed=seed, key=lambda pair: opening_key(pair.messages)
+    )
 
 
 def load_pairs(stage: Stage, source: PreferenceArguments) -> list[Pair]:

@@ -144,7 +144,7 @@ def test_labelers_who_could_not_judge_are_absent_and_unranked_prompts_counted(tm
     rows = [
         {**GOOD[0], "orders": [None, [0, 1, 2, 3, 4], []], "labelers": ["ann", "bob", "eve"]},
         {**GOOD[1], "orders": [[[3, 4], 0], [2]], "labelers": ["bob", "ann"]},
-        {**GOOD[2], "orders": []},
+        {**GOOD[2], "orders": [], "labelers": [], "cannot_judge": [{"labeler": "flo"}]},
         {**GOOD[3], "orders": [None, None, None]},
     ]
     result = run_pairs(tmp_path, [write(tmp_path, rows)])
@@ -152,8 +152,8 @@ def test_labelers_who_could_not_judge_are_absent_and_unranked_prompts_counted(tm
     assert result["pairs"] == 4 + 2
     assert result["labelers"] == {
         "orders": 1 + 2,
-        "could_not_judge": 2 + 3,
-        "names": 3,
+        "could_not_judge": 2 + 1 + 3,
+        "names": 4,
         "rankings_by_orders": {"0": 2, "1": 1, "2": 1},
     }
     assert result["dropped"]["not ranked"] == {

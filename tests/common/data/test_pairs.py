@@ -9,11 +9,8 @@ from fractions import Fraction
 
 import pytest
 
-from common.data.blending import split_by_prompt
-from common.data.layouts import read_rankings
 from common.data.pairs import PairArguments, make_pairs, read_pairs, support, write_pairs
 from common.data.records import Message, Pair, PairNumbers, Ranking
-from common.data.sources import DataSource
 from common.errors import UserError
 
 PROMPT = (Message("user", "q"),)
@@ -372,38 +369,7 @@ def test_the_account_can_be_read_in_a_terminal():
     ]
 
 
-# The split
-
-
-def test_no_prompt_is_in_both_halves_whatever_file_and_layout_it_came_in(tmp_path):
-    def spellings(n):
-        return f"What is {n}?", f"what  is\t{n}? ", f"WHAT IS {n}?\n"
-
-    files = []
-    for i, layout in enumerate(
-        [
-            lambda q: {"prompt": q, "responses": ["a", "b", "c"], "orders": [[0, 1, 2], [1, 0, 2]]},
-            lambda q: {"instruction": q, "input": "", "output": ["x", "y"]},
-            lambda q: {
-                "chosen": f"\n\nHuman: {q}\n\nAssistant: good",
-                "rejected": f"\n\nHuman: {q}\n\nAssistant: bad",
-            },
-        ]
-    ):
-        files.append(tmp_path / f"{i}.jsonl")
-        rows = [layout(spellings(n)[i]) for n in range(60)]
-        files[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pairs, _ = paired(*read_rankings([DataSource(str(file)) for file in files]))
-    write_pairs(tmp_path / "pairs.jsonl", pairs)
-    for items in (pairs, read_pairs(tmp_path / "pairs.jsonl")):
-        halves = split_by_prompt(items, fraction=0.3, seed=0)
-        numbers = [
-            {int("".join(filter(str.isdigit, p.messages[-1].content))) for p in half}
-            for half in halves
-        ]
-        assert not numbers[0] & numbers[1] and numbers[0] | numbers[1] == set(range(60))
-        assert [len(half) for half in halves] == [4 * len(found) for found in numbers]
-
+# The file
 
 TALK = (Message("system", "s"), Message("user", "1"), Message("assistant", "2"))
 KEPT = [
