@@ -242,25 +242,25 @@ def _pair(row: Row, origin: str, facts: dict[str, Any] | None) -> Ranking:
     if any(name in row for name in PROMPT_COLUMNS):
         messages = prompt_of(row, origin)
         responses = [_response(row, name, messages, origin) for name in ("chosen", "rejected")]
-    elif isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
-        chosen, rejected = (_dialogue(row[name], name, origin) for name in ("chosen", "rejected"))
-        messages, responses = chosen[:-1], [chosen[-1].content, rejected[-1].content]
-        if not _answer_the_same(chosen, rejected):
-            flaw = NO_COMMON_PROMPT
-            return Ranking((), tuple(responses), ranks, origin, facts, flaw=flaw)
     else:
         chosen, rejected = (_dialogue(row[name], name, origin) for name in ("chosen", "rejected"))
-        shared = 0
-        for a, b in zip(chosen[:-1], rejected[:-1], strict=False):
-            if a != b:
-                break
-            shared += 1
-        messages = chosen[:shared]
-        check_turns(messages, "chosen", origin, last="user")
-        for name, dialogue in (("chosen", chosen), ("rejected", rejected)):
-            _check_single_answer(dialogue[shared:], name, origin)
-        responses = [chosen[-1].content, rejected[-1].content]
+        messages, responses = chosen[:-1], [chosen[-1].content, rejected[-1].content]
+        if isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
+            if not _answer_the_same(chosen, rejected):
+                flaw = NO_COMMON_PROMPT
+                return Ranking((), tuple(responses), ranks, origin, facts, flaw=flaw)
+        else:
+            messages = _shared(chosen, rejected)
+            check_turns(messages, "chosen", origin, last="user")
+            for name, dialogue in (("chosen", chosen), ("rejected", rejected)):
+                _check_single_answer(dialogue[len(messages) :], name, origin)
     return Ranking(tuple(messages), tuple(responses), ranks, origin, facts, numbers=numbers)
+
+
+def _shared(chosen: Sequence[Message], rejected: Sequence[Message]) -> list[Message]:
+    """What two conversations begin with alike, at most up to their last messages."""
+    both = zip(chosen[:-1], rejected[:-1], strict=False)
+    return [a for a, b in itertools.takewhile(lambda turns: turns[0] == turns[1], both)]
 
 
 def _answer_the_same(chosen: Sequence[Message], rejected: Sequence[Message]) -> bool:
