@@ -30,9 +30,9 @@ class Counts(NamedTuple):
     responses: int = 0
     pairs: int = 0
 
-    def plus(self, other: "Counts", sign: int = 1) -> "Counts":
-        """The sum, or with sign -1 the difference."""
-        return Counts(*(a + sign * b for a, b in zip(self, other, strict=True)))
+    def plus(self, other: "Counts") -> "Counts":
+        """The sum, column by column."""
+        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 @dataclass
