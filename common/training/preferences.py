@@ -12,12 +12,13 @@ from common.config.arguments import TextArguments, option
 from common.data.blending import split_by_prompt
 from common.data.encoding import Comparison, describe, encode_pairs
 from common.data.layouts import read_rankings
-from common.data.pairs import all_pairs, read_pairs
-from common.data.records import Pair
+from common.data.pairs import PairArguments, make_pairs, read_pairs
+from common.data.records import Pair, opening_key
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
+from common.files import write_json
 from common.training.batching import FILLER
-from common.training.distributed import device
+from common.training.distributed import device, is_main
 from common.training.once_per_node import once_per_node
 from common.training.stage import Stage
 
@@ -59,7 +60,7 @@ def load_comparisons(
     *,
     always_ends: bool,
 ) -> ComparisonSets:
-    """Reads pairs, splits them by prompt and encodes them, once on each node.
+    """Reads pairs, splits them by conversation and encodes them, once on each node.
 
     Args:
         always_ends: see `encode_pairs`.
@@ -68,7 +69,7 @@ def load_comparisons(
         UserError: bad rows, too few prompts, nothing left.
     """
     pairs = once_per_node(lambda: load_pairs(stage, source))
-    train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=stage.run.seed)
+    train, held_out = split_pairs(pairs, source.eval_fraction, stage.run.seed)
     (train_set, counts), (held_out_set, more) = once_per_node(
         lambda: (
             encode_pairs(train, template, text, always_ends=always_ends),
@@ -82,16 +83,26 @@ def load_comparisons(
     return ComparisonSets(train_set, held_out_set, facts)
 
 
+def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """(training, held out), by conversation: no prompt is in both, and no turn of its own thread.
+
+    Raises:
+        UserError: all pairs are of one conversation.
+    """
+    return split_by_prompt(
+        pairs, fraction=fraction, seed=seed, key=lambda pair: opening_key(pair.messages)
+    )
+
+
 def load_pairs(stage: Stage, source: PreferenceArguments) -> list[Pair]:
     """Pairs that `pairs.py` made, or pairs made here from files of rankings or of pairs."""
     if not source.data:
         return read_pairs(stage.root / "pairs" / "pairs.jsonl")
     rankings = read_rankings(parse_sources(source.data))
-    pairs, dropped = all_pairs(rankings.rankings, seed=stage.run.seed)
-    counts = describe(dropped + rankings.dropped)
-    stage.say(
-        f"{len(pairs)} pairs from {len(rankings.rankings)} rankings" + f", {counts}" * bool(counts)
-    )
+    pairs, account = make_pairs(rankings, PairArguments(), seed=stage.run.seed)
+    if is_main():
+        write_json(stage.folder / "account.json", account.as_dict())
+    stage.say(f"{len(pairs)} pairs from {len(rankings)} rankings\n{account.table()}")
     return pairs
 
 
