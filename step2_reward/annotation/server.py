@@ -1,7 +1,9 @@
 """The web service: pages, and the few calls that they make."""
 
 import json
+import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -231,4 +233,7 @@ def serve(app: FastAPI, listener: socket.socket, hosts: Sequence[str], *, remote
         limit_concurrency=500,
         timeout_graceful_shutdown=10,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn ends in order, and then raises the signal again: that is no failure.
+        signal.signal(number, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listener])
