@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -87,11 +89,13 @@ class Server:
     def labeler(self, name: str) -> "Labeler":
         return Labeler(self.address, name, self.tokens[name])
 
-    def project_page(self) -> httpx.Client:
-        client = httpx.Client(base_url=self.address, timeout=30)
-        body = {"page": "project", "token": self.tokens[""]}
-        client.post("/api/session", json=body).raise_for_status()
-        return client
+    @contextmanager
+    def project_page(self) -> Iterator[httpx.Client]:
+        """A client that is signed in to the project page."""
+        with httpx.Client(base_url=self.address, timeout=30) as client:
+            body = {"page": "project", "token": self.tokens[""]}
+            client.post("/api/session", json=body).raise_for_status()
+            yield client
 
 
 class Labeler:
