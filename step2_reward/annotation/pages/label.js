@@ -375,7 +375,6 @@ function listen() {
   for (const kind of ["pointermove", "keydown", "scroll", "touchstart"]) {
     document.addEventListener(kind, sign, { passive: true, capture: true });
   }
-  window.addEventListener("hashchange", () => location.hash.length > 20 && location.reload());
   setInterval(stillAtWork, Math.max(1000, Math.min(60000, me.lease_seconds * 250)));
   setInterval(() => byId("message").hidden || !me.left || byId("message-again").hidden || busy ||
     nextPrompt("").catch(fail), 20000);
@@ -398,4 +397,6 @@ async function start() {
   await flush();
 }
 
+// A link that is pasted into the address bar of this very page loads nothing by itself.
+window.addEventListener("hashchange", () => location.hash.length > 20 && location.reload());
 start();
