@@ -4,11 +4,13 @@ Not a stage that ends by itself: it serves until it is stopped, and the same com
 """
 
 import ipaddress
+import re
 import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from common.config.arguments import check_range, option
 from common.config.parsing import parse_arguments
@@ -26,7 +28,7 @@ from step2_reward.annotation.tokens import Tokens, check_names, read_or_make, wr
 class AnnotateArguments:
     """A labeling project."""
 
-    HARMLESS: ClassVar = ("run", "host", "port", "allow_remote", "host_names", "export")
+    HARMLESS: ClassVar = ("run", "host", "port", "allow_remote", "address", "export")
 
     run: str = option("runs/default", "folder of the run; the project lives in RUN/annotate")
     seed: int = option(0, "the order of responses on each labeler's page derives from it")
@@ -41,7 +43,9 @@ class AnnotateArguments:
     host: str = option("127.0.0.1", "address to listen on; another than loopback: allow_remote")
     port: int = option(8765, "port to listen on; 0 takes any that is free")
     allow_remote: bool = option(False, "let other machines connect; read the warning")
-    host_names: list[str] = option([], "host names that the page is reached by, besides localhost")
+    address: str = option(
+        "", "where labelers find the page, when a proxy stands before it: https://label.example.org"
+    )
     export: str = option("", "write the rankings so far to this file, and end (no server)")
 
     def __post_init__(self) -> None:
@@ -56,6 +60,11 @@ class AnnotateArguments:
                 f"labelers names {len(self.labelers)} people, but {self.labelers_per_prompt} rank "
                 "each prompt; name as many (--labelers anna ben carla), or lower "
                 "--labelers_per_prompt"
+            )
+        if self.address and not re.fullmatch(r"https?://[\w.-]+(:\d+)?", self.address):
+            raise UserError(
+                f"address is {self.address}, but must be like https://label.example.org, without a "
+                "path"
             )
         if not self.allow_remote and not is_loopback(self.host):
             raise UserError(
@@ -105,7 +114,8 @@ def main(settings: AnnotateArguments) -> None:
     say(f"everybody's personal link, and the project page's: {links}")
     say("stop with Ctrl-C; the same command goes on")
     try:
-        serve(app, listener, settings.host_names, remote=settings.allow_remote)
+        name = urlsplit(address).hostname or ""
+        serve(app, listener, name, remote=settings.allow_remote)
     finally:
         project.storage.close()
         lock.close()
@@ -124,9 +134,9 @@ def export(project: Project, path: Path) -> None:
 
 
 def address_of(settings: AnnotateArguments, port: int) -> str:
-    """Where labelers find the page: the first host name given, else the address."""
+    """Where labelers find the page."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{(settings.host_names or [host])[0]}:{port}"
+    return settings.address or f"http://{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -90,4 +90,5 @@ def places_of(content: dict[str, Any]) -> dict[str, Any]:
         "ratings": [content["ratings"][n] for n in content["shown"]] if content["ratings"] else [],
         "cannot_judge": content["cannot_judge"],
         "comment": content["comment"],
+        "seconds": content["seconds"],
     }

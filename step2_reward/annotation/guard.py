@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -35,13 +35,13 @@ HEADERS = {
 class Guard:
     """ASGI middleware: refuses foreign hosts and origins and long bodies; adds `HEADERS`."""
 
-    def __init__(self, app: Any, hosts: Iterable[str], *, remote: bool) -> None:  # noqa: ANN401
+    def __init__(self, app: Any, name: str, *, remote: bool) -> None:  # noqa: ANN401
         """Args:
-        hosts: names that the service goes by, besides `localhost` and addresses.
+        name: host name that the service goes by, besides `localhost` and addresses.
         remote: whether addresses other than the loopback's are served.
         """
         self.app = app
-        self.hosts = {host.lower() for host in hosts} | {"localhost"}
+        self.names = {name.lower(), "localhost"}
         self.remote = remote
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +93,7 @@ class Guard:
         """
         host = headers.get("host", [])
         if len(host) != 1 or not self._is_ours(host[0]):
-            return 421, "this host name is not served here (see --host_names)"
+            return 421, "this host name is not served here (see --address)"
         if method == "GET":
             return None
         origin = headers.get("origin", [])
@@ -116,7 +116,7 @@ class Guard:
             name = name[1:].partition("]")[0]
         elif name.count(":") == 1:
             name = name.partition(":")[0]
-        if name in self.hosts:
+        if name in self.names:
             return True
         try:
             address = ipaddress.ip_address(name)

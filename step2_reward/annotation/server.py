@@ -220,10 +220,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: FastAPI, listener: socket.socket, hosts: Sequence[str], *, remote: bool) -> None:
-    """Serves until SIGTERM or Ctrl-C; requests that are being answered are answered first."""
+def serve(app: FastAPI, listener: socket.socket, name: str, *, remote: bool) -> None:
+    """Serves until SIGTERM or Ctrl-C; requests that are being answered are answered first.
+
+    Args:
+        name, remote: as `Guard` has them.
+    """
     config = uvicorn.Config(
-        Guard(app, hosts, remote=remote),
+        Guard(app, name, remote=remote),
         log_level="warning",
         access_log=False,
         server_header=False,

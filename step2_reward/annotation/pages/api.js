@@ -18,7 +18,8 @@ export function signedInAs(name) {
   who = name;
 }
 
-export async function call(path, body) {
+/** `seconds`: how long to wait; a page of long responses takes its time on a slow line. */
+export async function call(path, body, seconds = 90) {
   const request = { credentials: "same-origin", cache: "no-store" };
   if (body !== undefined) {
     request.method = "POST";
@@ -31,7 +32,7 @@ export async function call(path, body) {
     };
     request.body = JSON.stringify(body);
   }
-  request.signal = AbortSignal.timeout(20000);
+  request.signal = AbortSignal.timeout(1000 * seconds);
   let response;
   let content;
   try {

@@ -40,12 +40,13 @@ function status(text, kind = "") {
 // ---- the page of one prompt
 
 function open(next) {
+  setBusy(false); // what is inert takes no focus
   item = next;
   const draft = store.get(draftName()) ?? {};
   const kept = draft.order ? draft : (item.answer ?? {});
   ranking = new Ranking(item.responses.length, kept.order ?? []);
   points = item.responses.map((_, i) => ({ ...(kept.ratings?.[i] ?? {}) }));
-  seconds = draft.seconds ?? 0;
+  seconds = draft.seconds ?? item.answer?.seconds ?? 0;
   byId("cannot-judge").checked = kept.cannot_judge ?? false;
   byId("comment").value = kept.comment ?? "";
   byId("leave-correction").hidden = !item.answer;
@@ -179,10 +180,9 @@ async function save() {
     board.focus(ranking.unplaced[0]);
     return;
   }
-  const draft = draftName();
   outbox.add(item.key, { answer_id: newId(), ...answer(), seconds: Math.round(seconds * 10) / 10 });
+  store.set(draftName(), null); // the outbox keeps it now
   await flush();
-  store.set(draft, null);
 }
 
 /** Sends what there is to send, then shows the next prompt. */

@@ -2,6 +2,7 @@
 import { call, Refused, Unreached } from "./api.js";
 
 const WAITS = [1, 2, 4, 8, 15]; // seconds between attempts; the last one repeats
+const PATIENCE = 15; // seconds until an answer counts as not saved yet
 
 /** localStorage where there is one; a browser may forbid it. */
 export const store = {
@@ -56,7 +57,7 @@ export class Outbox {
     for (let attempt = 0; this.entries.length; ) {
       const { key, body } = this.entries[0];
       try {
-        saved = await call(`/api/items/${key}/answer`, body);
+        saved = await call(`/api/items/${key}/answer`, body, PATIENCE);
       } catch (error) {
         if (error instanceof Unreached) {
           const seconds = WAITS[Math.min(attempt, WAITS.length - 1)];

@@ -42,19 +42,23 @@ function group(response, { name, definition }, points, changed) {
     input.checked = points[name] === value;
     input.addEventListener("change", () => {
       points[name] = value;
-      clear.hidden = false;
+      showClear();
       changed();
     });
     return el("label", { for: `${id}-${value}`, title: word }, input,
       el("span", {}, String(value), el("span", { class: "unseen" }, ` ${word}`)));
   });
   const clear = el("button", { type: "button", class: "clear", "aria-label": `Clear ${name}` }, "×");
-  clear.hidden = points[name] === undefined;
+  // It keeps its room, so that nothing moves under the pointer.
+  const showClear = () => {
+    clear.style.visibility = points[name] === undefined ? "hidden" : "visible";
+  };
+  showClear();
   clear.addEventListener("click", () => {
     delete points[name];
     for (const input of set.querySelectorAll("input")) input.checked = false;
-    clear.hidden = true;
     set.querySelector("input").focus();
+    showClear();
     changed();
   });
   set.append(

@@ -7,13 +7,14 @@ writes label.png, label_phone.png, label_dark.png and project.png; needs the tes
 
 import json
 import random
+import sqlite3
 import sys
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.step2_reward.annotation.browsing import launch_options
+from tests.step2_reward.annotation.browsing import Person, launch_options
 from tests.step2_reward.annotation.demo import QUESTIONS, rows
 from tests.step2_reward.annotation.serving import ROOT, Server
 
@@ -65,6 +66,20 @@ def work(server: Server) -> None:
             if draws.random() < 0.04:
                 order, more["cannot_judge"] = [], True
             labeler.save(item, order, **more)
+    spread_over_days(server)
+
+
+def spread_over_days(server: Server) -> None:
+    """As if they had come over a week; done in the demo's database, which nobody trains on."""
+    database = sqlite3.connect(server.folder / "annotate" / "labels.sqlite")
+    ids = [i for (i,) in database.execute("SELECT answer_id FROM answers ORDER BY saved")]
+    for i, answer_id in enumerate(random.Random(3).sample(ids, len(ids))):
+        database.execute(
+            "UPDATE answers SET saved = saved - 86400 * ? WHERE answer_id = ?",
+            (i * 7 // len(ids), answer_id),
+        )
+    database.commit()
+    database.close()
 
 
 def draw(browser: Browser, server: Server, folder: Path) -> None:
@@ -76,8 +91,11 @@ def draw(browser: Browser, server: Server, folder: Path) -> None:
     }.items():
         phone = "phone" in name
         page = browser.new_context(has_touch=phone, is_mobile=phone, **options).new_page()
-        page.goto(server.link("dmitri"))
-        page.wait_for_selector(".card")
+        anna = Person(page, server.link("anna"))
+        anna.arrive()
+        while "Python" not in anna.prompt():  # some code is good to look at
+            page.locator("#cannot-judge").check()
+            anna.save()
         rank_a_little(page)
         if phone:
             page.locator("#board-title").scroll_into_view_if_needed()
@@ -96,10 +114,13 @@ def rank_a_little(page: Page) -> None:
     while page.locator(".place").count():
         page.locator(".place .grip").first.focus()
         page.keyboard.press("Delete")
-    for _ in range(4):
-        page.locator(".tray [data-act=place]").first.click()
+    texts = page.locator(".card .text").all_inner_texts()
+    best_first = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+    for place in best_first[:4]:
+        page.locator(f'.tray [data-response="{place}"] [data-act=place]').click()
     page.locator(".place .grip").nth(2).focus()
     page.keyboard.press("t")
+    page.mouse.move(5, 5)
     page.locator("#prompt-title").focus()
 
 

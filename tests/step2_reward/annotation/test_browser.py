@@ -205,6 +205,7 @@ def test_ties_ratings_comments_and_corrections(browser, tmp_path):
         before = anna.prompt()
         anna.save()
         assert page.locator("#status").inner_text().startswith("Saved at")
+        assert page.evaluate("document.activeElement.id") == "prompt-title"
         page.locator("#cannot-judge").check()
         anna.save()
 
@@ -234,11 +235,11 @@ def test_ties_ratings_comments_and_corrections(browser, tmp_path):
 def test_a_phone(browser, tmp_path):
     """At a phone's width nothing sticks out, and a finger drags by the dots."""
     phone = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
-    with serve(tmp_path, rows(6), labelers_per_prompt=1, labelers=["anna"]) as server:
+    with serve(tmp_path, rows(3), labelers_per_prompt=1, labelers=["anna"]) as server:
         anna = person(browser, server, "anna", **phone)
         page = anna.page
         touch = page.context.new_cdp_session(page)
-        for _ in range(6):
+        for _ in range(3):
             assert page.evaluate("document.documentElement.scrollWidth") == 390
             anna.click_ranking()
             page.locator("#board-title").evaluate("node => node.scrollIntoView()")

@@ -249,3 +249,16 @@ def test_pages_hold_no_inline_code(server):
         assert "<style" not in text and " style=" not in text and " onclick" not in text
         assert text.count("<script") == text.count('<script type="module" src="/static/') == 1
         assert "http://" not in text and "https://" not in text
+
+
+def test_a_proxy_with_its_own_name(tmp_path):
+    write_json_lines(tmp_path / "samples.jsonl", [{"prompt": "p", "responses": ["a", "b"]}])
+    settings = {"labelers": ["anna"], "labelers_per_prompt": 1, "address": "https://label.example"}
+    with Server(tmp_path / "run", samples=str(tmp_path / "samples.jsonl"), **settings) as server:
+        links = (tmp_path / "run" / "annotate" / "links.txt").read_text()
+        assert f"anna\thttps://label.example/#{server.tokens['anna']}" in links
+        body = {"page": "labeler", "token": server.tokens["anna"]}
+        proxied = {"host": "label.example", "origin": "https://label.example"}
+        assert httpx.post(f"{server.address}/api/session", json=body, headers=proxied).is_success
+        other = {"host": "other.example"}
+        assert httpx.get(server.address, headers=other).status_code == 421

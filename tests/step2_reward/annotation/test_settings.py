@@ -28,6 +28,8 @@ THREE = ["anna", "ben", "carla"]
         ({"labelers": THREE, "host": "0.0.0.0"}, "add --allow_remote true"),
         ({"labelers": THREE, "host": "::"}, "add --allow_remote true"),
         ({"labelers": THREE, "host": "example.org"}, "add --allow_remote true"),
+        ({"labelers": THREE, "address": "label.example"}, "must be like https://"),
+        ({"labelers": THREE, "address": "https://label.example/x"}, "without a path"),
         ({"labelers": THREE, "lease_minutes": 0.0}, "lease_minutes is 0"),
         ({"labelers": THREE, "gold_every": 0}, "gold_every is 0"),
     ],
@@ -42,8 +44,8 @@ def test_hosts():
     remote = AnnotateArguments(labelers=THREE, host="0.0.0.0", allow_remote=True)
     assert address_of(remote, 80) == "http://0.0.0.0:80"
     assert address_of(AnnotateArguments(labelers=THREE, host="::1"), 80) == "http://[::1]:80"
-    named = AnnotateArguments(labelers=THREE, host_names=["label.example"])
-    assert address_of(named, 8765) == "http://label.example:8765"
+    proxied = AnnotateArguments(labelers=THREE, address="https://label.example")
+    assert address_of(proxied, 8765) == "https://label.example"
 
 
 def test_a_taken_port_is_said():
