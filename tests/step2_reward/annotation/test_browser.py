@@ -12,6 +12,7 @@ pytest.importorskip("playwright", reason="Playwright is not installed")
 from playwright.sync_api import sync_playwright
 
 from common.files import read_json_lines, write_json_lines
+from step2_reward.annotate import AnnotateArguments, main
 from tests.models import save_tiny
 from tests.stages import finish, start
 from tests.step2_reward.annotation import hostile
@@ -140,9 +141,8 @@ def rank_and_export(browser, tmp_path, prompts: int) -> Path:
     rankings = run / "annotate" / "rankings.jsonl"
     with serve(tmp_path, short_and_long(prompts)) as server:
         side_by_side(browser, server, prompts)
-        shell = ["step2_reward/annotate.sh", "--run", run, "--samples", tmp_path / "samples.jsonl"]
-        said = command(*shell, "--export", rankings)  # beside the server
-        assert f"{prompts} prompts with {3 * prompts} rankings" in said
+        samples = str(tmp_path / "samples.jsonl")
+        main(AnnotateArguments(run=str(run), samples=samples, export=str(rankings)))  # beside it
     exported = read_json_lines(rankings)
     assert len(exported) == prompts
     for row in exported:
@@ -162,6 +162,10 @@ def test_from_the_browser_to_a_reward_model(browser, tmp_path):
     """Twenty prompts, ranked side by side; export; pairs; a reward model that has learned them."""
     run = tmp_path / "run"
     rankings = rank_and_export(browser, tmp_path, prompts=20)
+    shell = ["step2_reward/annotate.sh", "--run", run, "--samples", tmp_path / "samples.jsonl"]
+    said = command(*shell, "--export", tmp_path / "again.jsonl")
+    assert "20 prompts with 60 rankings" in said
+    assert (tmp_path / "again.jsonl").read_text() == rankings.read_text()
     command("step2_reward/pairs.sh", "--run", run, "--rankings", rankings)
     pairs = read_json_lines(run / "pairs" / "pairs.jsonl")
     assert len(pairs) == 4 * 20

@@ -89,12 +89,12 @@ def test_long_requests(server, anna):
     item = anna.next()
     path = f"/api/items/{item['key']}/answer"
     kind = {"content-type": "application/json"}
-    assert anna.client.post(path, content=b" " * 300_000, headers=kind).status_code == 413
-    chunks = (b" " * 50_000 for _ in range(100))  # of a length that nobody announces
-    try:
-        assert anna.client.post(path, content=chunks, headers=kind).status_code == 413
-    except httpx.TransportError:
-        pass  # the server hung up while we were sending
+    unannounced = (b" " * 50_000 for _ in range(100))
+    for content in (b" " * 300_000, unannounced):
+        try:
+            assert anna.client.post(path, content=content, headers=kind).status_code == 413
+        except httpx.TransportError:
+            pass  # the server hung up while we were sending
     line = f"POST {path} HTTP/1.1"
     kind = "Content-Type: application/json"
     for length in ("-5", "1e3", "9" * 30, "0x10"):
