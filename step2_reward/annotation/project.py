@@ -11,6 +11,9 @@ from step2_reward.annotation.assignment import choose, gold_is_due, next_gold, s
 from step2_reward.annotation.items import Item, fingerprint
 from step2_reward.annotation.storage import Desk, NotYours, Saved, Storage
 
+MOST_EARLIER = 300
+"""Earlier answers in a labeler's list."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -120,7 +123,7 @@ class Project:
         return {"done": len(mine & self._items.keys()), "left": left}
 
     def mine(self, labeler: str) -> list[dict[str, Any]]:
-        """A labeler's own answers, the last one first, as a list to choose from."""
+        """A labeler's own last answers, the newest first, as a list to choose from."""
         return [
             {
                 "key": saved.item,
@@ -129,7 +132,7 @@ class Project:
                 "cannot_judge": saved.content["cannot_judge"],
                 "corrected": saved.revision > 1,
             }
-            for saved in reversed(self.storage.answers(labeler))
+            for saved in reversed(self.storage.answers_of(labeler)[-MOST_EARLIER:])
             if saved.item in self._items
         ]
 
@@ -151,9 +154,7 @@ class Project:
     def _page(self, desk: Desk) -> dict[str, Any]:
         """What the page shows: no number and no name that would give anything away."""
         item = self._items[desk.item]
-        mine = None
-        if desk.answered:
-            mine = next(a for a in self.storage.answers(desk.labeler) if a.item == desk.item)
+        mine = self.storage.answer(desk.item, desk.labeler) if desk.answered else None
         return {
             "key": item.key,
             "messages": [{"role": m.role, "content": m.content} for m in item.messages],

@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS answers (
     saved REAL NOT NULL,
     UNIQUE (item, labeler, revision)
 );
+CREATE INDEX IF NOT EXISTS answers_of_labeler ON answers (labeler, saved);
 """
 
 
@@ -240,13 +241,26 @@ class Storage:
             )
         return _saved(values), True
 
-    def answers(self, labeler: str | None = None) -> list[Saved]:
-        """The last revision of every answer, of all labelers or of one, oldest first."""
+    def answers(self) -> list[Saved]:
+        """The last revision of every answer, oldest first."""
+        return self._last_revisions("TRUE")
+
+    def answers_of(self, labeler: str) -> list[Saved]:
+        """The last revision of each of a labeler's answers, oldest first."""
+        return self._last_revisions("labeler = ?", labeler)
+
+    def answer(self, item: str, labeler: str) -> Saved | None:
+        """The last revision of a labeler's answer to a prompt."""
+        found = self._last_revisions("item = ? AND labeler = ?", item, labeler)
+        return found[0] if found else None
+
+    def _last_revisions(self, condition: str, *values: str) -> list[Saved]:
         with self._lock:
+            # Beside MAX() SQLite gives the other columns of that very row.
             rows = self._db.execute(
                 "SELECT item, labeler, MAX(revision), content, begun, saved FROM answers "
-                "WHERE ? IS NULL OR labeler = ? GROUP BY item, labeler ORDER BY saved",
-                (labeler, labeler),
+                f"WHERE {condition} GROUP BY item, labeler ORDER BY saved",
+                values,
             ).fetchall()
         return [_saved(row) for row in rows]
 

@@ -1,5 +1,6 @@
 """The project page's figures: progress, pace, agreement, gold questions."""
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -99,11 +100,11 @@ def against_others(ranks: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[s
     """Each labeler's mean tau-b with every other labeler of the same prompt, over all prompts."""
     taus: dict[str, list[float]] = defaultdict(list)
     for by in ranks.values():
-        for name, mine in by.items():
-            for other, theirs in by.items():
-                tau = kendalls_tau_b(mine, theirs) if other != name else None
-                if tau is not None:
-                    taus[name].append(tau)
+        for (name, mine), (other, theirs) in itertools.combinations(by.items(), 2):
+            tau = kendalls_tau_b(mine, theirs)
+            if tau is not None:
+                taus[name].append(tau)
+                taus[other].append(tau)
     return {name: fmean(values) for name, values in taus.items()}
 
 

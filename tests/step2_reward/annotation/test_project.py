@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 
 import pytest
+from starlette.testclient import TestClient
 
 from common.data.layouts import read_rankings
 from common.data.sources import DataSource
@@ -15,8 +16,10 @@ from step2_reward.annotation.answers import Answer, BadAnswer, content_of, place
 from step2_reward.annotation.export import split_rows
 from step2_reward.annotation.items import read_items
 from step2_reward.annotation.project import Project, Rules
+from step2_reward.annotation.server import build_app
 from step2_reward.annotation.storage import NotYours, OtherContent, Storage
 from step2_reward.annotation.summary import summarize
+from step2_reward.annotation.tokens import Tokens
 from tests.step2_reward.annotation.serving import answer as body
 
 LENGTHS = ["a", "bb", "ccc", "dddd", "eeeee"]
@@ -351,3 +354,28 @@ def test_the_same_row_twice_is_two_prompts(tmp_path):
     file = tmp_path / "samples.jsonl"
     write_json_lines(file, [{"prompt": "p", "responses": ["a", "b"]}] * 2)
     assert len({item.key for item in read_items(file)}) == 2
+
+
+def test_a_commit_waits_for_the_disk(tmp_path):
+    """What makes an acknowledged answer survive a loss of power; a kill alone would not tell."""
+    storage = Storage(tmp_path / "labels.sqlite")
+    assert storage._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert storage._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    storage.close()
+
+
+def test_a_disk_that_refuses_is_no_acknowledgement(make, capsys):
+    project = make()
+    page = project.next_page("anna")
+    tokens = Tokens("p" * 43, {"anna": "a" * 43})
+    app = build_app(project, tokens, ["anna"], "0")
+    project.storage._db.execute("PRAGMA max_page_count = 1")  # as full as can be
+    with TestClient(app, headers={"x-annotate": "anna"}) as client:
+        client.post("/api/session", json={"page": "labeler", "token": "a" * 43})
+        path = f"/api/items/{page['key']}/answer"
+        full = client.post(path, json=body(by_length(page), comment="x" * 4000))
+        assert full.status_code == 503 and full.json()["kind"] == "not saved"
+        assert "not saved: database or disk is full" in capsys.readouterr().err
+        project.storage._db.execute("PRAGMA max_page_count = 100000")
+        assert client.get("/api/mine").json()["answers"] == []
+        assert client.post(path, json=body(by_length(page))).status_code == 200
