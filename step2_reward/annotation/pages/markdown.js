@@ -4,6 +4,7 @@ import { el, visible } from "./dom.js";
 
 const LONG = 60000; // characters that are shown at first
 const DEEPEST = 6; // quotes and lists inside one another
+const RULE = /^ {0,3}(?:-{3,}|\*{3,}|_{3,})[ \t]*$/;
 
 /** What a response's box holds: rendered, or as plain text. */
 export function show(text, plain) {
@@ -45,10 +46,10 @@ function block(lines, at, depth) {
     const level = Math.min(6, 3 + heading[1].length); // below the page's own
     return [el(`h${level}`, {}, inline(heading[2].replace(/[ \t]#+[ \t]*$/, ""))), at + 1];
   }
-  if (/^ {0,3}(?:-{3,}|\*{3,}|_{3,})[ \t]*$/.test(line)) return [el("hr"), at + 1];
+  if (RULE.test(line)) return [el("hr"), at + 1];
   if (depth < DEEPEST && /^ {0,3}>/.test(line)) return quote(lines, at, depth);
   if (depth < DEEPEST && item(line)) return list(lines, at, depth);
-  if (line.includes("|") && isRule(lines[at + 1] ?? "")) return table(lines, at);
+  if (isTable(lines, at)) return table(lines, at);
   return paragraph(lines, at, depth);
 }
 
@@ -111,9 +112,10 @@ function tight(nodes) {
   return [...first.childNodes, ...nodes.slice(1)];
 }
 
-/** The line below a table's head. */
-function isRule(line) {
-  return /^[ \t|:-]+$/.test(line) && line.includes("-") && line.includes("|");
+/** Whether a table's head is here: cells, and below them the line that parts them from the rest. */
+function isTable(lines, at) {
+  const below = lines[at + 1] ?? "";
+  return lines[at].includes("|") && below.includes("|") && below.includes("-") && /^[ \t|:-]+$/.test(below);
 }
 
 function table(lines, at) {
@@ -128,13 +130,13 @@ function table(lines, at) {
 }
 
 function special(line) {
-  return /^ {0,3}(?:`{3,}|~{3,}|#{1,6}[ \t]|>)/.test(line);
+  return RULE.test(line) || /^ {0,3}(?:`{3,}|~{3,}|#{1,6}[ \t]|>)/.test(line);
 }
 
 function paragraph(lines, at, depth) {
   let end = at + 1;
   while (end < lines.length && lines[end].trim() && !special(lines[end])) {
-    if (depth < DEEPEST && item(lines[end])) break;
+    if ((depth < DEEPEST && item(lines[end])) || isTable(lines, end)) break;
     end += 1;
   }
   const node = el("p", {});

@@ -311,36 +311,78 @@ def check_is_text(page) -> None:
         assert page.locator(place).locator(inside).count() == 0
 
 
-def test_everything_has_a_name_for_a_screen_reader(browser, tmp_path):
-    with serve(tmp_path, rows(2)) as server:
-        pages = [person(browser, server, "anna").page]
-        pages[0].locator(".card summary").first.click()
-        pages.append(browser.new_context().new_page())
-        pages[1].goto(server.link(""))
-        pages[1].wait_for_selector("#labelers tbody tr")
-        for page in pages:
-            nameless = page.evaluate(
-                """() => [...document.querySelectorAll('button, input, textarea, a, [tabindex]')]
-                .filter(n => n.checkVisibility() && !(n.getAttribute('aria-label') ||
-                  n.getAttribute('aria-labelledby') || n.labels?.length || n.innerText.trim()))
-                .map(n => n.outerHTML)"""
-            )
-            assert nameless == []
-            assert page.locator("h1").count() == 1 and page.locator("html").get_attribute("lang")
-        names = pages[0].locator("#main").aria_snapshot()
-        for wanted in ("Place response A", "Text of response E", "I can’t judge these", "clarity"):
-            assert wanted in names
+@pytest.fixture(scope="module")
+def quiet_server(tmp_path_factory):
+    """A project in which nobody ranks."""
+    with serve(tmp_path_factory.mktemp("quiet"), rows(2)) as server:
+        yield server
 
 
-def test_a_link_that_is_not_known(browser, tmp_path):
-    with serve(tmp_path, rows(1)) as server:
-        page = browser.new_context().new_page()
-        page.goto(server.address)
-        page.locator("#message").wait_for()
-        assert page.locator("#message-title").inner_text() == "Please sign in"
-        page.goto(f"{server.address}/#{'x' * 43}")
-        page.get_by_text("This link is not known here").wait_for()
-        page.goto(server.link("anna"))
-        page.locator(".card").first.wait_for()
-        assert "#" not in page.url  # the secret has left the address bar
-        assert page.evaluate("document.cookie") == ""
+MARKDOWN = [
+    ("one\ntwo\n\nthree", "<p>one<br>two</p><p>three</p>"),
+    ("# A *b*\n## C ##", "<h4>A <em>b</em></h4><h5>C</h5>"),
+    (
+        "**a _b_** `c*d*` 2 * 3 * 4",
+        "<p><strong>a <em>b</em></strong> <code>c*d*</code> 2 * 3 * 4</p>",
+    ),
+    ("snake_case_name \\*no\\*", "<p>snake_case_name *no*</p>"),
+    ("- a\n  - b\n- c", "<ul><li>a<ul><li>b</li></ul></li><li>c</li></ul>"),
+    ("3. a\n4) b\n\nc", '<ol start="3"><li>a</li><li>b</li></ol><p>c</p>'),
+    ("> a\n> - b", "<blockquote><p>a</p><ul><li>b</li></ul></blockquote>"),
+    ("~~~\na\n ~~~ b\n~~~\nc", '<pre tabindex="0" dir="ltr"><code>a\n ~~~ b</code></pre><p>c</p>'),
+    ("```\nnever closed", '<pre tabindex="0" dir="ltr"><code>never closed</code></pre>'),
+    ("a\n***\nb", "<p>a</p><hr><p>b</p>"),
+    ("**never closed", "<p>**never closed</p>"),
+    ("[a](javascript:b)", "<p>[a](javascript:b)</p>"),
+    (
+        "see\n|a|b|\n|-|:-:|\n|1|`2`|",
+        '<p>see</p><div class="wide" tabindex="0"><table>'
+        "<thead><tr><th>a</th><th>b</th></tr></thead>"
+        "<tbody><tr><td>1</td><td><code>2</code></td></tr></tbody></table></div>",
+    ),
+]
+
+
+def test_markdown(browser, quiet_server):
+    page = browser.new_context().new_page()
+    page.goto(quiet_server.address)
+    render = "async text => (await import('/static/markdown.js')).show(text, false).innerHTML"
+    for text, wanted in MARKDOWN:
+        assert page.evaluate(render, text) == wanted, text
+    for hard in ("*a ", "_a_b", "`", "[(", "> ", "- ", "1. ", "|-", "#", "~~~\n", "\\", "**_`"):
+        assert page.evaluate(render, hard * 8000)  # in time that grows with the length alone
+
+
+def test_everything_has_a_name_for_a_screen_reader(browser, quiet_server):
+    server = quiet_server
+    pages = [person(browser, server, "anna").page]
+    pages[0].locator(".card summary").first.click()
+    pages.append(browser.new_context().new_page())
+    pages[1].goto(server.link(""))
+    pages[1].wait_for_selector("#labelers tbody tr")
+    for page in pages:
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll('button, input, textarea, a, [tabindex]')]
+            .filter(n => n.checkVisibility() && !(n.getAttribute('aria-label') ||
+              n.getAttribute('aria-labelledby') || n.labels?.length || n.innerText.trim()))
+            .map(n => n.outerHTML)"""
+        )
+        assert nameless == []
+        assert page.locator("h1").count() == 1 and page.locator("html").get_attribute("lang")
+    names = pages[0].locator("#main").aria_snapshot()
+    for wanted in ("Place response A", "Text of response E", "I can’t judge these", "clarity"):
+        assert wanted in names
+
+
+def test_a_link_that_is_not_known(browser, quiet_server):
+    server = quiet_server
+    page = browser.new_context().new_page()
+    page.goto(server.address)
+    page.locator("#message").wait_for()
+    assert page.locator("#message-title").inner_text() == "Please sign in"
+    page.goto(f"{server.address}/#{'x' * 43}")
+    page.get_by_text("This link is not known here").wait_for()
+    page.goto(server.link("anna"))
+    page.locator(".card").first.wait_for()
+    assert "#" not in page.url  # the secret has left the address bar
+    assert page.evaluate("document.cookie") == ""

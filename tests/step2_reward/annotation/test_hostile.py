@@ -5,7 +5,9 @@ import json
 import httpx
 import pytest
 
+from common.errors import UserError
 from common.files import write_json_lines
+from step2_reward.annotate import AnnotateArguments, main
 from tests.step2_reward.annotation import hostile
 from tests.step2_reward.annotation.serving import Server, answer
 
@@ -262,3 +264,18 @@ def test_a_proxy_with_its_own_name(tmp_path):
         assert httpx.post(f"{server.address}/api/session", json=body, headers=proxied).is_success
         other = {"host": "other.example"}
         assert httpx.get(server.address, headers=other).status_code == 421
+
+
+def test_other_machines_are_let_in_only_when_asked_and_with_a_warning(tmp_path):
+    write_json_lines(tmp_path / "samples.jsonl", [{"prompt": "p", "responses": ["a", "b"]}])
+    settings = {"labelers": ["anna"], "labelers_per_prompt": 1}
+    settings |= {"samples": str(tmp_path / "samples.jsonl")}
+    with Server(tmp_path / "run", host="0.0.0.0", allow_remote=True, **settings) as server:
+        assert "WARNING: other machines can reach this page" in server.log.read_text()
+        by_address = {"host": "10.1.2.3:8765"}
+        assert httpx.get(server.address, headers=by_address).status_code == 200
+        by_name = {"host": "evil.example"}
+        assert httpx.get(server.address, headers=by_name).status_code == 421
+        second = AnnotateArguments(run=str(tmp_path / "run"), port=0, **settings)
+        with pytest.raises(UserError, match="another process .* is at work"):
+            main(second)

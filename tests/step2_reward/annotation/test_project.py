@@ -126,6 +126,8 @@ def test_an_open_prompt_is_held_and_comes_back(make, clock):
     assert project.next_page("ben") is None
     clock.now += 2
     assert not project.still_at_work("anna", page["key"])
+    with pytest.raises(NotYours):
+        project.page_again("anna", page["key"])
     other = project.next_page("ben")
     assert other["key"] == page["key"]
     with pytest.raises(NotYours):
@@ -223,6 +225,15 @@ def test_gold_questions_look_like_any_other_and_do_not_leave(make, clock):
     assert figures["answers"] == 24 and figures["complete"] == 12
     rows, _ = split_rows(project)
     assert len(rows) == 12 and not any(r["prompt"].startswith("gold") for r in rows)
+
+
+def test_gold_questions_are_for_everybody(make):
+    project = make(count=3, gold=1, per_prompt=1, gold_every=1)
+    for labeler in ("anna", "ben", "carla"):
+        page = project.next_page(labeler)
+        assert page["messages"][0]["content"] == "gold 0"
+        save(project, labeler, page)
+        assert project.next_page(labeler)["messages"][0]["content"].startswith("prompt")
 
 
 def test_export_is_what_readers_of_rankings_take(make, tmp_path):
