@@ -1,7 +1,7 @@
 // The project page: how far, how fast, how well agreed.
 import { call, Refused, signIn } from "./api.js";
 import { dayChart, histogram, meter, progressBar } from "./charts.js";
-import { byId, clock, dayAndClock, el } from "./dom.js";
+import { byId, clock, dayAndClock, el, visible } from "./dom.js";
 import { show } from "./markdown.js";
 
 const EVERY = 20; // seconds between looks at the server
@@ -75,7 +75,7 @@ function drawDisagreed(data) {
     const details = el(
       "details",
       { class: "disagreed", "data-key": entry.key },
-      el("summary", {}, el("span", { class: "w" }, `W ${number(entry.w)}`), el("span", { dir: "auto" }, prompt.slice(0, 160))),
+      el("summary", {}, el("span", { class: "w" }, `W ${number(entry.w)}`), el("span", { dir: "auto" }, visible(prompt.slice(0, 160)))),
     );
     const fill = () => {
       if (details.open && details.childElementCount === 1) details.append(inFull(entry));
@@ -96,7 +96,7 @@ function inFull(entry) {
   const order = entry.responses.map((_, i) => i).sort((a, b) => means[a] - means[b]);
   const rank = (value) => String(value).replace(".5", "½");
   const comments = Object.entries(entry.comments).map(([name, text]) =>
-    el("p", { class: "remark", dir: "auto" }, el("b", {}, `${name}: `), text));
+    el("p", { class: "remark", dir: "auto" }, el("b", {}, `${name}: `), visible(text)));
   return el(
     "div",
     { class: "in-full" },
