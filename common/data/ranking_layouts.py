@@ -51,7 +51,7 @@ def rankings_of(row: Row, origin: str, dropped: Counter[str]) -> list[Ranking]:
         orders: list[Any] = [[0, 1]]
     elif "responses" in row:
         messages = prompt_of(row, origin)
-        responses = _responses(row["responses"], origin)
+        responses = responses_of(row["responses"], origin)
         orders = _orders(row, origin)
     elif isinstance(row.get("output"), list):
         messages = prompt_of(row, origin)
@@ -148,8 +148,12 @@ def clean(ranking: Ranking, dropped: Counter[str]) -> Ranking | None:
     )
 
 
-def _responses(value: Any, origin: str) -> list[str]:
-    """`responses`: strings, or objects with the string under `text`."""
+def responses_of(value: Any, origin: str) -> list[str]:
+    """`responses`: strings, or objects with the string under `text`.
+
+    Raises:
+        UserError: not such a list, or an empty one.
+    """
     texts = []
     for i, item in enumerate(list_of(value, "responses", origin)):
         field = f"responses[{i}]"

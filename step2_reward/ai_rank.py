@@ -1,0 +1,271 @@
+"""AI feedback: a language model ranks the samples of each prompt, as one more kind of labeler.
+
+The judge sees each list in both orders, for it prefers places (Zheng et al. 2023, §3.3 and §3.4,
+https://arxiv.org/abs/2306.05685), and its two orders are merged. What comes of it is called AI
+feedback everywhere: the labeler's name begins with "ai:".
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.config.arguments import RunArguments, check_range, option
+from common.data.encoding import describe
+from common.data.labeled import AI, Order, Sample, read_samples
+from common.errors import UserError
+from common.files import write_json_lines
+from common.reward.callers import text_of
+from common.training.metrics import progress_bar
+from common.training.stage import Stage, run_stage
+from common.web import NoAnswer
+from step2_reward.ai_feedback.cache import AnswerCache
+from step2_reward.ai_feedback.endpoint import BudgetSpent, EndpointArguments, Halted, Judge
+from step2_reward.ai_feedback.orders import (
+    Unreadable,
+    disagreement,
+    merge_orders,
+    read_order,
+    share_of_first,
+)
+from step2_reward.ai_feedback.rubric import messages_for
+
+FAILURES_IN_A_ROW = 5
+"""So many prompts without an answer, one after the other, and the rest would fare alike."""
+REFUSED = (401, 403, 404)
+"""Codes that will be the same for every prompt: the key or the URL is wrong."""
+
+
+@dataclass
+class AiRankArguments:
+    """What the judge ranks, and what becomes of answers that cannot be read."""
+
+    samples: str = option("", "file of samples; by default RUN/sample/samples.jsonl")
+    rereads: int = option(2, "how often an order is asked for again when it cannot be read")
+    labeler: str = option("", "the judge's name as a labeler, behind 'ai:'; by default judge_model")
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, "rereads")
+
+
+ARGUMENTS = (RunArguments, AiRankArguments, EndpointArguments)
+"""Every setting of this stage; the order is that of `main`'s parameters."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What the judge made of one prompt: two orders, or the reason why there are none."""
+
+    orders: tuple[Order, ...] = ()
+    left_out: str = ""
+    unreadable: int = 0
+    """Answers that could not be read, those that were asked for again included."""
+    lasting: bool = False
+    """Whether the endpoint refused this very request, and does not fail in general."""
+    told: str = ""
+    """What came in place of an order, for the account."""
+
+
+def main(stage: Stage, run: RunArguments, settings: AiRankArguments, at: EndpointArguments) -> None:
+    """Runs the stage; the arguments' docstrings say what each does."""
+    if not at.endpoint or not at.judge_model:
+        raise UserError("AI feedback needs --endpoint and --judge_model")
+    file = Path(settings.samples) if settings.samples else stage.root / "sample" / "samples.jsonl"
+    stage.begin([str(file)])
+    samples = read_samples(file)
+    labeler = AI + (settings.labeler or at.judge_model)
+    target = stage.folder / "rankings.jsonl"
+
+    cache = AnswerCache(Path(at.cache) if at.cache else stage.folder / "answers.sqlite")
+    judge = Judge(at, cache, threading.Event())
+    done: dict[int, Ranked] = {}
+    trouble = ""
+    with progress_bar(len(samples), "stage 2, AI feedback", shown=run.progress) as bar:
+        try:
+            for number, ranked in rank_all(judge, samples, settings.rereads):
+                done[number] = ranked
+                bar.update()
+                trouble = trouble_of(list(done.values()))
+                if trouble:
+                    break
+        except (BudgetSpent, UserError) as error:
+            trouble = str(error)
+
+    kept = {i: r for i, r in sorted(done.items()) if r.orders}
+    rows = [ranking_row(samples[i], r, labeler, judge) for i, r in kept.items()]
+    if rows:
+        write_json_lines(target, rows)
+    facts = account(samples, done, judge)
+    spent = cache.spent()
+    cache.close()
+    if trouble:
+        raise UserError(
+            f"stopped: {trouble}. {len(rows)} of {len(samples)} prompts are ranked"
+            + f" ({target})" * bool(rows)
+            + f", for {spent.requests} requests and {spent.tokens} tokens so far; every answer is "
+            "kept and none is paid for again: to go on, give the same command"
+            + " with a higher limit"
+            * ("is reached" in trouble)
+        )
+    if not rows:
+        raise UserError(
+            f"AI feedback ranked none of {len(samples)} prompts: {describe(facts['left_out'])}; "
+            f"for example, it said: {examples(done.values())}"
+        )
+    stage.finish(
+        {"labelers": [labeler], "kind": "AI feedback", **facts},
+        f"AI feedback by {labeler} on {len(rows)} prompts"
+        + f", {describe(facts['left_out'])}" * bool(facts["left_out"])
+        + f"; its two orders put {facts['disagreement']:.1%} of pairs the other way round, and "
+        f"what was shown first came first in {facts['first_shown_is_best']:.0%} of them "
+        f"({facts['first_by_chance']:.0%} by chance); {spent.requests} requests and "
+        f"{spent.tokens} tokens in all, {judge.from_cache} answers out of the cache",
+        outputs=[target],
+    )
+
+
+def rank_all(judge: Judge, samples: Sequence[Sample], rereads: int) -> Iterator[tuple[int, Ranked]]:
+    """(number of the sample, what the judge made of it), as they get done.
+
+    When the loop over it ends early, nothing further is sent, and what is under way is waited for
+    and kept.
+
+    Raises:
+        BudgetSpent, UserError: nothing more can be asked.
+    """
+    with ThreadPoolExecutor(judge.settings.concurrency) as pool:
+        try:
+            work = {pool.submit(rank, judge, s, rereads): i for i, s in enumerate(samples)}
+            end: Exception | None = None
+            for future in as_completed(work):
+                try:
+                    yield work[future], future.result()
+                except Halted:
+                    pass
+                except (BudgetSpent, UserError) as error:
+                    end = end or error
+                    judge.halted.set()
+            if end:
+                raise end
+        finally:
+            judge.halted.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def rank(judge: Judge, sample: Sample, rereads: int) -> Ranked:
+    """Asks for the order of one prompt's responses, as they stand and the other way round.
+
+    Raises:
+        BudgetSpent, Halted: it could not be asked.
+        UserError: the endpoint refuses everything.
+    """
+    if len(set(sample.responses)) < 2:
+        return Ranked(left_out="prompts without two different responses")
+    straight = list(range(len(sample.responses)))
+    orders: list[Order] = []
+    unreadable = 0
+    for shown in (straight, straight[::-1]):
+        texts = [sample.responses[i] for i in shown]
+        for attempt in range(rereads + 1):
+            try:
+                answer = judge.answer(messages_for(text_of(sample.messages), texts, attempt))
+                order = read_order(answer, len(texts))
+            except Unreadable as error:
+                unreadable += 1
+                told = f"{error} in {answer[:80]!r}"
+            except NoAnswer as error:
+                return _unanswered(judge, error, unreadable)
+            else:
+                orders.append(_as_in_file(order, shown))
+                break
+        else:
+            return Ranked((), "prompts whose answers could not be read", unreadable, told=told)
+    return Ranked(tuple(orders), unreadable=unreadable)
+
+
+def trouble_of(done: Sequence[Ranked]) -> str:
+    """Why to stop, after these were done one after the other; "" where to go on."""
+    last = done[-FAILURES_IN_A_ROW:]
+    if len(last) < FAILURES_IN_A_ROW or any(r.left_out != _UNANSWERED for r in last):
+        return ""
+    if any(r.lasting for r in last) and any(r.orders for r in done):
+        return ""  # it works, and some prompts are too long for it, or not to its liking
+    return f"{FAILURES_IN_A_ROW} prompts in a row got no answer; the last: {last[-1].told}"
+
+
+def ranking_row(sample: Sample, ranked: Ranked, labeler: str, judge: Judge) -> dict[str, Any]:
+    """A row of rankings.jsonl: the sample's own, the merged order, and how it came about."""
+    count = len(sample.responses)
+    note = {
+        "model": judge.settings.judge_model,
+        "endpoint": judge.url,
+        "orders": list(ranked.orders),
+        "disagreement": round(disagreement(*ranked.orders, count), 4),
+    }
+    return {
+        **sample.row,
+        "orders": [merge_orders(ranked.orders, count)],
+        "labelers": [labeler],
+        "ai_feedback": [note],
+    }
+
+
+def account(samples: Sequence[Sample], done: dict[int, Ranked], judge: Judge) -> dict[str, Any]:
+    """What came of it, for `result.json`."""
+    ranked = [(samples[i], r) for i, r in sorted(done.items()) if r.orders]
+    sizes = [len(sample.responses) for sample, _ in ranked]
+    apart = [disagreement(*r.orders, n) for (_, r), n in zip(ranked, sizes, strict=True)]
+    firsts = [
+        share_of_first(order, first)
+        for (_, r), n in zip(ranked, sizes, strict=True)
+        for order, first in zip(r.orders, (0, n - 1), strict=True)
+    ]
+    spent = judge.cache.spent()
+    return {
+        "prompts": len(ranked),
+        "left_out": dict(Counter(r.left_out for r in done.values() if r.left_out)),
+        "unreadable_answers": sum(r.unreadable for r in done.values()),
+        "disagreement": _mean(apart),
+        "first_shown_is_best": _mean(firsts),
+        "first_by_chance": _mean([1 / n for n in sizes]),
+        "requests": spent.requests,
+        "tokens": spent.tokens,
+        "from_cache": judge.from_cache,
+    }
+
+
+_UNANSWERED = "prompts without an answer from the endpoint"
+
+
+def _unanswered(judge: Judge, error: NoAnswer, unreadable: int) -> Ranked:
+    told = judge.hide_key(f"{judge.url}: {error} (tries: {error.tries})")
+    if error.code in REFUSED:
+        key = "holds a key" if judge.has_key else "is not set"
+        raise UserError(
+            f"{told}. The environment's {judge.settings.api_key_variable} {key}; the URL is the "
+            "--endpoint with /chat/completions behind it"
+        )
+    lasting = error.code is not None and error.code < 500 and error.tries == 1
+    return Ranked((), _UNANSWERED, unreadable, lasting, told)
+
+
+def _as_in_file(order: Order, shown: Sequence[int]) -> Order:
+    """An order of what was shown, in the numbers that the responses have in the file."""
+    return [sorted(shown[i] for i in g) if isinstance(g, list) else shown[g] for g in order]
+
+
+def examples(done: Sequence[Ranked]) -> str:
+    """What came in place of orders, two of them."""
+    told = list(dict.fromkeys(r.told for r in done if r.told))
+    return "; ".join(told[:2]) or "nothing"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 4) if values else 0.0
+
+
+if __name__ == "__main__":
+    run_stage("ai_rank", ARGUMENTS, main, distributed=False)
