@@ -5,6 +5,7 @@ https://arxiv.org/abs/2306.05685), and its two orders are merged. What comes of 
 feedback everywhere: the labeler's name begins with "ai:".
 """
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -83,9 +84,12 @@ def main(stage: Stage, run: RunArguments, settings: AiRankArguments, at: Endpoin
     judge = Judge(at, cache, threading.Event())
     done: dict[int, Ranked] = {}
     trouble = ""
-    with progress_bar(len(samples), "stage 2, AI feedback", shown=run.progress) as bar:
+    with (
+        progress_bar(len(samples), "stage 2, AI feedback", shown=run.progress) as bar,
+        contextlib.closing(rank_all(judge, samples, settings.rereads)) as work,
+    ):
         try:
-            for number, ranked in rank_all(judge, samples, settings.rereads):
+            for number, ranked in work:
                 done[number] = ranked
                 bar.update()
                 trouble = trouble_of(list(done.values()))

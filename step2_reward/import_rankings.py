@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from common.config.arguments import RunArguments, option
-from common.data.argilla import ArgillaSettings
 from common.data.encoding import describe
 from common.data.imports import read_labeled
-from common.data.label_studio import RankerSettings
-from common.data.labeled import AI
+from common.data.labeled import AI, Hints
 from common.data.merging import merge
 from common.data.sources import DataSource, parse_sources
 from common.errors import UserError
@@ -61,12 +59,13 @@ def main(stage: Stage, run: RunArguments, settings: ImportArguments) -> None:
     stage.begin_anew()  # what is there already is told by content, not by a file's name
 
     before = read_labeled([DataSource(str(target))]).items if _has_rows(target) else []
-    found = read_labeled(
-        sources,
-        ranker=RankerSettings(tuple(settings.buckets), settings.question),
-        argilla=ArgillaSettings(settings.question, tuple(settings.response_fields)),
-        labeler=settings.labeler,
+    hints = Hints(
+        settings.labeler,
+        settings.question,
+        tuple(settings.buckets),
+        tuple(settings.response_fields),
     )
+    found = read_labeled(sources, hints)
     known, already = merge(before)
     rows, counts = merge([*before, *found.items])
     counts.subtract(already)

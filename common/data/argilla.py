@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.data.fields import UnknownLayout, facts_of, text_of
-from common.data.labeled import NOT_RANKED, Labeled, Order, named_in, prompt_column
+from common.data.labeled import NOT_RANKED, Hints, Labeled, Order, named_in, prompt_column
 from common.data.prompt_layouts import prompt_of
 from common.data.readers import Row, kind_of
 from common.data.records import Message
@@ -31,16 +31,6 @@ STATUSES = {"draft": "drafts", "discarded": "discarded responses"}
 NO_RANKS = "lists without ranks, read as best first"
 NO_STATUS = "responses without a status, taken as submitted"
 _FLAT = ".responses"
-
-
-@dataclass(frozen=True)
-class ArgillaSettings:
-    """What the export does not say."""
-
-    question: str = ""
-    """Name of the RankingQuestion; by default the one whose answers name the record's fields."""
-    response_fields: tuple[str, ...] = ()
-    """Fields that hold the responses; by default those that the answers name."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ def argilla_orders(
     record: Row,
     columns: dict[str, str],
     origin: str,
-    settings: ArgillaSettings,
+    hints: Hints,
     left_out: Counter[str],
     remarks: Counter[str],
 ) -> list[Labeled]:
@@ -78,13 +68,13 @@ def argilla_orders(
     """
     fields = _fields_of(record)
     answers = _answers_of(record, origin)
-    if settings.question and settings.question not in answers:
+    if hints.question and hints.question not in answers:
         names = ", ".join(answers) or "none"
-        raise UserError(f"{origin}: no question '{settings.question}'; answered here: {names}")
+        raise UserError(f"{origin}: no question '{hints.question}'; answered here: {names}")
     submitted = {
         name: _submitted(given, name, origin, Counter()) for name, given in answers.items()
     }
-    question = settings.question or _ranking_question(submitted, fields, settings, origin)
+    question = hints.question or _ranking_question(submitted, fields, hints, origin)
     if not question:
         left_out["records without a submitted ranking"] += 1
         for name, given in answers.items():
@@ -95,14 +85,14 @@ def argilla_orders(
         for answer in _submitted(answers[question], question, origin, left_out, remarks)
     ]
     values = list(dict.fromkeys(v for _, groups in ranked for g in groups.values() for v in g))
-    places = _places(values, fields, settings.response_fields)
+    places = _places(values, fields, hints.response_fields)
     lost = [v for v in values if v not in places]
     if lost:
         raise UserError(
             f"{origin}: question '{question}' has the value '{lost[0]}', which names none of the "
             f"fields {', '.join(fields)}; say which hold the responses with --response_fields"
         )
-    response_fields = [f for f in fields if f in places.values() or f in settings.response_fields]
+    response_fields = [f for f in fields if f in places.values() or f in hints.response_fields]
     responses = tuple(text_of(fields[f], f, origin, empty=True) for f in response_fields)
     messages = _prompt(
         {n: v for n, v in fields.items() if n not in response_fields}, columns, origin
@@ -224,7 +214,7 @@ def _submitted(
 
 
 def _ranking_question(
-    submitted: dict[str, list[_Answer]], fields: Row, settings: ArgillaSettings, origin: str
+    submitted: dict[str, list[_Answer]], fields: Row, hints: Hints, origin: str
 ) -> str:
     """The question whose answers are rankings of fields; "" where none was answered.
 
@@ -241,7 +231,7 @@ def _ranking_question(
         if not values:
             continue
         like.append(name)
-        if set(_places(values, fields, settings.response_fields)) == set(values):
+        if set(_places(values, fields, hints.response_fields)) == set(values):
             fitting.append(name)
     if len(fitting) > 1:
         raise UserError(

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.data.argilla import ArgillaSettings, argilla_orders, is_argilla
+from common.data.argilla import argilla_orders, is_argilla
 from common.data.fields import Problems, UnknownLayout
-from common.data.label_studio import RankerSettings, is_label_studio, label_studio_orders
-from common.data.labeled import Labeled, labeled_of
+from common.data.label_studio import is_label_studio, label_studio_orders
+from common.data.labeled import Hints, Labeled, labeled_of
 from common.data.prompt_layouts import unknown_layout
 from common.data.readers import OnError, Row, read_rows
 from common.data.sources import DataSource
@@ -35,18 +35,8 @@ class Imported:
     """Counts of what was read, but is worth a doubt."""
 
 
-def read_labeled(
-    sources: Sequence[DataSource],
-    *,
-    ranker: RankerSettings = RankerSettings(),
-    argilla: ArgillaSettings = ArgillaSettings(),
-    labeler: str = "",
-) -> Imported:
+def read_labeled(sources: Sequence[DataSource], hints: Hints | None = None) -> Imported:
     """Orders from rankings files of ours, of Label Studio and of Argilla, told by their columns.
-
-    Args:
-        labeler: names labelers of files that name none, with a number behind it; by default the
-            file's own name does.
 
     Raises:
         UserError: all that `read_rows` raises; a row that is malformed or fits no layout; nothing
@@ -55,44 +45,38 @@ def read_labeled(
     problems = Problems()
     found = Imported([], Counter(), Counter())
     for source in sources:
-        unnamed = labeler or source.name
+        known = replace(hints or Hints(), labeler=(hints and hints.labeler) or source.name)
+        before = len(problems.errors)
         rows = 0
         for origin, row in _records(source, problems.add):
             rows += 1
             try:
-                found.items += _orders_of(row, source, origin, ranker, argilla, unnamed, found)
+                found.items += _orders_of(row, source.columns, origin, known, found)
             except UnknownLayout as error:
                 problems.add(error)
                 break  # every other row of the file would say the same
             except UserError as error:
                 problems.add(error)
-        if not rows and not problems.errors:
+        if not rows and len(problems.errors) == before:
             problems.add(UserError(f"{source.path}: the file is empty: not one row in it"))
     problems.raise_if_any()
     return found
 
 
 def _orders_of(
-    row: Row,
-    source: DataSource,
-    origin: str,
-    ranker: RankerSettings,
-    argilla: ArgillaSettings,
-    unnamed: str,
-    found: Imported,
+    row: Row, columns: dict[str, str], origin: str, hints: Hints, found: Imported
 ) -> list[Labeled]:
-    columns = source.columns
+    """The orders of one row; what it holds besides is counted in `found`."""
     if is_label_studio(row):
-        return label_studio_orders(row, columns, origin, ranker, found.left_out)
+        return label_studio_orders(row, columns, origin, hints, found.left_out)
     if "responses" in row and ("orders" in row or "ranking_best_to_worst" in row):
-        return labeled_of(row, origin, unnamed, found.left_out)
+        return labeled_of(row, origin, hints.labeler, found.left_out)
     if is_argilla(row):
-        return argilla_orders(row, columns, origin, argilla, found.left_out, found.remarks)
+        return argilla_orders(row, columns, origin, hints, found.left_out, found.remarks)
     if columns and set(columns.values()) <= set(row):
         renamed = {k: v for k, v in row.items() if k not in columns.values()}
         renamed |= {ours: row[theirs] for ours, theirs in columns.items()}
-        plain = replace(source, columns={})
-        return _orders_of(renamed, plain, origin, ranker, argilla, unnamed, found)
+        return _orders_of(renamed, {}, origin, hints, found)
     raise unknown_layout(
         row, origin, "labelers' rankings", LAYOUTS, "{prompt: question, orders: rankings}"
     )

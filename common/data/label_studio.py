@@ -6,11 +6,10 @@ https://github.com/HumanSignal/label-studio/pull/4281.
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 from common.data.fields import facts_of, list_of, text_of
-from common.data.labeled import NOT_RANKED, Labeled, Order, named_in, prompt_column
+from common.data.labeled import NOT_RANKED, Hints, Labeled, Order, named_in, prompt_column
 from common.data.prompt_layouts import prompt_of
 from common.data.readers import Row, kind_of
 from common.errors import UserError
@@ -19,16 +18,6 @@ UNSORTED = "_"
 """The "bucket" of items that were moved into none."""
 TEXTS = ("body", "text", "html", "title")
 """Where an item of the `List` tag may have a response's text; the first that is there counts."""
-
-
-@dataclass(frozen=True)
-class RankerSettings:
-    """What the export does not say."""
-
-    buckets: tuple[str, ...] = ()
-    """Names of the buckets, best first; what is in none of them was not ranked."""
-    question: str = ""
-    """Name of the Ranker tag, where a project has several."""
 
 
 def is_label_studio(row: Row) -> bool:
@@ -40,7 +29,7 @@ def label_studio_orders(
     task: Row,
     columns: dict[str, str],
     origin: str,
-    settings: RankerSettings,
+    hints: Hints,
     left_out: Counter[str],
 ) -> list[Labeled]:
     """The orders of one task, one per annotation that has one.
@@ -66,11 +55,11 @@ def label_studio_orders(
         if annotation.get("was_cancelled"):
             left_out["skipped annotations"] += 1
             continue
-        result = _ranker_of(annotation, field, origin, settings.question)
+        result = _ranker_of(annotation, field, origin, hints.question)
         if result is None:
             left_out["annotations without a ranking"] += 1
             continue
-        groups = _groups_of(result, field, origin, settings.buckets)
+        groups = _groups_of(result, field, origin, hints.buckets)
         items = _items_of(data, groups, field, origin)
         numbers = {name: number for number, name in enumerate(items)}
         order: Order = [

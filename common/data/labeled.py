@@ -50,6 +50,20 @@ class Labeled:
     """What else stands in the row: the prompt's column, facts, provenance."""
 
 
+@dataclass(frozen=True)
+class Hints:
+    """What a file of rankings does not say itself."""
+
+    labeler: str = ""
+    """Names labelers that it does not name, with a number behind it; by default its own name."""
+    question: str = ""
+    """Label Studio's Ranker tag or Argilla's RankingQuestion, where there are several."""
+    buckets: tuple[str, ...] = ()
+    """Label Studio's, best first; what is in none of them was not ranked."""
+    response_fields: tuple[str, ...] = ()
+    """Argilla's fields that hold the responses; by default those that the answers name."""
+
+
 def labeled_of(
     row: Row, origin: str, unnamed: str, left_out: Counter[str] | None = None
 ) -> list[Labeled]:

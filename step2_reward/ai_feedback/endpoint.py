@@ -89,8 +89,8 @@ def url_of(endpoint: str) -> str:
         )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UserError(
-            f"endpoint ({parts.scheme}://{parts.hostname}…) must have no user name, password, query "
-            "or fragment: it is written into the run; a key belongs into the environment "
+            f"endpoint ({parts.scheme}://{parts.hostname}…) must have no user name, password, "
+            "query or fragment: it is written into the run; a key belongs into the environment "
             "(api_key_variable)"
         )
     base = endpoint.rstrip("/")
