@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from common.data.fields import UnknownLayout, facts_of, text_of
+from common.data.fields import UnknownLayout, text_of
 from common.data.labeled import NOT_RANKED, Hints, Labeled, Order, named_in, prompt_column
 from common.data.prompt_layouts import prompt_of
 from common.data.readers import Row, kind_of
@@ -99,8 +99,6 @@ def argilla_orders(
     )
     numbers = {value: response_fields.index(field) for value, field in places.items()}
     row = {"prompt": prompt_column(messages), "responses": list(responses)}
-    metadata = record.get("metadata")
-    facts = facts_of(metadata, origin) if isinstance(metadata, dict) else None
     found = []
     for answer, groups in ranked:
         order: Order = []
@@ -111,9 +109,8 @@ def argilla_orders(
             left_out[NOT_RANKED] += 1
             continue
         at = f"{origin}: response of {answer.user}"
-        whole = row if facts is None else {**row, "facts": facts}
         labeler = f"argilla:{answer.user}"
-        found.append(Labeled(tuple(messages), responses, labeler, order, at, {}, whole))
+        found.append(Labeled(tuple(messages), responses, labeler, order, at, {}, row))
     return found
 
 
