@@ -92,7 +92,9 @@ def argilla_orders(
             f"{origin}: question '{question}' has the value '{lost[0]}', which names none of the "
             f"fields {', '.join(fields)}; say which hold the responses with --response_fields"
         )
-    response_fields = [f for f in fields if f in places.values() or f in hints.response_fields]
+    named = {*places.values(), *hints.response_fields}
+    series = {_series(f) for f in named} - {""}
+    response_fields = [f for f in fields if f in named or _series(f) in series]
     responses = tuple(text_of(fields[f], f, origin, empty=True) for f in response_fields)
     messages = _prompt(
         {n: v for n, v in fields.items() if n not in response_fields}, columns, origin
@@ -305,6 +307,12 @@ def _plain(name: str) -> str:
 def _last_number(name: str) -> str:
     match = re.search(r"(\d+)\s*$", name)
     return match[1].lstrip("0") or "0" if match else ""
+
+
+def _series(name: str) -> str:
+    """What `reply_1` and `reply_2` share; a field that nobody ranked belongs to its likes."""
+    match = re.fullmatch(r"(.*?)[\W_]*\d+\s*", name)
+    return match[1] if match else ""
 
 
 def _prompt(rest: Row, columns: dict[str, str], origin: str) -> list[Message]:

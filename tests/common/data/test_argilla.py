@@ -94,6 +94,11 @@ def test_fields_that_hold_the_responses_can_be_named():
     assert found.order == [1, 0] and found.responses == ("one", "two")
 
 
+def test_a_response_that_nobody_ranked_stays_a_response():
+    (found,) = read(record_1(("u", ranks(reply_1=2, reply_3=1), "submitted")))
+    assert list(found.responses) == TEXTS and found.order == [2, 0]
+
+
 def test_the_prompt_is_the_field_that_is_left_or_is_named():
     replies = {k: v for k, v in FIELDS.items() if k != "prompt"}
     (found,) = read(record_1(("u", STRICT, "submitted"), fields={"ask": "q", **replies}))

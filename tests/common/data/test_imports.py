@@ -75,7 +75,7 @@ def test_argillas_data_sets_as_parquet(tmp_path):
     file = str(tmp_path / "records.parquet")
     datasets.Dataset.from_dict(columns_of(rows)).to_parquet(file)
     found = read(file)
-    assert [(x.labeler, x.order) for x in found.items] == [("argilla:u1", [1, 0])]
+    assert [(x.labeler, x.order) for x in found.items] == [("argilla:u1", [2, 0])]
     assert found.left_out == {"drafts": 1, "records without a submitted ranking": 1}
 
 
