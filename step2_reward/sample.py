@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from common.config.arguments import (
     ModelArguments,
     RunArguments,
@@ -22,6 +20,7 @@ from common.data.template import Template
 from common.errors import UserError
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
+from common.models.hub import hub_commit
 from common.models.loading import load_causal_lm, load_tokenizer
 from common.models.policy import PolicyModel
 from common.training.distributed import is_main
@@ -84,13 +83,12 @@ def main(
         lambda: encode_prompts(read_prompts(parse_sources(sample.data)), template, text)
     )
     stage.say(", ".join(filter(None, [f"{len(prompts)} prompts", describe(counts)])))
-    model = load_causal_lm(path, model_settings)
-    policy = build_frozen(
-        PolicyModel(model, model_settings.most_logits),
+    model = build_frozen(
+        PolicyModel(load_causal_lm(path, model_settings), model_settings.most_logits),
         zero=stage.resolve_zero(zero),
         dtype=resolve_dtype(model_settings.dtype),
     )
-    rollouts = HybridRollout.for_template(policy, template, text, sampling, rollout)
+    rollouts = HybridRollout.for_template(model, template, text, sampling, rollout)
 
     samples = Samples([len(p.ids) for p in prompts], sample.responses, sample.redraws)
     width = WAVE * sampling.generation_batch_size
@@ -129,7 +127,7 @@ def main(
             "temperature or redraws, or train it longer"
         )
     if is_main():
-        source = provenance(path, model, stage.root, sampling, text, run.seed)
+        source = provenance(path, stage.root, sampling, text, run.seed)
         rows = [{**sample_row(prompts[i], merged[i], draws[i]), **source} for i in rankable]
         write_json_lines(stage.folder / "samples.jsonl", rows)
     kept = sum(len(merged[i]) for i in rankable)
@@ -171,7 +169,6 @@ def sample_row(
 
 def provenance(
     path: str,
-    model: nn.Module,
     run: Path,
     sampling: SamplingArguments,
     text: TextArguments,
@@ -182,14 +179,12 @@ def provenance(
     Args:
         path: of the model, a folder (then the hash is of its files' content, the card aside) or a
             hub name (then of the commit).
-        model: what was loaded from there.
         run: directory, in which hashes are cached.
     """
     (hashed,) = content_hashes([path], run).values()
-    commit = getattr(getattr(model, "config", None), "_commit_hash", None)
     return {
         "model": path,
-        "model_hash": f"hub:{commit or 'unknown'}" if hashed == "hub" else f"sha256:{hashed}",
+        "model_hash": f"hub:{hub_commit(path)}" if hashed == "hub" else f"sha256:{hashed}",
         "sampling": {
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,

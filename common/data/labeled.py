@@ -33,6 +33,8 @@ shown, `ai_feedback` says of a language model how it was asked."""
 
 OWN_COLUMNS = ("responses", "orders", "ranking_best_to_worst", "labelers", *PER_LABELER)
 NOT_RANKED = "orders of fewer than two responses"
+UNABLE = "cannot_judge"
+"""Column of those who saw a prompt and could not judge: objects with `labeler`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def labeled_of(
 
     Args:
         unnamed: names labelers that the row does not name: "unnamed:1", "unnamed:2".
-        left_out: takes the number of orders that name fewer than two responses.
+        left_out: takes the number of orders that name fewer than two responses; null and empty
+            ones are of labelers who could not judge, who then stand in the row's `cannot_judge`.
 
     Raises:
         UserError: a field is missing or of the wrong type, an order that repeats a response or
@@ -88,8 +91,14 @@ def labeled_of(
     names = _labelers(row.get("labelers"), len(orders), origin, unnamed)
     notes = _notes(row, len(orders), origin)
     rest = {name: value for name, value in row.items() if name not in OWN_COLUMNS}
+    unable = [*_unable(row, origin)]
+    unable += [{"labeler": n} for n, o in zip(names, orders, strict=True) if o in (None, [])]
+    if unable:
+        rest[UNABLE] = unable
     found = []
     for i, (name, order) in enumerate(zip(names, orders, strict=True)):
+        if order in (None, []):
+            continue
         checked = check_order(order, len(responses), at.format(i), origin)
         if len(named_in(checked)) < 2:
             if left_out is not None:
@@ -177,6 +186,16 @@ def _labelers(value: Any, orders: int, origin: str, unnamed: str) -> list[str]: 
     if twice:
         raise UserError(f"{origin}: field 'labelers' names '{twice[0]}' twice")
     return names
+
+
+def _unable(row: Row, origin: str) -> list[Row]:
+    """Those who could not judge."""
+    value = row.get(UNABLE) or []
+    if not isinstance(value, list) or not all(
+        isinstance(x, dict) and isinstance(x.get("labeler"), str) for x in value
+    ):
+        raise UserError(f"{origin}: field '{UNABLE}' must be a list of objects with 'labeler'")
+    return value
 
 
 def _notes(row: Row, orders: int, origin: str) -> list[dict[str, Any]]:

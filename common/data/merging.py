@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from common.data.labeled import PER_LABELER, Labeled, Order, check_order
+from common.data.labeled import PER_LABELER, UNABLE, Labeled, Order, check_order
 from common.data.readers import Row
 
 ADDED = "added"
@@ -55,7 +55,7 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
             counts[REPLACED if order != before else UNCHANGED] += 1
         prompt.orders[item.labeler] = order
         prompt.notes[item.labeler] = {**prompt.notes.get(item.labeler, {}), **notes}
-        prompt.row = {**item.row, **prompt.row}
+        prompt.row = _joined(prompt.row, item.row)
     return [_row_of(prompt) for prompt in prompts.values()], counts
 
 
@@ -67,8 +67,15 @@ def _row_of(prompt: _Prompt) -> Row:
         entries = [prompt.notes[name].get(column) for name in names]
         if any(entry is not None for entry in entries):
             row[column] = entries
-    unable = [x for x in row.get("cannot_judge") or [] if x.get("labeler") not in prompt.orders]
-    return {**row, "cannot_judge": unable} if "cannot_judge" in row else row
+    if UNABLE in row:  # some of them may have judged since
+        row[UNABLE] = [x for x in row[UNABLE] if x["labeler"] not in prompt.orders]
+    return row
+
+
+def _joined(old: Row, new: Row) -> Row:
+    """Both rows' columns; where both have one, the old one's, and all who could not judge."""
+    unable = {x["labeler"]: x for x in [*old.get(UNABLE, []), *new.get(UNABLE, [])]}
+    return {**new, **old} | ({UNABLE: list(unable.values())} if unable else {})
 
 
 def _key(item: Labeled) -> str:

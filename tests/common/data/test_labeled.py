@@ -64,6 +64,7 @@ def test_an_order_in_its_plainest_form(order, plain):
         ({"labelers": [7]}, "field 'labelers[0]' must be a string"),
         ({"labelers": {"a": 1}}, "field 'labelers' must be a list"),
         ({"orders": [[0, 1]] * 2, "labelers": ["ann", "ann"]}, "names 'ann' twice"),
+        ({"cannot_judge": ["bob"]}, "field 'cannot_judge' must be a list of objects"),
         ({"saved": "today"}, "field 'saved' must be a list"),
         ({"ratings": [None, None]}, "field 'ratings' has 2 entries for 1 orders"),
     ],

@@ -107,10 +107,13 @@ def test_responses_with_the_same_text_keep_their_own_places():
 
 def test_who_could_not_judge_and_then_did():
     unable = [{"labeler": "bob", "comment": "?"}, {"labeler": "cy", "comment": ""}]
-    rows, _ = merge(
-        [
-            *items(row_of([[0, 1]], ["ann"], cannot_judge=unable)),
-            *items(row_of([[1, 0]], ["bob"])),
-        ]
-    )
-    assert rows[0]["cannot_judge"] == [{"labeler": "cy", "comment": ""}]
+    given = [
+        *items(row_of([[0, 1]], ["ann"], cannot_judge=unable)),
+        *items(row_of([[1, 0], None, []], ["bob", "dan", "eve"])),
+    ]
+    rows, counts = merge(given)
+    assert rows[0]["labelers"] == ["ann", "bob"] and counts == {ADDED: 2}
+    others = [{"labeler": "cy", "comment": ""}, {"labeler": "dan"}, {"labeler": "eve"}]
+    assert rows[0]["cannot_judge"] == others
+    again, _ = merge([x for row in rows for x in items(row)])
+    assert again == rows
