@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -189,7 +188,7 @@ def test_a_dead_endpoint_stops_the_run_and_the_same_command_goes_on(tmp_path):
         asked = len(server.bodies)
         assert f"{FAILURES_IN_A_ROW} prompts in a row got no answer" in str(caught.value)
         assert "code 503" in str(caught.value) and "give the same command" in str(caught.value)
-        assert asked <= 6 + 2 * (FAILURES_IN_A_ROW + 4)
+        assert 6 + 2 * FAILURES_IN_A_ROW <= asked < 70  # some are under way
         server.answers = [shortest]
         result, rows = run_stage(tmp_path, server, many, retries=1)
     assert len(rows) == 40 and result["from_cache"] == 6
@@ -223,7 +222,7 @@ def test_prompts_that_the_endpoint_refuses_are_left_out_where_others_work(tmp_pa
     with Server([(400, b'{"error": "unknown field"}')], PATH) as server:
         with pytest.raises(UserError, match="unknown field"):
             run_stage(tmp_path, server, many, concurrency=1, fresh=True)
-        assert len(server.bodies) == FAILURES_IN_A_ROW
+        assert FAILURES_IN_A_ROW <= len(server.bodies) < len(many)  # some are under way
 
 
 def test_responses_that_talk_to_the_judge_reach_it_as_data(tmp_path):
@@ -267,13 +266,14 @@ def start_command(tmp_path, server, **settings):
     )
 
 
-def test_a_killed_run_pays_for_nothing_twice(tmp_path):
-    """By SIGKILL after seven requests, of which six were answered."""
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_or_stopped_run_pays_for_nothing_twice(tmp_path, way):
+    """After six answers, with a seventh request under way: a stopped run still waits for it."""
     gate = threading.Event()
 
     def stall(body):
         gate.wait(300)
-        return 200, completion("late")
+        return shortest(body)
 
     with Server([*[shortest] * 6, stall], PATH) as server:
         process = start_command(tmp_path, server)
@@ -281,14 +281,18 @@ def test_a_killed_run_pays_for_nothing_twice(tmp_path):
         while len(server.bodies) < 7 and time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.send_signal(way)
+        time.sleep(0.5)
         gate.set()
+        said, _ = process.communicate(timeout=300)
+        known = 6 if way == signal.SIGKILL else 7
+        if way == signal.SIGTERM:
+            assert process.returncode == 75 and "goes on" in said, said
         with server.lock:
             server.answers = [shortest]
         result, rows = run_stage(tmp_path, server)
-        assert len(rows) == 6 and result["from_cache"] == 6
-        assert len(server.bodies) == 7 + 6 and result["requests"] == 13
+        assert len(rows) == 6 and result["from_cache"] == known
+        assert len(server.bodies) == result["requests"] == 7 + 12 - known
 
 
 @pytest.mark.slow
