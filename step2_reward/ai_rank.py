@@ -92,9 +92,6 @@ def main(stage: Stage, run: RunArguments, settings: AiRankArguments, at: Endpoin
             for number, ranked in work:
                 done[number] = ranked
                 bar.update()
-                trouble = trouble_of(list(done.values()))
-                if trouble:
-                    break
         except (BudgetSpent, UserError) as error:
             trouble = str(error)
 
@@ -134,24 +131,35 @@ def main(stage: Stage, run: RunArguments, settings: AiRankArguments, at: Endpoin
 def rank_all(judge: Judge, samples: Sequence[Sample], rereads: int) -> Iterator[tuple[int, Ranked]]:
     """(number of the sample, what the judge made of it), as they get done.
 
-    When the loop over it ends early, nothing further is sent, and what is under way is waited for
-    and kept.
+    When it ends early, nothing further is sent, and what is under way is waited for and kept.
 
     Raises:
-        BudgetSpent, UserError: nothing more can be asked.
+        BudgetSpent, UserError: nothing more can be asked; after all that is done.
     """
+    done: list[Ranked] = []
+
+    def work(sample: Sample) -> Ranked:
+        try:
+            ranked = rank(judge, sample, rereads)
+            done.append(ranked)
+            if trouble := trouble_of(done):
+                raise UserError(trouble)
+            return ranked
+        except (BudgetSpent, UserError):
+            judge.halted.set()
+            raise
+
     with ThreadPoolExecutor(judge.settings.concurrency) as pool:
         try:
-            work = {pool.submit(rank, judge, s, rereads): i for i, s in enumerate(samples)}
+            futures = {pool.submit(work, sample): i for i, sample in enumerate(samples)}
             end: Exception | None = None
-            for future in as_completed(work):
+            for future in as_completed(futures):
                 try:
-                    yield work[future], future.result()
+                    yield futures[future], future.result()
                 except Halted:
                     pass
                 except (BudgetSpent, UserError) as error:
                     end = end or error
-                    judge.halted.set()
             if end:
                 raise end
         finally:
