@@ -36,8 +36,11 @@ from step2_reward.ai_feedback.rubric import messages_for
 
 FAILURES_IN_A_ROW = 5
 """So many prompts without an answer, one after the other, and the rest would fare alike."""
-REFUSED = (401, 403, 404)
-"""Codes that will be the same for every prompt: the key or the URL is wrong."""
+REFUSALS_IN_A_ROW = 50
+"""The same for prompts that the endpoint refuses while it takes others: some may be too long."""
+UNANSWERED = "prompts without an answer from the endpoint"
+REFUSED = (401, 402, 403, 404)
+"""Codes that will be the same for every prompt: the key, the account or the URL is wrong."""
 
 
 @dataclass
@@ -200,12 +203,12 @@ def rank(judge: Judge, sample: Sample, rereads: int) -> Ranked:
 
 def trouble_of(done: Sequence[Ranked]) -> str:
     """Why to stop, after these were done one after the other; "" where to go on."""
-    last = done[-FAILURES_IN_A_ROW:]
-    if len(last) < FAILURES_IN_A_ROW or any(r.left_out != _UNANSWERED for r in last):
+    picky = done[-1].lasting and any(r.orders for r in done)
+    limit = REFUSALS_IN_A_ROW if picky else FAILURES_IN_A_ROW
+    last = done[-limit:]
+    if len(last) < limit or any(r.left_out != UNANSWERED for r in last):
         return ""
-    if any(r.lasting for r in last) and any(r.orders for r in done):
-        return ""  # it works, and some prompts are too long for it, or not to its liking
-    return f"{FAILURES_IN_A_ROW} prompts in a row got no answer; the last: {last[-1].told}"
+    return f"{limit} prompts in a row got no answer; the last: {last[-1].told}"
 
 
 def ranking_row(sample: Sample, ranked: Ranked, labeler: str, judge: Judge) -> dict[str, Any]:
@@ -249,9 +252,6 @@ def account(samples: Sequence[Sample], done: dict[int, Ranked], judge: Judge) ->
     }
 
 
-_UNANSWERED = "prompts without an answer from the endpoint"
-
-
 def _unanswered(judge: Judge, error: NoAnswer, unreadable: int) -> Ranked:
     told = judge.hide_key(f"{judge.url}: {error} (tries: {error.tries})")
     if error.code in REFUSED:
@@ -261,7 +261,7 @@ def _unanswered(judge: Judge, error: NoAnswer, unreadable: int) -> Ranked:
             "--endpoint with /chat/completions behind it"
         )
     lasting = error.code is not None and error.code < 500 and error.tries == 1
-    return Ranked((), _UNANSWERED, unreadable, lasting, told)
+    return Ranked((), UNANSWERED, unreadable, lasting, told)
 
 
 def _as_in_file(order: Order, shown: Sequence[int]) -> Order:

@@ -52,6 +52,8 @@ ARGUMENTS = (RunArguments, ImportArguments)
 
 def main(stage: Stage, run: RunArguments, settings: ImportArguments) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
+    if not settings.files:
+        raise UserError("nothing to import: name the files with --files")
     target = Path(settings.rankings or stage.folder / "rankings.jsonl")
     sources = parse_sources(settings.files)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from transformers import AutoTokenizer
+from transformers.utils.import_utils import is_serve_available
 
 from common.config.arguments import RunArguments
 from common.errors import UserError
@@ -23,7 +24,14 @@ from step2_reward import ai_rank, pairs
 from step2_reward.ai_feedback import endpoint as endpoints
 from step2_reward.ai_feedback.cache import AnswerCache
 from step2_reward.ai_feedback.endpoint import EndpointArguments
-from step2_reward.ai_rank import FAILURES_IN_A_ROW, AiRankArguments
+from step2_reward.ai_rank import (
+    FAILURES_IN_A_ROW,
+    REFUSALS_IN_A_ROW,
+    UNANSWERED,
+    AiRankArguments,
+    Ranked,
+    trouble_of,
+)
 from step2_reward.pairs import PairsArguments
 from tests.inputs import write
 from tests.servers import Server
@@ -199,7 +207,7 @@ def test_a_dead_endpoint_stops_the_run_and_the_same_command_goes_on(tmp_path):
     assert len(server.bodies) - asked == 80 - 6
 
 
-@pytest.mark.parametrize("code", [401, 403, 404])
+@pytest.mark.parametrize("code", [401, 402, 403, 404])
 def test_a_wrong_key_or_url_is_told_after_one_request(tmp_path, code, monkeypatch):
     monkeypatch.setenv("RLHF_JUDGE_KEY", "sk-secret")
     with Server([(code, b'{"error": "bad: sk-secret"}')], PATH) as server:
@@ -227,6 +235,21 @@ def test_prompts_that_the_endpoint_refuses_are_left_out_where_others_work(tmp_pa
         with pytest.raises(UserError, match="unknown field"):
             run_stage(tmp_path, server, many, concurrency=1, fresh=True)
         assert len(server.bodies) == FAILURES_IN_A_ROW
+
+
+def test_when_to_give_up():
+    good, dead = Ranked(([0, 1], [0, 1])), Ranked((), UNANSWERED)
+    refused, unread = Ranked((), UNANSWERED, lasting=True), Ranked((), "could not be read")
+    few, many = FAILURES_IN_A_ROW, REFUSALS_IN_A_ROW
+    goes_on = [
+        [dead] * (few - 1),
+        [*[dead] * (few - 1), good],
+        [good, *[dead] * (few - 1), unread, dead],
+        [unread] * 99,
+        [good, *[refused] * (many - 1)],
+    ]
+    stops = [[dead] * few, [good, *[dead] * few], [refused] * few, [good, *[refused] * many]]
+    assert not any(map(trouble_of, goes_on)) and all(map(trouble_of, stops))
 
 
 def test_responses_that_talk_to_the_judge_reach_it_as_data(tmp_path):
@@ -300,6 +323,7 @@ def test_a_killed_or_stopped_run_pays_for_nothing_twice(tmp_path, way):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not is_serve_available(), reason="`transformers serve` lacks its libraries")
 def test_transformers_own_server_with_a_model_of_random_weights(tmp_path):
     """A real endpoint, which accepts our requests; what the model says is nonsense, and counted."""
     model = tmp_path / "judge"

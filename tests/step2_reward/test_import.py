@@ -110,7 +110,7 @@ def test_what_is_left_out_is_told(tmp_path, capsys):
 
 
 def test_nothing_to_import(tmp_path):
-    with pytest.raises(UserError, match="no data given"):
+    with pytest.raises(UserError, match="name the files with --files"):
         run_import(tmp_path)
 
 
