@@ -24,14 +24,14 @@ from step2_reward import ai_rank, pairs
 from step2_reward.ai_feedback import endpoint as endpoints
 from step2_reward.ai_feedback.cache import AnswerCache
 from step2_reward.ai_feedback.endpoint import EndpointArguments
-from step2_reward.ai_rank import (
+from step2_reward.ai_feedback.ranking import (
     FAILURES_IN_A_ROW,
     REFUSALS_IN_A_ROW,
     UNANSWERED,
-    AiRankArguments,
     Ranked,
     trouble_of,
 )
+from step2_reward.ai_rank import AiRankArguments
 from step2_reward.pairs import PairsArguments
 from tests.inputs import write
 from tests.servers import Server
@@ -134,7 +134,7 @@ def test_a_judge_who_looks_at_places_alone_is_found_out(tmp_path, capsys):
     assert result["first_by_chance"] == 0.25
     said = capsys.readouterr().out
     assert "put 100.0% of pairs the other way round" in said
-    assert "came first in 100% of them (25% by chance)" in said
+    assert "shown first won 100% of the lists (25% by chance)" in said
 
 
 def test_a_second_run_makes_no_request(tmp_path):
