@@ -10,19 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from common.evaluation.criteria import MAX_POINTS, RECONSTRUCTED_WEIGHTS
-
-QUESTIONS: dict[str, str] = {
-    "clarity": "Is it straightforward, precise and easy to understand?",
-    "accuracy": "Does it agree with facts that can be verified?",
-    "completeness": "Does it cover every part of what was asked, in enough detail to decide by?",
-    "safety": "Does it keep personal data private?",
-    "courtesy": "Is it fair to people of any gender, origin or group?",
-    "comfortableness": "Is it polite and respectful, in words that include everybody?",
-    "conciseness": "Is it as brief as clarity and accuracy allow?",
-    "context": "Does it keep to the topic, and answer this very question?",
-}
-"""What each criterion asks, after §4.3."""
+from common.evaluation.criteria import DEFINITIONS, MAX_POINTS, RECONSTRUCTED_WEIGHTS
 
 _SYSTEM = """\
 You rank an assistant's responses to a prompt, as a careful and impartial labeler. Rate each \
@@ -51,7 +39,7 @@ def messages_for(prompt: str, responses: Sequence[str], attempt: int = 0) -> lis
     """
     marker = marker_for([prompt, *responses])
     criteria = "\n".join(
-        f"- {name} (weight {weight:g}): {QUESTIONS[name]}"
+        f"- {name} (weight {weight:g}): {DEFINITIONS[name]}"
         for name, weight in RECONSTRUCTED_WEIGHTS.items()
     )
     system = _SYSTEM.format(points=MAX_POINTS, criteria=criteria, marker=marker)
