@@ -1,38 +1,13 @@
-"""How far labelers agree: Kendall's W, Krippendorff's alpha and Kendall's tau-b, with ties.
+"""How far labelers agree: Krippendorff's alpha and Kendall's tau-b, with ties.
 
-A rank is 1 for the best response; tied responses share the mean of their places.
+Kendall's W is in `common.data.agreement`. A rank is 1 for the best response; tied responses share
+the mean of their places.
 """
 
 import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-
-
-def kendalls_w(ranks: Sequence[Sequence[float]]) -> float | None:
-    """Concordance of several rankings of the same responses, corrected for ties.
-
-    W = 12·S / (m²·(n³ − n) − m·ΣT), S the sum of squared deviations of the n rank sums from their
-    mean, and T = Σ(t³ − t) over the groups of t tied responses of one labeler (Kendall and Gibbons,
-    Rank Correlation Methods, 1990, chapter 6).
-
-    Args:
-        ranks: `[labelers][responses]`.
-
-    Returns:
-        0 (none) to 1 (all rank alike). None where it is not defined: fewer than two labelers or
-        responses, or labelers who all tied everything.
-    """
-    m = len(ranks)
-    n = len(ranks[0]) if ranks else 0
-    if m < 2 or n < 2:
-        return None
-    sums = [sum(column) for column in zip(*ranks, strict=True)]
-    mean = sum(sums) / n
-    s = sum((total - mean) ** 2 for total in sums)
-    ties = sum(t**3 - t for row in ranks for t in Counter(row).values())
-    most = m**2 * (n**3 - n) - m * ties
-    return 12 * s / most if most > 0 else None
 
 
 def krippendorffs_alpha(units: Sequence[Sequence[float]]) -> float | None:

@@ -7,9 +7,9 @@ from datetime import datetime
 from statistics import fmean, median
 from typing import Any
 
+from common.data.agreement import kendalls_w
 from step2_reward.annotation.agreement import (
     kendalls_tau_b,
-    kendalls_w,
     krippendorffs_alpha,
     share_agreed,
 )

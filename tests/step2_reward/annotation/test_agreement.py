@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.data.agreement import kendalls_w
 from step2_reward.annotation.agreement import (
     kendalls_tau_b,
-    kendalls_w,
     krippendorffs_alpha,
     share_agreed,
 )
