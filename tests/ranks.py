@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 
 from common.config.arguments import ZeroArguments
 
-TIMEOUT_SECONDS = 400.0
+TIMEOUT_SECONDS = 300.0
 
 
 def run_ranks(
