@@ -87,6 +87,10 @@ class Pair:
     """Mean rank of the rejected minus mean rank of the chosen response, above 0."""
     origin: str
     facts: dict[str, Any] | None = field(default=None, hash=False)
+    weight: float = 1.0
+    """How much the pair counts in a loss, above 0."""
+    margin: float | None = None
+    """By how much the scores are to differ; None leaves it to the loss."""
 
     @property
     def prompt_key(self) -> str:

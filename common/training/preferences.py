@@ -105,16 +105,16 @@ def pair_rows(
         indices: theirs; some may be `FILLER`.
 
     Returns:
-        rows of the preferred responses, rows of the others (int64), and whether the pair counts
-        (a filler's do not); each `[pairs]`.
+        rows of the preferred responses, rows of the others (int64), and the pairs' weights
+        (float32; a filler's are 0); each `[pairs]`.
     """
     starts = np.cumsum([0, *(len(c.rows) for c in comparisons)])
-    better, worse, real = zip(
+    better, worse, weights = zip(
         *(
-            (start + i, start + j, index != FILLER)
+            (start + i, start + j, 0.0 if index == FILLER else pair.weight)
             for start, c, index in zip(starts, comparisons, indices, strict=False)
-            for i, j in c.pairs
+            for (i, j), pair in zip(c.pairs, c.records, strict=True)
         ),
         strict=True,
     )
-    return tuple(torch.tensor(x, device=device()) for x in (better, worse, real))
+    return tuple(torch.tensor(x, device=device()) for x in (better, worse, weights))
