@@ -13,12 +13,14 @@ from common.data.blending import split_by_prompt
 from common.data.encoding import Comparison, describe, encode_pairs
 from common.data.layouts import read_rankings
 from common.data.pairs import all_pairs, read_pairs
-from common.data.records import Pair
+from common.data.records import Pair, Ranking
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
+from common.errors import UserError
 from common.training.batching import FILLER
 from common.training.distributed import device
 from common.training.once_per_node import once_per_node
+from common.training.seeding import derive_seed
 from common.training.stage import Stage
 
 
@@ -29,6 +31,13 @@ class PreferenceArguments:
     model: str = option("", "model folder or hub name to start from; by default RUN/models/sft")
     data: list[str] = option([], "pairs or rankings; by default RUN/pairs/pairs.jsonl")
     eval_fraction: float = option(0.13, "share of prompts whose pairs are held out")
+    train_fraction: float = option(
+        1.0, "share of the other prompts that is trained on; a smaller share is part of a larger"
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.train_fraction <= 1:
+            raise UserError(f"train_fraction is {self.train_fraction}, but must be in (0, 1]")
 
 
 class ComparisonSets(NamedTuple):
@@ -38,11 +47,19 @@ class ComparisonSets(NamedTuple):
     held_out: list[Comparison]
     facts: dict[str, Any]
     """For `result.json`: `pairs`, `held_out_pairs`, `left_out`."""
+    rankings: list[Ranking]
+    """Of the held-out prompts, as far as they are known."""
 
 
 def pair_files(stage: Stage, source: PreferenceArguments) -> list[str]:
     """The files that the pairs come from."""
     return paths_of(source.data) or [str(stage.root / "pairs" / "pairs.jsonl")]
+
+
+def ranking_files(stage: Stage, source: PreferenceArguments) -> list[str]:
+    """The file of the rankings that the run's own pairs came from, if it is there."""
+    file = stage.root / "rank" / "rankings.jsonl"
+    return [] if source.data or not file.is_file() else [str(file)]
 
 
 def simulated(stage: Stage, source: PreferenceArguments) -> list[str]:
@@ -58,17 +75,21 @@ def load_comparisons(
     text: TextArguments,
     *,
     always_ends: bool,
+    rankings: Sequence[str] = (),
 ) -> ComparisonSets:
     """Reads pairs, splits them by prompt and encodes them, once on each node.
 
     Args:
         always_ends: see `encode_pairs`.
+        rankings: files of the rankings that the pairs were made from, where they were made before.
 
     Raises:
         UserError: bad rows, too few prompts, nothing left.
     """
-    pairs = once_per_node(lambda: load_pairs(stage, source))
+    pairs, known = once_per_node(lambda: load_pairs(stage, source, rankings))
     train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=stage.run.seed)
+    train = part_of(train, source.train_fraction, stage.run.seed)
+    keys = {pair.prompt_key for pair in held_out}
     (train_set, counts), (held_out_set, more) = once_per_node(
         lambda: (
             encode_pairs(train, template, text, always_ends=always_ends),
@@ -79,20 +100,37 @@ def load_comparisons(
     sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
     stage.say(", ".join(filter(None, [sizes, describe(counts)])))
     facts = {"pairs": len(train), "held_out_pairs": len(held_out), "left_out": dict(counts)}
-    return ComparisonSets(train_set, held_out_set, facts)
+    return ComparisonSets(
+        train_set, held_out_set, facts, [r for r in known if r.prompt_key in keys]
+    )
 
 
-def load_pairs(stage: Stage, source: PreferenceArguments) -> list[Pair]:
-    """Pairs that `pairs.py` made, or pairs made here from files of rankings or of pairs."""
+def part_of(pairs: list[Pair], fraction: float, seed: int) -> list[Pair]:
+    """The pairs of a share of the prompts, at least of one; a smaller share is part of a larger."""
+    prompts = len({pair.prompt_key for pair in pairs})
+    count = max(1, round(fraction * prompts))
+    if count == prompts:
+        return pairs
+    return split_by_prompt(pairs, count=count, seed=derive_seed(seed, "part"))[1]
+
+
+def load_pairs(
+    stage: Stage, source: PreferenceArguments, ranking_files: Sequence[str] = ()
+) -> tuple[list[Pair], list[Ranking]]:
+    """Pairs that `pairs.py` made, or pairs made here from files of rankings or of pairs.
+
+    And the rankings behind them: of `ranking_files`, or those that the pairs are made of.
+    """
+    given = read_rankings(parse_sources(ranking_files)).rankings if ranking_files else []
     if not source.data:
-        return read_pairs(stage.root / "pairs" / "pairs.jsonl")
+        return read_pairs(stage.root / "pairs" / "pairs.jsonl"), given
     rankings = read_rankings(parse_sources(source.data))
     pairs, dropped = all_pairs(rankings.rankings, seed=stage.run.seed)
     counts = describe(dropped + rankings.dropped)
     stage.say(
         f"{len(pairs)} pairs from {len(rankings.rankings)} rankings" + f", {counts}" * bool(counts)
     )
-    return pairs
+    return pairs, given or rankings.rankings
 
 
 def pair_rows(
