@@ -17,6 +17,8 @@ MODEL, LENGTH, LABELERS, OTHER = COLORS
 FEW_PAIRS = 5
 """Points of fewer pairs are drawn hollow."""
 MOST_POINTS = 2000
+MARKERS = "osD^"
+"""For lines beyond as many as there are colours."""
 Rows = Sequence[tuple[str, Mapping[str, Any], str]]
 """(label, `Estimate.facts()`, colour)."""
 
@@ -110,4 +112,45 @@ def score_chart(held_out: HeldOut) -> bytes:
     for column, label, color in ((0, "preferred", MODEL), (1, "other", LENGTH)):
         axes.hist(held_out.scores[:, column], edges, color=color, alpha=0.45, label=label)
     finish_axes(axes, "Scores of the pairs' responses: good is apart", "raw score", "responses")
+    return png_of(figure)
+
+
+def scale_chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Held-out accuracy against the model's size and against the training pairs, with intervals.
+
+    Args:
+        rows: one of each size and share of the data: `size`, `parameters`, `fraction`, `pairs`, and
+            `accuracy` and `length_only` as `Estimate.facts()`.
+    """
+    figure, all_axes = figure_of(2)
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    fractions = sorted({row["fraction"] for row in rows})
+    for axes, x, group, names in (
+        (all_axes[0], "parameters", "fraction", fractions),
+        (all_axes[1], "pairs", "size", sizes),
+    ):
+        for number, name in enumerate(names):
+            line = sorted((r for r in rows if r[group] == name), key=lambda r: r[x])
+            values = [r["accuracy"]["value"] for r in line]
+            ends = np.array([r["accuracy"]["ci95"] for r in line])
+            errors = np.clip([values - ends[:, 0], ends[:, 1] - values], 0, None)
+            aside = 1.02 ** (number - (len(names) - 1) / 2)  # so that intervals stand side by side
+            axes.errorbar(
+                [r[x] * aside for r in line],
+                values,
+                errors,
+                fmt=MARKERS[number // len(COLORS) % len(MARKERS)] + "-",
+                color=COLORS[number % len(COLORS)],
+                alpha=0.8,
+                capsize=3,
+                ms=5,
+                label=f"{100 * name:.4g}% of the prompts" if group == "fraction" else name,
+            )
+        lengths = rows[-1]["length_only"]["value"]
+        axes.axhline(lengths, color="0.4", linestyle="--", linewidth=1, label="length alone")
+        axes.set_xscale("log")
+    title = "Held-out accuracy against size: good rises with it"
+    finish_axes(all_axes[0], title, "weights", "share of pairs")
+    title = "Held-out accuracy against data: still rising means more would help"
+    finish_axes(all_axes[1], title, "training pairs", "share of pairs")
     return png_of(figure)
