@@ -25,6 +25,7 @@ from common.training.preferences import load_pairs
 from common.training.seeding import seed_global
 from common.training.stage import Finished, Stage, run_stage
 from step2_reward import main as reward_stage
+from step2_reward.scale_report import line_of, report, row_of
 from step2_reward.sizes import Size, base_folder, count_parameters, parse_sizes, with_changes
 
 
@@ -73,7 +74,7 @@ def main(stage: Stage, *groups: Any) -> None:  # noqa: ANN401
     rows = []
     for number, cell in enumerate(cells, start=1):
         result, fresh = train_cell(stage, settings, cell)
-        rows.append(row_of(cell, result))
+        rows.append(row_of(cell.size.name, cell.parameters, cell.fraction, result))
         stage.say(f"{number} of {len(cells)}: {line_of(rows[-1])}" + " (done before)" * (not fresh))
     files = [stage.folder / "scale.png", stage.folder / "scale.md"]
     if is_main():
@@ -172,69 +173,6 @@ def link_pairs(run: Path, root: Path) -> None:
     for name in ("pairs", "rank"):
         if (run / name).is_dir() and not (root / name).exists():
             (root / name).symlink_to(os.path.relpath(run / name, root), target_is_directory=True)
-
-
-def row_of(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
-    """What is compared of a cell."""
-    found = result["diagnostics"]
-    return {
-        "size": cell.size.name,
-        "parameters": cell.parameters,
-        "fraction": cell.fraction,
-        "pairs": result["pairs"],
-        "held_out_pairs": result["held_out_pairs"],
-        "accuracy": found["accuracy"],
-        "length_only": found["length_only"]["accuracy"],
-        "ceiling": found["ceiling"],
-        "seconds": result["seconds"],
-    }
-
-
-def line_of(row: dict[str, Any]) -> str:
-    """A cell's line."""
-    low, high = row["accuracy"]["ci95"]
-    return (
-        f"{row['size']} ({row['parameters']:,} weights), {row['pairs']} pairs: held-out accuracy "
-        f"{row['accuracy']['value']:.3f} [{low:.3f}, {high:.3f}], {row['seconds']:.0f} s"
-    )
-
-
-def report(rows: Sequence[dict[str, Any]]) -> str:
-    """`scale.md`: the picture, and its numbers as a table, a row a size and a column a share."""
-    fractions = sorted({row["fraction"] for row in rows})
-    lines = [
-        "# Reward model: accuracy against size and data",
-        "",
-        "![accuracy against size and against data](scale.png)",
-        "",
-        "Held-out pairs in the labelers' order, with 95% intervals (bootstrap over prompts).",
-        "",
-        "| size | weights | "
-        + " | ".join(f"{100 * f:.4g}% of the prompts" for f in fractions)
-        + " |",
-        "|---|--:|" + "--:|" * len(fractions),
-    ]
-    for size in dict.fromkeys(row["size"] for row in rows):
-        own = {row["fraction"]: row for row in rows if row["size"] == size}
-        cells = [
-            "{:.3f} [{:.3f}, {:.3f}]".format(part["value"], *part["ci95"])
-            for part in (own[f]["accuracy"] for f in fractions)
-        ]
-        weights = next(iter(own.values()))["parameters"]
-        lines.append(f"| {size} | {weights:,} | {' | '.join(cells)} |")
-    baselines = [row["length_only"] for row in rows if row["fraction"] == fractions[-1]]
-    lines += ["", f"By length alone: {baselines[-1]['value']:.3f}."]
-    if rows[-1]["ceiling"]:
-        lines += ["", f"One labeler against the others: {rows[-1]['ceiling']['value']:.3f}."]
-    if len({row["held_out_pairs"] for row in rows}) > 1 or (
-        len({row["accuracy"]["count"] for row in rows}) > 1
-    ):
-        lines += [
-            "",
-            "**Not all cells have the same held-out pairs**: tokenizers differ in which prompts "
-            "and responses are too long. Raise max_prompt_tokens and max_response_tokens.",
-        ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

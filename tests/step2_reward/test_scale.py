@@ -12,7 +12,8 @@ from common.data.pairs import write_pairs
 from common.data.records import Message, Pair
 from common.errors import UserError
 from common.training.stage import Stage
-from step2_reward.scale import ARGUMENTS, main, parse_fractions, report
+from step2_reward.scale import ARGUMENTS, main, parse_fractions
+from step2_reward.scale_report import report
 from tests.stages import ROOT, finish, launch, start
 
 
