@@ -3,23 +3,21 @@
 from dataclasses import dataclass
 
 from common.config.arguments import RunArguments, option
-from common.data.encoding import describe
 from common.data.layouts import read_rankings
-from common.data.pairs import all_pairs, write_pairs
+from common.data.pairs import PairArguments, make_pairs, write_pairs
 from common.data.sources import parse_sources, paths_of
+from common.files import write_json
 from common.training.distributed import is_main
 from common.training.stage import Stage, run_stage
 
 
 @dataclass
-class PairsArguments:
-    """Which responses make pairs."""
+class PairsArguments(PairArguments):
+    """The rankings, and which of their responses make pairs."""
 
     rankings: list[str] = option(
         [], "files of rankings in any layout; by default RUN/rank/rankings.jsonl"
     )
-    top: int = option(2, "number of best responses that are preferred (paper: 2)")
-    bottom: int = option(2, "number of worst responses that they are preferred to (paper: 2)")
 
 
 ARGUMENTS = (RunArguments, PairsArguments)
@@ -31,16 +29,16 @@ def main(stage: Stage, run: RunArguments, settings: PairsArguments) -> None:
     files = settings.rankings or [str(stage.root / "rank" / "rankings.jsonl")]
     stage.begin(paths_of(files))
     rankings = read_rankings(parse_sources(files))
-    pairs, dropped = all_pairs(
-        rankings.rankings, top=settings.top, bottom=settings.bottom, seed=run.seed
-    )
-    dropped += rankings.dropped
+    pairs, account = make_pairs(rankings, settings, seed=run.seed)
+    outputs = [stage.folder / "pairs.jsonl", stage.folder / "account.json"]
     if is_main():
-        write_pairs(stage.folder / "pairs.jsonl", pairs)
+        write_pairs(outputs[0], pairs)
+        write_json(outputs[1], account.as_dict())
+    stage.say(f"{len(pairs)} pairs from {len(rankings)} rankings\n{account.table()}")
     stage.finish(
-        {"pairs": len(pairs), "rankings": len(rankings.rankings), "dropped": dict(dropped)},
-        ", ".join(filter(None, [f"{len(pairs)} pairs", describe(dropped)])),
-        outputs=[stage.folder / "pairs.jsonl"],
+        {"pairs": len(pairs), "rankings": len(rankings), **account.as_dict()},
+        f"{len(pairs)} pairs for {len(account.prompts_kept)} prompts",
+        outputs=outputs,
     )
 
 

@@ -16,12 +16,12 @@ from typing import Any
 from common.config.arguments import option
 from common.config.parsing import resolved_settings, result_settings
 from common.data.ad_moderation.rankings import ranked_answers
-from common.data.blending import split_by_prompt
 from common.errors import UserError
 from common.files import write_json_lines, write_text
 from common.reward.charts import scale_chart
 from common.training.distributed import barrier, broadcast_object, is_main
-from common.training.preferences import load_pairs
+from common.training.once_per_node import once_per_node
+from common.training.preferences import load_pairs, split_pairs
 from common.training.seeding import seed_global
 from common.training.stage import Finished, Stage, run_stage
 from step2_reward import main as reward_stage
@@ -125,8 +125,8 @@ def cells_of(
 ) -> Iterator[Cell]:
     """Every size with every share, small before large."""
     _, source, _, model_settings, text, *_ = settings
-    pairs, _ = load_pairs(stage, source)
-    train, _ = split_by_prompt(pairs, fraction=source.eval_fraction, seed=stage.run.seed)
+    pairs, _ = once_per_node(lambda: load_pairs(stage, source))
+    train, _ = split_pairs(pairs, source.eval_fraction, stage.run.seed)
     texts = [t for p in train for t in (*(m.content for m in p.messages), p.chosen, p.rejected)]
     for size in sizes:
         base = base_folder(size, stage.folder / "bases", texts, text, stage.run.seed)

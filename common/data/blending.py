@@ -3,7 +3,8 @@
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 from common.errors import UserError
@@ -48,7 +49,12 @@ def blend(sets: Sequence[Sequence[T]], weights: Sequence[float], *, seed: int) -
 
 
 def split_by_prompt(
-    items: Sequence[K], *, fraction: float | None = None, count: int | None = None, seed: int
+    items: Sequence[K],
+    *,
+    fraction: float | None = None,
+    count: int | None = None,
+    seed: int,
+    key: Callable[[K], str] = attrgetter("prompt_key"),
 ) -> tuple[list[K], list[K]]:
     """Splits records into (training, held out), so that no prompt is on both sides.
 
@@ -58,6 +64,7 @@ def split_by_prompt(
     Args:
         fraction: share of the prompts to hold out, in expectation.
         count: number of prompts (not records) to hold out, in place of `fraction`.
+        key: what counts as the same prompt; it must be the same wherever `prompt_key` is.
 
     Raises:
         UserError: fewer than two different prompts, a fraction outside (0, 1), or a count that
@@ -65,8 +72,9 @@ def split_by_prompt(
     """
     if (fraction is None) == (count is None):
         raise ValueError("give either a fraction or a count")
-    position = {item.prompt_key: _position(item.prompt_key, seed) for item in items}
-    prompts = sorted(position, key=lambda key: (position[key], key))
+    keys = [key(item) for item in items]
+    position = {name: _position(name, seed) for name in keys}
+    prompts = sorted(position, key=lambda name: (position[name], name))
     if len(prompts) < 2:
         raise UserError(
             f"a held-out split needs at least two different prompts, the data has {len(prompts)}"
@@ -74,7 +82,7 @@ def split_by_prompt(
     if count is None:
         if not 0 < fraction < 1:
             raise UserError(f"the held-out share must lie between 0 and 1, not {fraction}")
-        count = sum(position[key] < fraction for key in prompts)
+        count = sum(position[name] < fraction for name in prompts)
         count = min(max(count, 1), len(prompts) - 1)
     elif not 0 < count < len(prompts):
         raise UserError(
@@ -83,8 +91,8 @@ def split_by_prompt(
         )
     held_out = set(prompts[:count])
     return (
-        [item for item in items if item.prompt_key not in held_out],
-        [item for item in items if item.prompt_key in held_out],
+        [item for item, name in zip(items, keys, strict=True) if name not in held_out],
+        [item for item, name in zip(items, keys, strict=True) if name in held_out],
     )
 
 

@@ -3,10 +3,10 @@
 Every problem of every row is gathered and told at once, before any training starts.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from common.data.cleaning import clean
 from common.data.fields import (
     Problems,
     UnknownLayout,
@@ -17,9 +17,9 @@ from common.data.fields import (
     text_of,
 )
 from common.data.prompt_layouts import alpaca_prompt, prompt_of, unknown_layout, with_system
-from common.data.ranking_layouts import clean, rankings_of
+from common.data.ranking_layouts import rankings_of
 from common.data.readers import Row, read_rows
-from common.data.records import Conversation, Message, Prompt, Ranking, RankingSet
+from common.data.records import Conversation, Message, Prompt, Ranking
 from common.data.sources import DataSource
 from common.data.trees import best_path, root_of
 from common.errors import UserError
@@ -59,22 +59,19 @@ def read_prompts(sources: Sequence[DataSource]) -> list[Prompt]:
     return _read(sources, convert, "prompt")
 
 
-def read_rankings(sources: Sequence[DataSource]) -> RankingSet:
-    """Ranked responses, sources and rows in their order.
-
-    Empty and repeated responses are dropped and counted, and so are rankings that keep fewer than
-    two responses.
+def read_rankings(sources: Sequence[DataSource]) -> list[Ranking]:
+    """Ranked responses, sources and rows in their order, as they were found (see `rankings_of`).
 
     Raises:
-        UserError: as `read_conversations`; an order that repeats or omits a response.
+        UserError: as `read_conversations`; an order that repeats a response. A source counts as
+            empty, too, when no ranking in it holds two different responses that were ranked.
     """
-    dropped: Counter[str] = Counter()
-
-    def convert(row: Row, origin: str) -> list[Ranking]:
-        found = [clean(ranking, dropped) for ranking in rankings_of(row, origin, dropped)]
-        return [ranking for ranking in found if ranking]
-
-    return RankingSet(_read(sources, convert, "ranking"), dropped)
+    return _read(
+        sources,
+        rankings_of,
+        "ranking of two different responses",
+        lambda ranking: clean(ranking).ranking is not None,
+    )
 
 
 def conversations_of(row: Row, origin: str) -> list[Conversation]:
@@ -120,13 +117,19 @@ def conversations_of(row: Row, origin: str) -> list[Conversation]:
 
 
 def _read(
-    sources: Sequence[DataSource], convert: Callable[[Row, str], list[T]], what: str
+    sources: Sequence[DataSource],
+    convert: Callable[[Row, str], list[T]],
+    what: str,
+    usable: Callable[[T], bool] = lambda record: True,
 ) -> list[T]:
-    """Converts every row of every source, and tells the problems of all of them together."""
+    """Converts every row of every source, and tells the problems of all of them together.
+
+    A source without a single usable record is a problem, too.
+    """
     problems = Problems()
     records: list[T] = []
     for source in sources:
-        before = len(records), len(problems.errors)
+        before, told = len(records), len(problems.errors)
         for origin, row in read_rows(source, problems.add):
             try:
                 records += convert(row, origin)
@@ -135,7 +138,7 @@ def _read(
                 break  # every other row of the file would say the same
             except UserError as error:
                 problems.add(error)
-        if before == (len(records), len(problems.errors)):
+        if told == len(problems.errors) and not any(map(usable, records[before:])):
             problems.add(UserError(f"{source.path}: the data set is empty: not one {what} in it"))
     problems.raise_if_any()
     return records

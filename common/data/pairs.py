@@ -1,115 +1,223 @@
-"""From rankings to pairs for the reward model (§3.2): the top two against the bottom two."""
+"""From rankings to pairs for the reward model (§3.2): the top two against the bottom two.
+
+Every ranking, response and possible pair that does not end up in a pair is accounted for, by
+reason (`common.data.pair_account`).
+"""
 
 import hashlib
 import itertools
 import json
-import sys
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from common.config.arguments import check_range, option
+from common.data.aggregation import Aggregation, aggregate
+from common.data.agreement import kendalls_w
+from common.data.cleaning import clean
 from common.data.fields import Problems, has, text_of
+from common.data.pair_account import LOW_AGREEMENT, TIED, Account
 from common.data.ranking_layouts import rankings_of
-from common.data.readers import Row, kind_of, read_rows
-from common.data.records import Message, Pair, Ranking
+from common.data.ranks import Ranks
+from common.data.readers import Row, read_rows
+from common.data.records import Message, Pair, PairNumbers, Ranking
 from common.data.sources import DataSource
 from common.data.trees import root_of
 from common.errors import UserError
 from common.files import write_json_lines
 
 
-def aggregate(ranks: Sequence[Sequence[float]]) -> list[float]:
-    """The mean rank of each response over labelers.
+@dataclass
+class PairArguments:
+    """Which responses make pairs, and how much each pair counts."""
 
-    Args:
-        ranks: `[labelers][responses]`, 1 is best.
+    aggregation: Aggregation = option(
+        "mean",
+        "how several labelers' rankings become one: mean rank, Borda count (every comparison "
+        "counts alike, not every labeler), or Bradley-Terry (to beat a strong response counts "
+        "more)",
+    )
+    choice: Literal["top_bottom", "all", "best_worst"] = option(
+        "top_bottom", "top responses against bottom ones, every two, or the best against the worst"
+    )
+    top: int = option(2, "top_bottom: number of best responses that are preferred (paper: 2)")
+    bottom: int = option(
+        2, "top_bottom: number of worst responses that they are preferred to (paper: 2)"
+    )
+    min_agreement: float = option(
+        0.0,
+        "Kendall's W (0 to 1) below which the labelers of a prompt agree too little, and its pairs "
+        "are dropped; a prompt with a single labeler has no W, and stays",
+    )
+    weight_by_agreement: bool = option(
+        False, "rather than drop such pairs, weight them by W / min_agreement in the loss"
+    )
+    margin_from_gap: float = option(
+        0.0,
+        "margin that the hinge loss asks of a pair, in units of the score, for each place between "
+        "its two responses; 0 leaves the margin to the training",
+    )
 
-    Returns:
-        `[responses]`.
-    """
-    return [sum(column) / len(column) for column in zip(*ranks, strict=True)]
-
-
-def top_bottom_pairs(
-    ranking: Ranking, *, top: int = 2, bottom: int = 2, seed: int
-) -> tuple[list[Pair], Counter[str]]:
-    """Pairs (i, j): i among the `top` best, j among the `bottom` worst, i strictly better.
-
-    "Better" compares mean ranks over labelers. Which of several equal responses count among the
-    best or the worst is drawn by `seed`, the prompt and the response's text: neither the order in
-    the file nor other prompts change the draw.
-
-    With fewer than `top + bottom` responses the two sets overlap; as i must be strictly better,
-    a pair still comes up only once: two responses give one pair, three give all three.
-
-    Returns:
-        (pairs, best first; counts of candidates left out: "pairs with an empty response",
-        "pairs of identical responses", "pairs of equal rank").
-    """
-    means = aggregate(ranking.ranks)
-    texts = ranking.responses
-    key = ranking.prompt_key
-
-    def place(i: int) -> tuple[float, bytes, int]:
-        draw = hashlib.sha256(json.dumps([seed, key, texts[i]]).encode()).digest()
-        return means[i], draw, i
-
-    order = sorted(range(len(texts)), key=place)
-    best, worst = order[:top], order[max(0, len(order) - bottom) :]
-    pairs: list[Pair] = []
-    dropped: Counter[str] = Counter()
-    for i, j in itertools.combinations(order, 2):  # i stands before j
-        if i not in best or j not in worst:
-            continue
-        if not texts[i].strip() or not texts[j].strip():
-            dropped["pairs with an empty response"] += 1
-        elif texts[i].strip() == texts[j].strip():
-            dropped["pairs of identical responses"] += 1
-        elif means[i] == means[j]:
-            dropped["pairs of equal rank"] += 1
-        else:
-            gap = means[j] - means[i]
-            pairs.append(
-                Pair(ranking.messages, texts[i], texts[j], gap, ranking.origin, ranking.facts)
+    def __post_init__(self) -> None:
+        check_range(self, 1, "top", "bottom")
+        check_range(self, 0, "min_agreement", "margin_from_gap")
+        if self.min_agreement > 1:
+            raise UserError(f"min_agreement is {self.min_agreement}, but W is at most 1")
+        if self.weight_by_agreement and not self.min_agreement:
+            raise UserError(
+                "weight_by_agreement weights the pairs of prompts whose agreement is below "
+                "min_agreement, which is 0: set it, for example to 0.5"
             )
-    return pairs, dropped
+        if self.choice != "top_bottom" and (self.top, self.bottom) != (2, 2):
+            raise UserError(f"top and bottom are for top_bottom, but choice is {self.choice}")
 
 
-def all_pairs(
-    rankings: Sequence[Ranking], *, top: int = 2, bottom: int = 2, seed: int
-) -> tuple[list[Pair], Counter[str]]:
-    """`top_bottom_pairs` of every ranking, in order, and the summed counts of what was left out.
+def make_pairs(
+    rankings: Sequence[Ranking], settings: PairArguments, *, seed: int
+) -> tuple[list[Pair], Account]:
+    """The pairs of every ranking, in order, best first within each, and the account of them.
+
+    A pair (i, j) has i strictly better than j by the aggregated rank; the texts are different, and
+    neither is empty. Which of several equal responses count among the best or the worst is drawn by
+    `seed`, the prompt and the response's text: neither the order in the file nor other prompts
+    change the draw.
 
     Raises:
         UserError: no pair is left.
     """
+    account = Account()
     pairs: list[Pair] = []
-    dropped: Counter[str] = Counter()
     for ranking in rankings:
-        found, left_out = top_bottom_pairs(ranking, top=top, bottom=bottom, seed=seed)
-        pairs += found
-        dropped += left_out
+        pairs += _pairs_of(ranking, settings, seed, account)
     if not pairs:
-        raise UserError(
-            f"no pair is left of {len(rankings)} rankings ("
-            + (", ".join(f"{n} {name}" for name, n in dropped.items()) or "there are none")
-            + ")"
+        raise UserError(f"no pair is left of {len(rankings)} rankings\n{account.table()}")
+    return pairs, account
+
+
+def _pairs_of(ranking: Ranking, settings: PairArguments, seed: int, account: Account) -> list[Pair]:
+    """The pairs of one ranking, told to the account."""
+    account.read(
+        ranking,
+        aggregate(ranking.ranks, settings.aggregation),
+        _possible(len(ranking.responses), settings),
+    )
+    cleaned, removed = clean(ranking)
+    left = len(ranking.responses)
+    for reason, count in removed:
+        lost = _possible(left, settings) - _possible(left - count, settings)
+        left -= count
+        account.drop(reason, rankings=int(left == 0), responses=count, pairs=lost)
+    if cleaned is None:
+        return []
+    agreement = cleaned.numbers.agreement if cleaned.numbers else kendalls_w(cleaned.ranks)
+    weight = _weight(agreement, settings)
+    account.agree(agreement, weight)
+    if not weight:
+        account.drop(LOW_AGREEMENT, rankings=1, responses=left, pairs=_possible(left, settings))
+        return []
+    places = aggregate(cleaned.ranks, settings.aggregation)
+    pairs, tied = [], 0
+    for i, j in candidates(cleaned, places, settings, seed=seed):
+        if places[i] == places[j]:
+            tied += 1
+            continue
+        numbers = cleaned.numbers or PairNumbers(
+            gap=places[j] - places[i], agreement=agreement, support=support(cleaned.ranks, i, j)
         )
-    return pairs, dropped
+        margin = numbers.margin
+        if margin is None and settings.margin_from_gap:
+            margin = settings.margin_from_gap * numbers.gap
+        pairs.append(
+            Pair(
+                cleaned.messages,
+                cleaned.responses[i],
+                cleaned.responses[j],
+                numbers.gap,
+                cleaned.origin,
+                cleaned.facts,
+                weight=numbers.weight * weight,
+                margin=margin,
+                agreement=agreement,
+                support=numbers.support,
+            )
+        )
+    whole = not pairs
+    account.drop(TIED, rankings=int(whole), responses=left if whole else 0, pairs=tied)
+    account.keep(cleaned, pairs)
+    return pairs
+
+
+def candidates(
+    ranking: Ranking, places: Sequence[float], settings: PairArguments, *, seed: int
+) -> list[tuple[int, int]]:
+    """(i, j), i no worse than j, among the best and the worst by the choice; best first.
+
+    With fewer than `top + bottom` responses the two sets overlap, and a pair still comes up only
+    once: two responses give one, three all three.
+
+    Args:
+        places: `[responses]`, the aggregated ranks.
+    """
+
+    def place(i: int) -> tuple[float, bytes, int]:
+        text = json.dumps([seed, ranking.prompt_key, ranking.responses[i]])
+        return places[i], hashlib.sha256(text.encode()).digest(), i
+
+    order = sorted(range(len(places)), key=place)
+    return [(order[a], order[b]) for a, b in _positions(len(places), settings)]
+
+
+def support(ranks: Sequence[Ranks], i: int, j: int) -> float | None:
+    """Share of the labelers who ranked both i and j that put i before j; level counts half.
+
+    Args:
+        ranks: `[labelers][responses]`.
+
+    Returns:
+        0 to 1, or None where no labeler ranked both.
+    """
+    both = [row for row in ranks if row[i] is not None and row[j] is not None]
+    votes = sum((row[i] < row[j]) + 0.5 * (row[i] == row[j]) for row in both)
+    return votes / len(both) if both else None
+
+
+def _positions(n: int, settings: PairArguments) -> list[tuple[int, int]]:
+    """Pairs of places, from 0 for the best of n, that the choice compares."""
+    top, bottom = {
+        "top_bottom": (settings.top, settings.bottom),
+        "all": (n, n),
+        "best_worst": (1, 1),
+    }[settings.choice]
+    return [(a, b) for a, b in itertools.combinations(range(n), 2) if a < top and b >= n - bottom]
+
+
+def _possible(n: int, settings: PairArguments) -> int:
+    """How many pairs n different responses give, if none are level."""
+    return len(_positions(n, settings))
+
+
+def _weight(agreement: float | None, settings: PairArguments) -> float:
+    """What a prompt's pairs count for: 1, 0, or something between, by its labelers' agreement."""
+    if agreement is None or agreement >= settings.min_agreement:
+        return 1.0
+    return agreement / settings.min_agreement if settings.weight_by_agreement else 0.0
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
-    """Writes JSON lines: TRL's `prompt`, `chosen`, `rejected`, and `gap`, `origin`, `facts`.
+    """Writes JSON lines: TRL's `prompt`, `chosen`, `rejected`, and what else is known of the pair.
 
-    A prompt of a single user message is a string, and so are its responses; a longer one is a
-    list of messages, and so are they. The file appears under its name only when it is whole.
+    That is the fields of `PairNumbers` but for those that are None, `origin` and `facts`. A prompt
+    of a single user message is a string, and so are its responses; a longer one is a list of
+    messages, and so are they. The file appears under its name only when it is whole.
     """
     write_json_lines(path, map(_row_of, pairs))
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Reads what `write_pairs` wrote; any file in TRL's preference columns will do (gap 1 then).
+    """Reads what `write_pairs` wrote; any file in TRL's preference columns will do.
+
+    What it does not say is as in `PairNumbers`: a gap of one place, a weight of 1.
 
     Raises:
         UserError: no such file, a field that is missing, empty or of the wrong type, two responses
@@ -136,8 +244,8 @@ def _row_of(pair: Pair) -> dict[str, Any]:
         prompt = [_message(m) for m in pair.messages]
         chosen, rejected = ([_message(Message("assistant", r))] for r in (chosen, rejected))
     row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-    row |= {"gap": pair.gap, "origin": pair.origin}
-    return row if pair.facts is None else row | {"facts": pair.facts}
+    more = {name: getattr(pair, name) for name in (*PairNumbers._fields, "origin", "facts")}
+    return row | {name: value for name, value in more.items() if value is not None}
 
 
 def _message(message: Message) -> dict[str, str]:
@@ -149,14 +257,9 @@ def _pair_of(row: Row, place: str) -> Pair:
         if not row.get(name):
             state = "empty" if name in row else "missing"
             raise UserError(f"{place}: field '{name}' is {state}")
-    gap = row.get("gap", 1.0)
-    numeric = isinstance(gap, int | float) and not isinstance(gap, bool)
-    if not numeric or not 0 < gap <= sys.float_info.max:
-        shown = gap if isinstance(gap, int | float) else kind_of(gap)
-        raise UserError(f"{place}: field 'gap' must be a number above 0, not {shown}")
     if root_of(row):
         raise UserError(f"{place}: field 'replies' is a tree's; a pair has a prompt for itself")
-    (ranking,) = rankings_of(row, place, Counter())
+    (ranking,) = rankings_of(row, place)
     chosen, rejected = (
         text_of(text, name, place)
         for text, name in zip(ranking.responses, ("chosen", "rejected"), strict=True)
@@ -164,4 +267,5 @@ def _pair_of(row: Row, place: str) -> Pair:
     if chosen.strip() == rejected.strip():
         raise UserError(f"{place}: fields 'chosen' and 'rejected' hold the same text")
     origin = text_of(row["origin"], "origin", place) if has(row, "origin") else place
-    return Pair(ranking.messages, chosen, rejected, float(gap), origin, ranking.facts)
+    numbers = (ranking.numbers or PairNumbers())._asdict()
+    return Pair(ranking.messages, chosen, rejected, origin=origin, facts=ranking.facts, **numbers)

@@ -1,10 +1,9 @@
 """What every layout of a data file becomes: conversations, prompts, rankings and pairs."""
 
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant"]
 
@@ -51,16 +50,25 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Responses to one prompt, as ranked by each labeler.
+    """Responses to one prompt, as ranked by each labeler; as found, so that all can be counted.
 
-    `ranks[labeler][response]` is 1 for the best response; tied ones share their mean rank.
+    `ranks[labeler][response]` is 1 for the best response that this labeler ranked; tied ones share
+    their mean rank, and None was not ranked. Labelers who could not judge are `absent`.
     """
 
     messages: tuple[Message, ...]
     responses: tuple[str, ...]
-    ranks: tuple[tuple[float, ...], ...]
+    ranks: tuple[tuple[float | None, ...], ...]
     origin: str
     facts: dict[str, Any] | None = field(default=None, hash=False)
+    absent: int = 0
+    """How many labelers were asked and could not judge."""
+    labelers: tuple[str, ...] = ()
+    """The names of all who were asked, where the file has them."""
+    flaw: str = ""
+    """Why it cannot be used, where that showed when it was read."""
+    numbers: "PairNumbers | None" = None
+    """Of a file of pairs: what it says about the pair beside its texts."""
 
     @property
     def prompt_key(self) -> str:
@@ -68,12 +76,21 @@ class Ranking:
         return prompt_key(self.messages)
 
 
-@dataclass(frozen=True)
-class RankingSet:
-    """Rankings, and how many responses and rankings were left out, by reason."""
+class PairNumbers(NamedTuple):
+    """What a pair carries beside its texts."""
 
-    rankings: list[Ranking]
-    dropped: Counter[str]
+    gap: float = 1.0
+    """Places between the two: the rejected response's aggregated rank minus the chosen one's, in
+    ranks from 1 to the number of responses; above 0."""
+    weight: float = 1.0
+    """How much the pair counts in the loss, above 0; 1 unless its labelers disagree."""
+    margin: float | None = None
+    """The margin that the hinge loss asks of this pair, in units of the score; None: as set."""
+    agreement: float | None = None
+    """Kendall's W of the prompt's labelers, 0 to 1; None with a single labeler."""
+    support: float | None = None
+    """Share of the labelers who compared the two that prefer the chosen one, ties half; None where
+    nobody's own comparison is known."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +101,13 @@ class Pair:
     chosen: str
     rejected: str
     gap: float
-    """Mean rank of the rejected minus mean rank of the chosen response, above 0."""
+    """See `PairNumbers`, as for the last four."""
     origin: str
     facts: dict[str, Any] | None = field(default=None, hash=False)
     weight: float = 1.0
-    """How much the pair counts in a loss, above 0."""
     margin: float | None = None
-    """By how much the scores are to differ; None leaves it to the loss."""
+    agreement: float | None = None
+    support: float | None = None
 
     @property
     def prompt_key(self) -> str:
@@ -110,3 +127,12 @@ def prompt_key(messages: Sequence[Message]) -> str:
         text = unicodedata.normalize("NFKC", message.content).casefold()
         turns.append(f"{message.role}: {' '.join(text.split())}")
     return "\n".join(turns)
+
+
+def opening_key(messages: Sequence[Message]) -> str:
+    """`prompt_key` of the user's first message alone: equal for all prompts of one conversation.
+
+    A later turn's prompt quotes the responses to an earlier one, so that these prompts belong on
+    one side of a split.
+    """
+    return prompt_key([m for m in messages if m.role == "user"][:1])

@@ -28,13 +28,17 @@ COLUMNS = (
     "responses",
     "orders",
     "ranking_best_to_worst",
+    "labelers",
+    "gap",
+    "weight",
+    "margin",
     "replies",
     "role",
     "facts",
 )
 """Every column that a reader looks for; `columns:` maps other names to these."""
 
-OPTIONAL_COLUMNS = ("input", "system", "history", "facts")
+OPTIONAL_COLUMNS = ("input", "system", "history", "labelers", "gap", "weight", "margin", "facts")
 """Columns that a row may lack even when `columns:` names them."""
 
 

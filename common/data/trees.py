@@ -80,16 +80,16 @@ def best_path(root: dict[str, Any], path: str, origin: str) -> list[Message]:
     return messages if messages[-1].role == "assistant" else messages[:-1]
 
 
-def ranked_groups(
+def answer_groups(
     root: dict[str, Any], path: str, origin: str
-) -> Iterator[tuple[list[Message], list[str], list[float], int]]:
-    """Every message of a user that has at least two ranked answers.
+) -> Iterator[tuple[list[Message], list[str], list[float | None]]]:
+    """Every message of a user that was answered, in the order of a walk from the root.
 
     What lies below an empty answer is passed over: it is no conversation.
 
     Yields:
-        (conversation up to that message, texts, their ranks as in the file (0 is best), number of
-        answers left out because they carry no rank).
+        (conversation up to that message, the texts of the answers, one or more; their ranks as in
+        the file, where 0 is best and None was not ranked).
     """
     waiting = [(root, path, [_root_message(root, path, origin)])]
     while waiting:
@@ -97,14 +97,9 @@ def ranked_groups(
         replies = replies_to(node, at, origin)
         # Reversed, for the stack gives the last one back first.
         waiting += [(r, p, [*messages, m]) for r, m, p in reversed(replies) if m.content.strip()]
-        if messages[-1].role != "user":
-            continue
-        ranked = [
-            (m.content, rank) for r, m, p in replies if (rank := _rank(r, p, origin)) is not None
-        ]
-        if len(ranked) >= 2:
-            texts, scores = zip(*ranked, strict=True)
-            yield messages, list(texts), list(scores), len(replies) - len(ranked)
+        if messages[-1].role == "user" and replies:
+            texts = [message.content for _, message, _ in replies]
+            yield messages, texts, [_rank(reply, at, origin) for reply, _, at in replies]
 
 
 def _root_message(root: dict[str, Any], path: str, origin: str) -> Message:

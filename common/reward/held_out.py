@@ -54,9 +54,9 @@ class HeldOut:
     def agreement(self) -> list[float | None]:
         """Kendall's W of each pair's prompt: of its labelers, or as the pair's file has it."""
         found = [None if r is None else kendalls_w(r.ranks) for r in self.rankings]
-        carried = [getattr(pair, "agreement", None) for pair in self.pairs]
         return [
-            found[i] if own is None else own for i, own in zip(self.prompts, carried, strict=True)
+            found[i] if pair.agreement is None else pair.agreement
+            for i, pair in zip(self.prompts, self.pairs, strict=True)
         ]
 
 

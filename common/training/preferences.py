@@ -10,15 +10,17 @@ from torch import Tensor
 
 from common.config.arguments import TextArguments, option
 from common.data.blending import split_by_prompt
+from common.data.cleaning import clean
 from common.data.encoding import Comparison, describe, encode_pairs
 from common.data.layouts import read_rankings
-from common.data.pairs import all_pairs, read_pairs
-from common.data.records import Pair, Ranking
+from common.data.pairs import PairArguments, make_pairs, read_pairs
+from common.data.records import Pair, Ranking, opening_key
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.errors import UserError
+from common.files import write_json
 from common.training.batching import FILLER
-from common.training.distributed import device
+from common.training.distributed import device, is_main
 from common.training.once_per_node import once_per_node
 from common.training.seeding import derive_seed
 from common.training.stage import Stage
@@ -77,7 +79,7 @@ def load_comparisons(
     always_ends: bool,
     rankings: Sequence[str] = (),
 ) -> ComparisonSets:
-    """Reads pairs, splits them by prompt and encodes them, once on each node.
+    """Reads pairs, splits them by conversation and encodes them, once on each node.
 
     Args:
         always_ends: see `encode_pairs`.
@@ -87,7 +89,7 @@ def load_comparisons(
         UserError: bad rows, too few prompts, nothing left.
     """
     pairs, known = once_per_node(lambda: load_pairs(stage, source, rankings))
-    train, held_out = split_by_prompt(pairs, fraction=source.eval_fraction, seed=stage.run.seed)
+    train, held_out = split_pairs(pairs, source.eval_fraction, stage.run.seed)
     train = part_of(train, source.train_fraction, stage.run.seed)
     keys = {pair.prompt_key for pair in held_out}
     (train_set, counts), (held_out_set, more) = once_per_node(
@@ -105,13 +107,30 @@ def load_comparisons(
     )
 
 
+def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """(training, held out), by conversation: no prompt is in both, and no turn of its own thread.
+
+    Raises:
+        UserError: all pairs are of one conversation.
+    """
+    return split_by_prompt(pairs, fraction=fraction, seed=seed, key=_conversation)
+
+
 def part_of(pairs: list[Pair], fraction: float, seed: int) -> list[Pair]:
-    """The pairs of a share of the prompts, at least of one; a smaller share is part of a larger."""
-    prompts = len({pair.prompt_key for pair in pairs})
-    count = max(1, round(fraction * prompts))
-    if count == prompts:
+    """The pairs of a share of the conversations, at least of one.
+
+    A smaller share is part of a larger.
+    """
+    conversations = len({_conversation(pair) for pair in pairs})
+    count = max(1, round(fraction * conversations))
+    if count == conversations:
         return pairs
-    return split_by_prompt(pairs, count=count, seed=derive_seed(seed, "part"))[1]
+    seed = derive_seed(seed, "part")
+    return split_by_prompt(pairs, count=count, seed=seed, key=_conversation)[1]
+
+
+def _conversation(pair: Pair) -> str:
+    return opening_key(pair.messages)
 
 
 def load_pairs(
@@ -121,16 +140,21 @@ def load_pairs(
 
     And the rankings behind them: of `ranking_files`, or those that the pairs are made of.
     """
-    given = read_rankings(parse_sources(ranking_files)).rankings if ranking_files else []
+    given = read_rankings(parse_sources(ranking_files)) if ranking_files else []
     if not source.data:
-        return read_pairs(stage.root / "pairs" / "pairs.jsonl"), given
+        return read_pairs(stage.root / "pairs" / "pairs.jsonl"), usable(given)
     rankings = read_rankings(parse_sources(source.data))
-    pairs, dropped = all_pairs(rankings.rankings, seed=stage.run.seed)
-    counts = describe(dropped + rankings.dropped)
-    stage.say(
-        f"{len(pairs)} pairs from {len(rankings.rankings)} rankings" + f", {counts}" * bool(counts)
-    )
-    return pairs, given or rankings.rankings
+    pairs, account = make_pairs(rankings, PairArguments(), seed=stage.run.seed)
+    if is_main():
+        write_json(stage.folder / "account.json", account.as_dict())
+    stage.say(f"{len(pairs)} pairs from {len(rankings)} rankings\n{account.table()}")
+    return pairs, usable(given or rankings)
+
+
+def usable(rankings: Sequence[Ranking]) -> list[Ranking]:
+    """Without what cannot be compared, and without those of which nothing is left."""
+    cleaned = (clean(ranking).ranking for ranking in rankings)
+    return [ranking for ranking in cleaned if ranking is not None]
 
 
 def pair_rows(

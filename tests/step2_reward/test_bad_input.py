@@ -94,11 +94,9 @@ def message_of(call, *args, **kwargs) -> str:
 BAD_ORDERS = [
     ([[0, 1, 2, 3, 3]], "field 'orders[0]' repeats response 3"),
     ([[0, 1, 2, 3, 4], [4, 0, 0, 1, 2]], "field 'orders[1]' repeats response 0"),
-    ([[0, 1, 2, 4]], "field 'orders[0]' omits response 3"),
-    ([[0]], "field 'orders[0]' omits response 1, 2, 3, 4"),
     ([[1, 2, 3, 4, 5]], "field 'orders[0]' has the index 5, but there are 5 responses (0 to 4)"),
     ([["a", 1, 2, 3, 4]], "field 'orders[0]' must hold indices of responses"),
-    ([], "field 'orders' is empty"),
+    ({"a": [0]}, "field 'orders' must be a list, not an object"),
     (None, "field 'orders' is missing"),
 ]
 
@@ -123,26 +121,56 @@ def test_empty_and_repeated_responses_are_dropped_and_counted(tmp_path, model, c
     file = write(tmp_path, [*odd, *GOOD[3:]])
     result = run_pairs(tmp_path, [file])
     # Left: 9 whole rankings with 2·2 pairs, one of four with 4, one of three with 3.
-    assert (result["pairs"], result["rankings"]) == (9 * 4 + 4 + 3, 11)
+    assert (result["pairs"], result["rankings"]) == (9 * 4 + 4 + 3, 12)
+    nothing = {"rankings": 0, "responses": 0, "pairs": 0}
+    assert result["read"] == {"rankings": 12, "responses": 60, "pairs": 48}
+    # The third loses its two empty ones (and no pair: the other three give three), and then the
+    # rest, which are identical.
     assert result["dropped"] == {
-        "empty responses": 1 + 2,
-        "repeated responses": 2 + 2,
-        "rankings with fewer than two responses": 1,
+        "empty": nothing | {"seen_in": 2, "responses": 1 + 2, "pairs": 0 + 1},
+        "identical": {"seen_in": 2, "rankings": 1, "responses": 2 + 3, "pairs": 1 + 3},
     }
+    assert result["kept"] == {"rankings": 11, "responses": 45 + 4 + 3, "pairs": 43}
+    account = json.loads((tmp_path / "run/pairs/account.json").read_text())
+    assert account == {name: result[name] for name in account}
+    assert "= kept" in capsys.readouterr().out
     with pytest.raises(Trains):
         run_reward(tmp_path, model, [file])
-    said = capsys.readouterr().out
-    assert "43 pairs from 11 rankings" in said
-    assert "3 empty responses" in said and "4 repeated responses" in said
+    assert "43 pairs from 12 rankings" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run/reward/account.json").read_text()) == account
+
+
+def test_labelers_who_could_not_judge_are_absent_and_unranked_prompts_counted(tmp_path):
+    rows = [
+        {**GOOD[0], "orders": [None, [0, 1, 2, 3, 4], []], "labelers": ["ann", "bob", "eve"]},
+        {**GOOD[1], "orders": [[[3, 4], 0], [2]], "labelers": ["bob", "ann"]},
+        {**GOOD[2], "orders": [], "labelers": [], "cannot_judge": [{"labeler": "flo"}]},
+        {**GOOD[3], "orders": [None, None, None]},
+    ]
+    result = run_pairs(tmp_path, [write(tmp_path, rows)])
+    # The second: 3 and 4 before 0, the rest in no comparison: two pairs, one is level.
+    assert result["pairs"] == 4 + 2
+    assert result["labelers"] == {
+        "orders": 1 + 2,
+        "could_not_judge": 2 + 1 + 3,
+        "names": 4,
+        "rankings_by_orders": {"0": 2, "1": 1, "2": 1},
+    }
+    assert result["dropped"]["not ranked"] == {
+        **{"seen_in": 3, "rankings": 2},
+        **{"responses": 2 + 5 + 5, "pairs": 1 + 4 + 4},
+    }
+    assert result["dropped"]["tied"] == {"seen_in": 1, "rankings": 0, "responses": 0, "pairs": 1}
+    assert result["prompts"] == {"read": 4, "kept": 2}
 
 
 def test_only_equal_responses_leave_no_pair(tmp_path):
     tied = [{**row, "orders": [[[0, 1, 2, 3, 4]]]} for row in GOOD]
     found = message_of(run_pairs, tmp_path, [write(tmp_path, tied)])
-    assert found.startswith("no pair is left of 12 rankings (") and "pairs of equal rank" in found
+    assert found.startswith("no pair is left of 12 rankings\n") and "- tied" in found
     same = [{**row, "responses": ["a"] * 5} for row in GOOD]
     found = message_of(run_pairs, tmp_path, [write(tmp_path, same)])
-    assert "not one ranking in it" in found
+    assert "not one ranking of two different responses in it" in found
 
 
 @pytest.mark.parametrize(

