@@ -9,26 +9,18 @@ a process then holds than it uses depends on the order in which blocks come and 
 column of its own. To measure what is used, blocks from 64 KiB on are given back as they are freed.
 """
 
-import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.benchmark.measuring import launched
 from common.benchmark.one_base import OneBaseBenchmark, prepare
 from common.config.arguments import RunArguments, check_range, option
-from common.errors import UserError
 from common.files import write_json, write_json_lines
 from common.training.metrics import progress_bar
 from common.training.stage import Stage, run_stage
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = {
-    "sft": "step1_sft/main.py",
-    "reward": "step2_reward/main.py",
-    "rlhf": "step3_rlhf/main.py",
-}
 RETURNED = 2**16
 """Bytes of a block from which on it is given back when it is freed."""
 TOKENS = 64
@@ -130,25 +122,11 @@ def measure(folder: Path, case: Case, settings: PlanBenchmark) -> dict[str, Any]
 
 
 def run_case(folder: Path, case: Case, settings: PlanBenchmark, returned: int) -> dict[str, Any]:
-    """The `result.json` of a run.
-
-    Raises:
-        UserError: it failed; says how.
-    """
+    """The `result.json` of a run; raises as `launched`."""
     ranks = 1 if case.zero == "0" else settings.ranks
-    run = folder / "run"
     own = f"export MALLOC_MMAP_THRESHOLD_={returned} MALLOC_TRIM_THRESHOLD_={returned}"
-    words = f'source launch/env.sh; {own if returned else ":"}; launch_stage "$@"'
-    command = ["bash", "-c", words, "launch", str(ranks), SCRIPTS[case.stage]]
-    done = subprocess.run(
-        [*command, "--run", str(run), *options(folder, case, ranks)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise UserError(f"{case}: ended with code {done.returncode}:\n{done.stdout}{done.stderr}")
-    return json.loads((run / case.stage / "result.json").read_text())
+    words = options(folder, case, ranks)
+    return launched(case.stage, folder / "run", words, ranks, before=own if returned else ":")
 
 
 def options(folder: Path, case: Case, ranks: int) -> list[str]:

@@ -28,11 +28,30 @@ class Shape:
         layer = 4 * self.width**2 + 3 * self.width * self.feed_forward
         return self.layers * layer + self.vocabulary * self.width
 
+    def config(self, positions: int, **others: Any) -> Any:  # noqa: ANN401
+        """transformers' config of it; others: further fields."""
+        from transformers import LlamaConfig
+
+        return LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            intermediate_size=self.feed_forward,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            max_position_embeddings=positions,
+            tie_word_embeddings=False,
+            pad_token_id=PAD,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            **others,
+        )
+
 
 QUICKSTART = Shape("quickstart", 128, 3, 4, 1536, 320)
 WIDE = Shape("width 256", 256, 4, 4, 1536, 640)
 LLAMA_1B = Shape("1.3B", 2048, 24, 16, 32000, 5504)
 LLAMA_7B = Shape("7B", 4096, 32, 32, 32000, 11008)
+LLAMA_13B = Shape("13B", 5120, 40, 40, 32000, 13824)
 
 
 @dataclass(frozen=True)
@@ -67,23 +86,10 @@ def causal_lm(shape: Shape, mean_length: float, seed: int = 0, positions: int = 
     Small random weights give nearly even chances to all tokens; a bias of the head sets the end
     token's, so that lengths are geometric as those of a trained actor are broad.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.width,
-            intermediate_size=shape.feed_forward,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            max_position_embeddings=positions,
-            tie_word_embeddings=False,
-            pad_token_id=PAD,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-        )
-    )
+    model = LlamaForCausalLM(shape.config(positions))
     bias = torch.zeros(shape.vocabulary)
     chance = 1.0 / mean_length if mean_length else 1e-9
     bias[EOS] = math.log(chance / (1.0 - chance) * shape.vocabulary)

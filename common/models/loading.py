@@ -71,7 +71,7 @@ def separate_pad(tokenizer: Any) -> Any:
 
 
 def load_causal_lm(path: str, settings: ModelArguments, lora: LoraArguments | None = None) -> Any:
-    """A causal language model in fp32, dropout off; adapters found in `path` are merged.
+    """A causal language model, dropout off; adapters found in `path` are merged.
 
     Args:
         path: hub name, model folder, or folder of PEFT adapters.
@@ -93,12 +93,18 @@ def load_causal_lm(path: str, settings: ModelArguments, lora: LoraArguments | No
 
 
 def load_complete(
-    auto_class: Any, path: str, settings: ModelArguments, new: tuple[str, ...], **overrides: Any
+    auto_class: Any,
+    path: str,
+    settings: ModelArguments,
+    new: tuple[str, ...],
+    dtype: torch.dtype | None = None,
+    **overrides: Any,
 ) -> nn.Module:
     """`auto_class.from_pretrained`, dropout off, every weight accounted for; adapters merged.
 
     Args:
         new: names of modules that may be fresh (their weights are missing in the files).
+        dtype: of the weights; by default what the settings say. Adapters are merged in fp32.
         overrides: config fields.
 
     Raises:
@@ -113,19 +119,15 @@ def load_complete(
             f"(python -m common.models.merge {path} OUT) and name OUT, or use --base_4bit false"
         )
     if base:  # heads may come with the adapters
-        model = load_complete(auto_class, base, settings, (*new, *whole_modules(path)), **overrides)
+        fresh = (*new, *whole_modules(path))
+        model = load_complete(auto_class, base, settings, fresh, torch.float32, **overrides)
         restore_config_changes(model, path)
         restore_stops(model, path)
         return merged_adapters(model, path, new)
+    dtype = dtype or resolve_dtype(settings.dtype)
     try:
-        model, info = auto_class.from_pretrained(
-            path,
-            config=_config(path, settings, overrides),
-            dtype=torch.float32,
-            trust_remote_code=settings.trust_remote_code,
-            output_loading_info=True,
-            **(in_4_bits(settings) if settings.base_4bit else {}),
-        )
+        config = _config(path, settings, overrides)
+        model, info = read_weights(auto_class, path, config, dtype, settings)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: cannot load the model: {_first_line(error)}") from None
     missing = [k for k in info["missing_keys"] if not any(n in k.split(".") for n in new)]
@@ -136,6 +138,20 @@ def load_complete(
             f"{(missing + wrong)[0]}; is this a {auto_class.__name__} folder?"
         )
     return model
+
+
+def read_weights(
+    auto_class: Any, path: str, config: Any, dtype: torch.dtype, settings: ModelArguments
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A model of a folder or hub name, and what its files lack or have in another shape."""
+    return auto_class.from_pretrained(
+        path,
+        config=config,
+        dtype=dtype,
+        trust_remote_code=settings.trust_remote_code,
+        output_loading_info=True,
+        **(in_4_bits(settings) if settings.base_4bit else {}),
+    )
 
 
 def in_4_bits(settings: ModelArguments) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from common.training.distributed import (
 from common.training.distributed import rank as this_rank
 from common.training.engine import optimizer_step
 from common.training.offload import Waiting, optimizer_states, weights_of
+from common.training.peak import PeakMemory
 from common.training.resume.states import Stateful
 from common.training.seeding import derive_seed
 from common.training.watchdog import WATCHDOG
@@ -101,6 +102,7 @@ class PPOTrainer:
         with self._moments.away() if self.settings.offload_idle else contextlib.nullcontext():
             rollout = self.generate(prompts, "rollout", step)
             generated = _now()
+            peaks = {"generate": PeakMemory.of_phase()}
             WATCHDOG.at(f"step {step}, scoring")
             first = None
             if self.settings.reuse_scoring:
@@ -108,12 +110,14 @@ class PPOTrainer:
             trains = self.trains_actor(step)
             experience = self.experience(rollout, prompts, first, train_actor=trains)
             scored = _now()
+            peaks["score"] = PeakMemory.of_phase()
             if self.rollouts.is_due(step):
                 self.rollouts.check(rollout, experience.logprobs)
             if step == 1:
                 self.check_start(rollout, experience, prompts)
         sums = self.update(experience, step)
         trained = _now()
+        peaks["train"] = PeakMemory.of_phase()
         values = rollout_values(all_reduce_scalars({**rollout_sums(experience, rollout), **sums}))
         values["kl/coefficient"] = self.kl.coefficient
         self.kl.update(values["kl/sequence_k1"], self.settings.rollout_batch_size)
@@ -122,6 +126,11 @@ class PPOTrainer:
             "time/score": scored - generated,
             "time/train": trained - scored,
             "time/step": _now() - started,
+        }
+        values |= {
+            f"memory/{phase}_{kind}": size
+            for phase, sizes in peaks.items()
+            for kind, size in sizes.items()
         }
         values["time/tokens_per_second"] = values.pop("tokens") / values["time/step"]
         return values

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -104,14 +105,10 @@ def build_engine(
     )
     groups = parameter_groups(model, optimizer.weight_decay, new_modules, new_rate)
     adam = {"lr": optimizer.learning_rate, "betas": (0.9, optimizer.adam_beta2), "eps": adam_eps}
-    if zero.offload_optimizer != "none" and torch.cuda.is_available():
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        adamw: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **adam)
-    else:
-        adamw = torch.optim.AdamW(groups, foreach=True, **adam)
+    on_host = zero.offload_optimizer != "none" and torch.cuda.is_available()
+    adamw = (host_adamw if on_host else partial(torch.optim.AdamW, foreach=True))(groups, **adam)
     engine, *_ = deepspeed.initialize(
-        model=model.to(dtype),
+        model=in_precision(model, dtype),
         optimizer=adamw,
         lr_scheduler=lambda opt: lr_schedule(opt, optimizer, total_steps),
         config=deepspeed_config(
@@ -127,6 +124,24 @@ def build_engine(
     return engine
 
 
+def host_adamw(groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:  # noqa: ANN401
+    """DeepSpeed's AdamW, for states in the host's memory.
+
+    Raises:
+        UserError: it cannot be compiled (ZeRO-3 refuses PyTorch's).
+    """
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    try:
+        return DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
+    except Exception as error:  # of the compiler, of a missing header, of versions that differ
+        raise UserError(
+            "offload_optimizer: DeepSpeed's CPU Adam cannot be compiled here "
+            f"({type(error).__name__}: {error}); it needs a C++ compiler, ninja and the CUDA "
+            "toolkit that PyTorch was built with (`ds_report` says what is missing)"
+        ) from error
+
+
 def build_frozen(model: nn.Module, *, zero: ZeroArguments, dtype: torch.dtype) -> nn.Module:
     """A model that only scores (reference, reward): sharded by ZeRO-3 where that saves much.
 
@@ -136,7 +151,7 @@ def build_frozen(model: nn.Module, *, zero: ZeroArguments, dtype: torch.dtype) -
 
     WATCHDOG.at(f"loading a frozen {type(model).__name__}")
     check_quantized(model, zero)
-    model = model.to(dtype).eval().requires_grad_(False)
+    model = in_precision(model, dtype).eval().requires_grad_(False)
     offload = zero.offload_parameters != "none"
     if zero.stage < 3 or (world_size() == 1 and not offload):
         return model.to(device())
@@ -148,6 +163,18 @@ def build_frozen(model: nn.Module, *, zero: ZeroArguments, dtype: torch.dtype) -
     engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.eval()  # returns nothing, unlike a module's
     return engine
+
+
+def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with its weights in `dtype`; buffers stay as they are.
+
+    `Module.to` would round the frequencies of rotary embeddings, too: in bf16 a token's angle is
+    then off by a radian from the 500th place on.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def check_quantized(model: nn.Module, zero: ZeroArguments) -> None:

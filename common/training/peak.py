@@ -5,6 +5,7 @@ import ctypes
 import gc
 import importlib
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -34,11 +35,15 @@ class PeakMemory:
     Where the system does not let the peak begin anew, it may be one of before.
     """
 
+    past: ClassVar[dict[str, float]] = {}
+    """A card's peaks in the phases that are over."""
+
     def __init__(self) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+            PeakMemory.past = {}
             self.level = torch.cuda.memory_allocated() / 2**20
             return
         with contextlib.suppress(AttributeError, OSError):  # another C library, a closed system
@@ -49,8 +54,37 @@ class PeakMemory:
     def megabytes(self) -> float:
         """Peak so far, above the level."""
         if torch.cuda.is_available():
-            return torch.cuda.max_memory_allocated() / 2**20 - self.level
+            return self._so_far("allocated") - self.level
         return _status("VmHWM") - self.level
+
+    def reserved_megabytes(self) -> float | None:
+        """What PyTorch's caching allocator has held of a card at most; None without one."""
+        return self._so_far("reserved") if torch.cuda.is_available() else None
+
+    @classmethod
+    def of_phase(cls) -> dict[str, float]:
+        """A card's peaks since this was last asked, in megabytes: `allocated`, and `reserved`.
+
+        Empty without a card, where asking would cost more than it tells.
+        """
+        if not torch.cuda.is_available():
+            return {}
+        peaks = _of_card()
+        cls.past = {kind: max(cls.past.get(kind, 0.0), size) for kind, size in peaks.items()}
+        torch.cuda.reset_peak_memory_stats()
+        return peaks
+
+    def _so_far(self, kind: str) -> float:
+        return max(_of_card()[kind], PeakMemory.past.get(kind, 0.0))
+
+
+def _of_card() -> dict[str, float]:
+    """Megabytes at the peaks since they were last set back."""
+    peaks = {
+        "allocated": torch.cuda.max_memory_allocated(),
+        "reserved": torch.cuda.max_memory_reserved(),
+    }
+    return {kind: size / 2**20 for kind, size in peaks.items()}
 
 
 def _status(name: str) -> float:

@@ -210,6 +210,9 @@ class Stage:
             if checkpoints:
                 result["checkpoint_seconds"] = round(checkpoints.spent_seconds, 2)
             result["peak_megabytes"] = round(peak, 1)
+            reserved = self.memory.reserved_megabytes()
+            if reserved is not None:
+                result["reserved_megabytes"] = round(reserved, 1)
             planned = self._planned()
             result["planned"] = planned
             result["outputs"] = movable([str(path) for path in outputs], self.root)
@@ -248,6 +251,7 @@ class Stage:
         return {
             "megabytes": round(plan.peak / 2**20, 1),
             "phase": plan.worst,
+            "phases": {n: round(size / 2**20, 1) for n, size in plan.totals.items()},
             "seconds": None if seconds is None else round(seconds, 1),
         }
 

@@ -47,14 +47,19 @@ class Plan:
     assumptions: list[str] = field(default_factory=list)
 
     @property
+    def totals(self) -> dict[str, int]:
+        """Bytes by phase."""
+        return {name: size_of(kinds) for name, kinds in self.phases.items()}
+
+    @property
     def peak(self) -> int:
         """Bytes at the worst moment."""
-        return max(map(size_of, self.phases.values()))
+        return max(self.totals.values())
 
     @property
     def worst(self) -> str:
         """The phase of the worst moment."""
-        return max(self.phases, key=lambda name: size_of(self.phases[name]))
+        return max(self.totals, key=self.totals.__getitem__)
 
     @property
     def seconds(self) -> float | None:

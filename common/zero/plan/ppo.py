@@ -215,15 +215,16 @@ def _scoring(roles: Roles, kept: Mapping[str, Kinds]) -> Kinds:
 
 
 def _loading(roles: Roles) -> Kinds:
-    """Engines are made when the frozen models are where they stay; on a CPU what is read, in fp32,
-    is in the same memory."""
+    """Engines are made when the frozen models are where they stay; on a CPU what is read is in the
+    same memory."""
     job, actor = roles.job, roles.trained["actor"]
     files = ("reference",) if job.s.one_base else tuple(roles.counts)
     read: Kinds = {}
     waiting: Kinds = {}
     if not job.machines.card.is_gpu:
-        read = {WEIGHTS: FP32 * sum(roles.counts[n].weights for n in files)}
-        waiting = {WEIGHTS: FP32 * roles.counts["critic"].weights} if "critic" in files else {}
+        width = job.dtype.itemsize
+        read = {WEIGHTS: width * sum(roles.counts[n].weights for n in files)}
+        waiting = {WEIGHTS: width * roles.counts["critic"].weights} if "critic" in files else {}
     made_first = {k: v for k, v in actor.rest.items() if k != OPTIMIZER}
     first = added(roles.frozen, actor.loading, waiting)
     second = added(roles.frozen, made_first, roles.trained["critic"].loading)

@@ -17,7 +17,6 @@ from common.zero.plan.rates import decoding, scoring, training
 from common.zero.plan.settings import Job, is_there
 from common.zero.plan.shapes import Counts, Variant, count, passes
 from common.zero.plan.states import (
-    FP32,
     EngineMemory,
     added,
     engine_memory,
@@ -42,7 +41,7 @@ def plan_stage(stage: str, job: Job) -> Plan:
         weights = [c.weights for c in plan.models.values()]
         # Stage 3 reads its models one after the other, before any goes to the card.
         read = sum(weights) if stage == "rlhf" and not job.s.one_base else max(weights)
-        plan.host_loading = read * FP32 + max(weights) * job.dtype.itemsize
+        plan.host_loading = read * job.dtype.itemsize
     else:
         plan.phases = {n: added(p, {LIBRARIES: LIBRARY_BYTES}) for n, p in plan.phases.items()}
         plan.assumptions.append(

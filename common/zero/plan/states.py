@@ -99,10 +99,8 @@ def frozen_memory(counts: Counts, spread: Spread) -> Kinds:
 
 
 def loaded(counts: Counts, spread: Spread) -> Kinds:
-    """A model on its way into an engine: read in fp32 on the host, then in its precision."""
-    if spread.is_gpu:
-        return {WEIGHTS: weight_bytes(counts, spread)}
-    return {WEIGHTS: counts.weights * (FP32 + (spread.width if spread.width < FP32 else 0))}
+    """A model on its way into an engine; it is read in its precision."""
+    return {WEIGHTS: weight_bytes(counts, spread)}
 
 
 def gathered(weights: int, spread: Spread) -> Kinds:
@@ -231,7 +229,7 @@ def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
         loading = added(loaded(counts, spread), {WEIGHTS: part * width})
     host: Kinds = {}
     if offloads:
-        host, states = added(states, {GRADIENTS: group}), {}
+        host, states = added(states, {GRADIENTS: share * FP32}), {}  # of all groups
         if not spread.is_gpu:
             moments["optimizer step"] = {OPTIMIZER: group}
     if spread.zero.offload_parameters != "none":

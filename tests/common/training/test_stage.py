@@ -55,11 +55,18 @@ def test_a_new_stage_notes_what_it_was_begun_with(here):
 
 def test_a_result_has_the_planned_peak_beside_the_measured_one(here, capsys):
     stage = begin(here)
-    stage.plan = lambda: SimpleNamespace(peak=3 * 2**20, worst="backward", seconds=None)
+    totals = {"forward": 2**20, "backward": 3 * 2**20}
+    stage.plan = lambda: SimpleNamespace(
+        peak=3 * 2**20, worst="backward", totals=totals, seconds=None
+    )
     held = b"x" * 2**25  # 32 MB that the stage takes
     stage.finish({}, "made")
     result = json.loads((here / "run/sft/result.json").read_text())
-    assert result["planned"] == {"megabytes": 3.0, "phase": "backward", "seconds": None}
+    assert result["planned"] == {
+        **{"megabytes": 3.0, "phase": "backward", "seconds": None},
+        "phases": {"forward": 1.0, "backward": 3.0},
+    }
+    assert "reserved_megabytes" not in result  # there is no card
     assert 32 <= result["peak_megabytes"] < 64 and len(held) == 2**25
     said = capsys.readouterr().out
     assert "planned 3 MB (in backward)" in said and "peak memory" in said
