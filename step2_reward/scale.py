@@ -140,7 +140,7 @@ def train_cell(stage: Stage, settings: Sequence[Any], cell: Cell) -> tuple[dict[
 
     What the stage prints goes into the cell's `log.txt`.
     """
-    root = stage.folder / cell.size.name / f"{cell.fraction:g}"
+    root = stage.folder / "cells" / cell.size.name / f"{cell.fraction:g}"
     changes = {"model": cell.base, "train_fraction": cell.fraction, **cell.size.changes}
     run, *rest = with_changes(settings, changes)
     quiet = {"progress": False, "push_to_hub": False, "on_change": "rerun"}

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from common.evaluation.formatting import cell
+
 
 def row_of(size: str, parameters: int, fraction: float, result: dict[str, Any]) -> dict[str, Any]:
     """What is compared of a cell.
@@ -56,7 +58,7 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
             for part in (own[f]["accuracy"] for f in fractions)
         ]
         weights = next(iter(own.values()))["parameters"]
-        lines.append(f"| {size} | {weights:,} | {' | '.join(cells)} |")
+        lines.append(f"| {cell(size)} | {weights:,} | {' | '.join(cells)} |")
     baselines = [row["length_only"] for row in rows if row["fraction"] == fractions[-1]]
     lines += ["", f"By length alone: {baselines[-1]['value']:.3f}."]
     if rows[-1]["ceiling"]:

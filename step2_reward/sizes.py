@@ -15,6 +15,7 @@ from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.distributed import barrier, is_main
 
 TINY = re.compile(r"tiny:(\d+)x(\d+)")
+NAME = re.compile(r"\w[\w.+-]*")
 HEAD_WIDTH = 32
 
 
@@ -50,37 +51,45 @@ def parse_sizes(values: Sequence[str | dict[str, Any]], groups: Sequence[Any]) -
     now = {f.name: getattr(group, f.name) for group in groups for f in fields(group)}
     sizes: list[Size] = []
     for i, value in enumerate(values):
-        at = f"sizes[{i}]"
-        given = dict(mapping_of(value, at))
-        path = given.pop("path", "")
-        if not isinstance(path, str) or not path:
-            raise UserError(f"{at}: `path` must name a model folder, a hub name or tiny:2x64")
-        name = str(given.pop("name", "") or path.rstrip("/").rpartition("/")[2].replace(":", "_"))
-        for key, setting in given.items():
-            if key not in now:
-                raise UserError(f"{at}: unknown setting '{key}'{nearest(key, list(now))}")
-            kinds = (int, float) if isinstance(now[key], float) else type(now[key])
-            if not isinstance(setting, kinds) or isinstance(setting, bool) != isinstance(
-                now[key], bool
-            ):
-                raise UserError(f"{at}: `{key}` is {setting!r}, but {now[key]!r} by default")
-        size = Size(path, name, given)
-        if path.startswith("tiny:") and (
-            size.tiny is None or not size.tiny.tiny_layers or not size.tiny.tiny_width
-        ):
-            raise UserError(f"{at}: {path} must be tiny:LAYERSxWIDTH, as tiny:2x64")
-        if size.tiny and (width := size.tiny.tiny_width) % (
-            HEAD_WIDTH if width > HEAD_WIDTH else 2
-        ):
-            raise UserError(
-                f"{at}: a width must be even, over {HEAD_WIDTH} a multiple of it: {path}"
-            )
-        if any(name == other.name for other in sizes):
-            raise UserError(f"{at}: two sizes are named {name}; give one another `name`")
+        size = _parse_size(dict(mapping_of(value, f"sizes[{i}]")), now, f"sizes[{i}]")
+        if any(size.name == other.name for other in sizes):
+            raise UserError(f"sizes[{i}]: two sizes are named {size.name}; give one a `name`")
         sizes.append(size)
     if not sizes:
         raise UserError("sizes is empty, but must name a model at least")
     return sizes
+
+
+def _parse_size(given: dict[str, Any], now: dict[str, Any], at: str) -> Size:
+    """One entry; `now` has the stage's settings."""
+    path = given.pop("path", "")
+    if not isinstance(path, str) or not path:
+        raise UserError(f"{at}: `path` must name a model folder, a hub name or tiny:2x64")
+    own = re.sub(r"[^\w.+-]", "_", path.rstrip("/").rpartition("/")[2])
+    name = given.pop("name", None) or own
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise UserError(f"{at}: `name` is {name!r}, but must be a name for a folder")
+    for key, value in given.items():
+        if key not in now:
+            raise UserError(f"{at}: unknown setting '{key}'{nearest(key, list(now))}")
+        kind, default = type(now[key]), now[key]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UserError(f"{at}: `{key}` is {value!r}, but {default!r} by default")
+    size = Size(path, name, given)
+    if path.startswith("tiny:"):
+        _check_shape(size, at)
+    return size
+
+
+def _check_shape(size: Size, at: str) -> None:
+    """Raises UserError where `tiny:…` is no shape that a model can have."""
+    tiny = size.tiny
+    if tiny is None or not tiny.tiny_layers or not tiny.tiny_width:
+        raise UserError(f"{at}: {size.path} must be tiny:LAYERSxWIDTH, as tiny:2x64")
+    if tiny.tiny_width % (HEAD_WIDTH if tiny.tiny_width > HEAD_WIDTH else 2):
+        raise UserError(
+            f"{at}: a width must be even, over {HEAD_WIDTH} a multiple of it, not {tiny.tiny_width}"
+        )
 
 
 def with_changes(groups: Sequence[Any], changes: dict[str, Any]) -> list[Any]:

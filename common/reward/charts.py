@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.evaluation.formatting import visible
 from common.evaluation.plots import COLORS, figure_of, finish_axes
 from common.reward.held_out import HeldOut
 from common.reward.measures import centred
@@ -144,7 +145,9 @@ def scale_chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
                 alpha=0.8,
                 capsize=3,
                 ms=5,
-                label=f"{100 * name:.4g}% of the prompts" if group == "fraction" else name,
+                label=f"{100 * name:.4g}% of the prompts"
+                if group == "fraction"
+                else visible(name).replace("$", r"\$"),
             )
         lengths = rows[-1]["length_only"]["value"]
         axes.axhline(lengths, color="0.4", linestyle="--", linewidth=1, label="length alone")

@@ -24,7 +24,9 @@ class RewardArguments:
 
     loss: Literal["margin", "logistic"] = option("margin", "the paper's hinge, or Bradley-Terry")
     margin: float = option(
-        1.0, "margin of the hinge, in units of the raw score, where a pair does not bring its own"
+        1.0,
+        "margin of the hinge, in units of the raw score, where a pair does not bring its own; the "
+        "logistic loss has a margin only where pairs bring theirs",
     )
     score_penalty: float = option(
         1e-3, "weight of the mean squared score: keeps scores near 0, which pairs leave free"

@@ -11,6 +11,7 @@ from common.config.parsing import parse_arguments, resolved_settings
 from common.data.pairs import write_pairs
 from common.data.records import Message, Pair
 from common.errors import UserError
+from common.reward.charts import scale_chart
 from common.training.stage import Stage
 from step2_reward.scale import ARGUMENTS, main, parse_fractions
 from step2_reward.scale_report import report
@@ -66,7 +67,7 @@ def test_every_size_with_every_share_and_none_twice(tmp_path, monkeypatch, capsy
     cells = [line for line in lines if " of 4: " in line]
     assert len(cells) == 4 and "1 of 4: tiny_1x16 (" in cells[0] and "done before" not in cells[0]
     assert not any("what the stage prints" in line for line in lines)
-    log = (tmp_path / "scale/tiny_1x16/0.5/log.txt").read_text()
+    log = (tmp_path / "scale/cells/tiny_1x16/0.5/log.txt").read_text()
     assert "what the stage prints" in log
     assert [row["accuracy"]["value"] for row in result["cells"]] == [0.625, 0.75] * 2
     assert (tmp_path / "scale/scale.png").read_bytes().startswith(b"\x89PNG")
@@ -132,6 +133,14 @@ def test_the_report_has_a_row_a_size_and_says_when_the_test_was_not_the_same():
     assert "| two | 2,000 | 0.725" in text and "By length alone: 0.550." in text
     assert "One labeler against the others: 0.900." in text and "Not all cells" not in text
     assert "Not all cells have the same held-out pairs" in report(rows_of((8, 7)))
+
+
+def test_names_are_shown_as_they_are():
+    rows = rows_of((8, 8))
+    for row in rows[:2]:
+        row["size"] = r"a|b $\frac{$ <b>"
+    assert "| a&#124;b &#36;&#92;frac&#123;&#36; &lt;b&gt; | 1,000 |" in report(rows)
+    assert scale_chart(rows).startswith(b"\x89PNG")
 
 
 def test_the_shipped_settings_are_taken():

@@ -31,6 +31,8 @@ def test_paths_and_mappings():
     [
         ([], "sizes is empty"),
         ([""], "`path` must name"),
+        (['{"path": "a", "name": "../up"}'], "must be a name for a folder"),
+        ([".."], "must be a name for a folder"),
         (['{"path": "a", "learning_rat": 1}'], "unknown setting 'learning_rat'.*learning_rate"),
         (['{"path": "a", "learning_rate": "fast"}'], "`learning_rate` is 'fast'"),
         (['{"path": "a", "patience": true}'], "`patience` is True"),

@@ -20,8 +20,9 @@ SHIFT = {"shift": 0.8, "ci95": [0.5, 1.0], "size": 0.9, "flips": 0.25, "response
 UNSEEN = {"shift": None, "size": None, "flips": None, "responses": 0, "unseen": 3}
 
 
-def diagnosis(prompts, hostile=False, known=True):
+def diagnosis(prompts, hostile=False, known=True, factor=1.0):
     comparisons, rankings, scores = make(prompts)
+    scores = [[factor * score for score in row] for row in scores]
     if hostile:
         comparisons = [
             Comparison(
@@ -114,3 +115,13 @@ def test_the_short_account_says_who_wins():
     assert "which gives scores no scale" in text  # the hinge
     best = made.facts["diagnostics"]["ceiling"]["value"]
     assert f"in {best:.1%}" in text
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e30, -1e-30])
+def test_it_survives_scores_of_any_size(factor):
+    """At 0 all scores are equal: half of the pairs count, nothing correlates, none is a mistake."""
+    made = diagnosis(40, factor=factor)
+    text = Reader(page(made, loss="logistic", chosen_by_accuracy=False)).text
+    assert "nan" not in text.lower() and "inf" not in text.lower()
+    if factor == 0.0:
+        assert "It orders 50.0%" in text and "No held-out pair is in the wrong order" in text
