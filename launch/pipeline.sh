@@ -37,6 +37,8 @@ main() {
       sft) launch_stage "$processes" "$ROOT/step1_sft/main.py" "${options[@]}" ;;
       sample) launch_stage "$processes" "$ROOT/step2_reward/sample.py" "${options[@]}" ;;
       rank) launch_plain "$PYTHON" "$ROOT/step2_reward/rank.py" "${options[@]}" ;;
+      ai_rank) launch_plain "$PYTHON" "$ROOT/step2_reward/ai_rank.py" "${options[@]}" ;;
+      import) launch_plain "$PYTHON" "$ROOT/step2_reward/import_rankings.py" "${options[@]}" ;;
       pairs) launch_plain "$PYTHON" "$ROOT/step2_reward/pairs.py" "${options[@]}" ;;
       reward) launch_stage "$processes" "$ROOT/step2_reward/main.py" "${options[@]}" ;;
       rlhf) launch_stage "$processes" "$ROOT/step3_rlhf/main.py" "${options[@]}" ;;

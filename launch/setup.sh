@@ -33,6 +33,19 @@ requirements() {
   esac
 }
 
+# The browser that tests of the labeling page drive; where there is none, they are skipped.
+install_browser() {
+  if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then return; fi
+  if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+    echo "setup: installing Chromium for the browser tests"
+    { apt-get install -qq -y --no-install-recommends chromium ||
+      { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }; } \
+      >/dev/null 2>&1 </dev/null && return
+  fi
+  echo "setup: no Chromium, and it could not be installed: the browser tests will be skipped" \
+    "(as root: apt-get install chromium; or: .venv/bin/playwright install chromium)"
+}
+
 # The stamp says what .venv holds: a second run with the same requirements installs nothing.
 stamp() { requirements "$@" | cksum | cut -d' ' -f1; }
 
@@ -67,6 +80,7 @@ if ! nvidia-smi -L 2>/dev/null | grep -q GPU && ! .venv/bin/python -c 'import to
 fi
 echo "setup: installing requirements into .venv"
 "${pip[@]}" -r <(requirements "$mode")
+if [[ -n "$mode" ]]; then DEBIAN_FRONTEND=noninteractive install_browser; fi
 rm -f .venv/stamp-*
 touch ".venv/stamp${mode:--run}-$(stamp "$mode")"
 echo "setup: done"

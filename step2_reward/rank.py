@@ -1,6 +1,6 @@
 """Simulated labelers rank the samples of the embedded domain: its rubric plus noise.
 
-For people there is no simulation: rank samples elsewhere and give stage 2 the rankings as `data`.
+People rank on the page of annotate.py, or elsewhere: give stage 2 their rankings as `data`.
 """
 
 from dataclasses import dataclass

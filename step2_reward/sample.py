@@ -1,6 +1,7 @@
 """Draws k distinct responses a prompt from ICE-Instruct, for labelers (paper §3.2, §4.1)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from common.config.arguments import (
@@ -12,12 +13,14 @@ from common.config.arguments import (
     option,
 )
 from common.data.encoding import EncodedPrompt, describe, encode_prompts
+from common.data.labeled import prompt_column
 from common.data.layouts import read_prompts
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.errors import UserError
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
+from common.models.hub import hub_commit
 from common.models.loading import load_causal_lm, load_tokenizer
 from common.models.policy import PolicyModel
 from common.training.distributed import is_main
@@ -25,6 +28,7 @@ from common.training.engine import build_frozen
 from common.training.metrics import progress_bar
 from common.training.once_per_node import once_per_node
 from common.training.resume.checkpoints import CheckpointArguments
+from common.training.resume.identity import content_hashes
 from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
 from common.training.watchdog import WATCHDOG
@@ -109,12 +113,12 @@ def main(
             )
             answers = zip(rolled.response_ids(), rolled.ended.tolist(), strict=True)
             for (i, _), (ids, ended) in zip(part, answers, strict=False):
-                text = template.decode_response(ids)
-                bar.update(samples.keep(i, {"text": text, "ended": ended}))
+                found = {"text": template.decode_response(ids), "ended": ended}
+                bar.update(samples.keep(i, found))
             more = samples.more()
             checkpoints.after(checkpoints.step + 1, {}, last=not more)
 
-    merged, total = samples.merged(), samples.total()
+    merged, (draws, empty) = samples.merged(), samples.tally()
     rankable = [i for i in range(len(prompts)) if len(merged[i]) >= 2]
     counts["prompts without two distinct responses"] = len(prompts) - len(rankable)
     if not rankable:
@@ -122,44 +126,75 @@ def main(
             f"{path}: it has no two distinct responses to any of {len(prompts)} prompts; raise "
             "temperature or redraws, or train it longer"
         )
-    rows = [sample_row(prompts[i], merged[i], path, sampling, run.seed) for i in rankable]
     if is_main():
+        source = provenance(path, stage.root, sampling, text, run.seed)
+        rows = [{**sample_row(prompts[i], merged[i], draws[i]), **source} for i in rankable]
         write_json_lines(stage.folder / "samples.jsonl", rows)
-    kept = sum(len(r["responses"]) for r in rows)
-    short = sum(len(r["responses"]) < sample.responses for r in rows)
+    kept = sum(len(merged[i]) for i in rankable)
+    short = sum(len(merged[i]) < sample.responses for i in rankable)
+    total, blank = sum(draws.values()), sum(empty.values())
+    repeated = total - blank - sum(map(len, merged.values()))
     stage.finish(
         {
-            "prompts": len(rows),
+            "prompts": len(rankable),
             "responses": kept,
             "drawn": total,
-            "empty_or_repeated": total - sum(map(len, merged.values())),
+            "empty": blank,
+            "repeated": repeated,
             "prompts_with_fewer": short,
             "left_out": dict(+counts),
         },
-        f"{kept} distinct responses to {len(rows)} prompts"
-        + (f" ({short} prompts have fewer than {sample.responses})" if short else ""),
+        f"{kept} distinct responses to {len(rankable)} prompts, of {total} drawn"
+        + f", {repeated} repeated others" * bool(repeated)
+        + f", {blank} were empty" * bool(blank)
+        + f"; after {sample.redraws} redraws {short} prompts have fewer than {sample.responses}"
+        * bool(short),
         outputs=[stage.folder / "samples.jsonl"],
         checkpoints=checkpoints,
     )
 
 
 def sample_row(
-    prompt: EncodedPrompt,
-    responses: list[dict[str, Any]],
-    model: str,
-    sampling: SamplingArguments,
-    seed: int,
+    prompt: EncodedPrompt, responses: list[dict[str, Any]], drawn: int
 ) -> dict[str, Any]:
-    """A row of samples.jsonl, with its provenance."""
-    messages = [{"role": m.role, "content": m.content} for m in prompt.record.messages]
+    """A row of samples.jsonl, without its provenance."""
     return {
-        "prompt": messages[0]["content"] if len(messages) == 1 else messages,
+        "prompt": prompt_column(prompt.record.messages),
         "responses": [r["text"] for r in responses],
         "ended": [r["ended"] for r in responses],
+        "drawn": drawn,
         "facts": prompt.record.facts,
-        "model": model,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+    }
+
+
+def provenance(
+    path: str,
+    run: Path,
+    sampling: SamplingArguments,
+    text: TextArguments,
+    seed: int,
+) -> dict[str, Any]:
+    """Where samples come from: the model and a hash of it, how it was sampled, the seed.
+
+    Args:
+        path: of the model, a folder (then the hash is of its files' content, the card aside) or a
+            hub name (then of the commit).
+        run: directory, in which hashes are cached.
+    """
+    (hashed,) = content_hashes([path], run).values()
+    return {
+        "model": path,
+        "model_hash": f"hub:{hub_commit(path)}" if hashed == "hub" else f"sha256:{hashed}",
+        "sampling": {
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "min_response_tokens": sampling.min_response_tokens,
+            "max_response_tokens": text.max_response_tokens,
+            "max_prompt_tokens": text.max_prompt_tokens,
+            "template": text.template,
+        },
         "seed": seed,
     }
 

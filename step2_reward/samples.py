@@ -1,9 +1,11 @@
 """Which responses are drawn already and which are still wanted, over all ranks; resumable."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from common.training.distributed import any_rank, gather_objects, rank, world_size
+
+Value = TypeVar("Value")
 
 
 class Samples:
@@ -25,7 +27,10 @@ class Samples:
         self.responses = responses
         self.redraws = redraws
         self.found: dict[int, list[dict[str, Any]]] = {i: [] for i in mine}
-        self.drawn = 0
+        self.draws: dict[int, int] = dict.fromkeys(mine, 0)
+        """How many were drawn for each of these prompts, kept or not."""
+        self.empty: dict[int, int] = dict.fromkeys(mine, 0)
+        """How many of them had no text."""
         self.attempt = -1
         self.waiting: list[tuple[int, int]] = []
         """(prompt, stream of random numbers) of this attempt."""
@@ -50,27 +55,32 @@ class Samples:
 
     def keep(self, prompt: int, response: dict[str, Any]) -> bool:
         """Keeps a response if it is neither empty nor among those kept; says whether it was."""
-        self.drawn += 1
+        self.draws[prompt] += 1
         kept = self.found[prompt]
-        if not response["text"] or any(k["text"] == response["text"] for k in kept):
+        if not response["text"]:
+            self.empty[prompt] += 1
+            return False
+        if any(k["text"] == response["text"] for k in kept):
             return False
         kept.append(response)
         return True
 
     def merged(self) -> dict[int, list[dict[str, Any]]]:
         """All ranks' responses, by prompt. A collective."""
-        return {i: found for part in gather_objects(self.found) for i, found in part.items()}
+        return _of_all_ranks(self.found)
 
-    def total(self) -> int:
-        """How many were drawn, over all ranks. A collective."""
-        return sum(gather_objects(self.drawn))
+    def tally(self) -> tuple[dict[int, int], dict[int, int]]:
+        """By prompt, of all ranks: how many were drawn, how many of them empty. A collective."""
+        return _of_all_ranks(self.draws), _of_all_ranks(self.empty)
 
     def state_dict(self) -> dict[str, Any]:
         """Of all ranks together. A collective."""
         waiting = [pair for part in gather_objects(self.waiting) for pair in part]
+        draws, empty = self.tally()
         return {
             "attempt": self.attempt,
-            "drawn": self.total(),
+            "draws": {str(i): n for i, n in draws.items()},
+            "empty": {str(i): n for i, n in empty.items()},
             "found": {str(i): found for i, found in self.merged().items()},
             "waiting": [list(pair) for pair in waiting],
         }
@@ -78,8 +88,9 @@ class Samples:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """This rank's share of what `state_dict` gave."""
         self.attempt = state["attempt"]
-        self.drawn = state["drawn"] if rank() == 0 else 0
-        self.found = {i: state["found"][str(i)] for i in self.mine}
+        self.draws, self.empty, self.found = (
+            {i: state[name][str(i)] for i in self.mine} for name in ("draws", "empty", "found")
+        )
         left = {tuple(pair) for pair in state["waiting"]}
         self.waiting = [
             (i, i * self.responses + n)
@@ -87,3 +98,8 @@ class Samples:
             for n in range(self.responses)
             if (i, i * self.responses + n) in left
         ]
+
+
+def _of_all_ranks(by_prompt: dict[int, Value]) -> dict[int, Value]:
+    """Where two ranks have the same prompt, they have the same of it. A collective."""
+    return {i: value for part in gather_objects(by_prompt) for i, value in part.items()}

@@ -192,7 +192,7 @@ def write_inputs(folder: Path, case: Case) -> None:
             _write_config(case.reward, padded, path, num_labels=1)
         else:
             _write_adapters(case.shape, padded, path, base=str(folder / "model"))
-    text = [f"{i} " + f"{WORDS} " * 64 for i in range(64)]
+    text = [f"{WORDS} " * 64 + f"{i}" for i in range(64)]  # of long prompts the end is kept
     write_json_lines(folder / "prompts.jsonl", [{"prompt": t} for t in text])
     write_json_lines(folder / "sft.jsonl", [{"prompt": t, "completion": t} for t in text[:16]])
 

@@ -21,7 +21,10 @@ from common.errors import UserError, nearest
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_DATA = Path(__file__).parents[2].parent / "shared" / "data"
-SECTIONS = ("data", "sft", "sample", "rank", "pairs", "reward", "rlhf", "dpo", "evaluation")
+SECTIONS = (
+    *("data", "sft", "sample", "rank", "ai_rank", "import", "pairs"),
+    *("reward", "rlhf", "dpo", "evaluation"),
+)
 """The stages' sections of a pipeline file, in the order in which they run."""
 
 

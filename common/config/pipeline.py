@@ -33,6 +33,8 @@ MODULES = {
     "sft": "step1_sft.main",
     "sample": "step2_reward.sample",
     "rank": "step2_reward.rank",
+    "ai_rank": "step2_reward.ai_rank",
+    "import": "step2_reward.import_rankings",
     "pairs": "step2_reward.pairs",
     "reward": "step2_reward.main",
     "rlhf": "step3_rlhf.main",

@@ -61,7 +61,7 @@ def rankings_of(row: Row, origin: str) -> list[Ranking]:
     labelers: tuple[str, ...] = ()
     if "responses" in row:
         messages = prompt_of(row, origin)
-        responses = _responses(row["responses"], origin)
+        responses = responses_of(row["responses"], origin)
         if has(row, "orders"):
             ranks, absent = _ranks_of_orders(row["orders"], len(responses), origin)
             labelers, others = _labelers(row, len(row["orders"]))
@@ -163,8 +163,12 @@ def numbers_of(row: Row, origin: str) -> PairNumbers | None:
     return PairNumbers(**found) if found else None
 
 
-def _responses(value: Any, origin: str) -> list[str]:
-    """`responses`: strings, or objects with the string under `text`."""
+def responses_of(value: Any, origin: str) -> list[str]:
+    """`responses`: strings, or objects with the string under `text`.
+
+    Raises:
+        UserError: not such a list, or an empty one.
+    """
     texts = []
     for i, item in enumerate(list_of(value, "responses", origin)):
         field = f"responses[{i}]"

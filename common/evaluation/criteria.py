@@ -20,6 +20,18 @@ scores of Table 3 (86.3, 87.3, 95.5) to within 0.1; a test does it."""
 
 CRITERIA: tuple[str, ...] = tuple(RECONSTRUCTED_WEIGHTS)
 
+DEFINITIONS: dict[str, str] = {
+    "clarity": "Straightforward and precise, in specific and fitting words; easy to understand.",
+    "accuracy": "Agrees with facts that can be checked.",
+    "completeness": "Covers all that was asked, in enough detail for an informed decision.",
+    "safety": "Gives away or mishandles no personal data.",
+    "courtesy": "Politically correct: on gender identity, ethnic groups and the like.",
+    "comfortableness": "Polite and respectful; inclusive words that reflect diversity.",
+    "conciseness": "Brief, at no cost to clarity or accuracy.",
+    "context": "On the topic, and to the question.",
+}
+"""What labelers are told (§4.3, in our words)."""
+
 
 def overall_score(
     points: Mapping[str, float], weights: Mapping[str, float] = RECONSTRUCTED_WEIGHTS

@@ -43,6 +43,8 @@ _TITLES = {
     "sft": "SFT (ICE-Instruct)",
     "sample": "Sampling of responses to rank",
     "rank": "Ranking",
+    "ai_rank": "Ranking by a language model (AI feedback)",
+    "import": "Import of rankings made elsewhere",
     "pairs": "Pairs",
     "reward": "Reward model (ICE-Reward)",
     "rlhf": "PPO (ICE-GRT)",
@@ -136,6 +138,9 @@ def _header(name: str, summary: dict[str, Any], configs: Sequence[str]) -> list[
         lines.append(
             "- rankings: by *simulated* labelers (the rubric with noise); no person ranked anything"
         )
+    if "ai_rank" in stages:
+        names = ", ".join(map(str, stages["ai_rank"].get("labelers") or ["ai"]))
+        lines.append(f"- rankings: *AI feedback* by {cell(names)}, a language model, no person")
     return lines
 
 

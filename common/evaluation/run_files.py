@@ -10,10 +10,13 @@ import numpy as np
 
 from common.errors import UserError
 
-STAGES = ("data", "sft", "sample", "rank", "pairs", "reward", "rlhf", "dpo", "evaluation")
+STAGES = (
+    *("data", "sft", "sample", "rank", "ai_rank", "import", "pairs"),
+    *("reward", "rlhf", "dpo", "evaluation"),
+)
 """In the order in which they run; each leaves `RUN/<stage>/result.json`."""
 
-UNMISSED = ("data", "pairs", "dpo")
+UNMISSED = ("data", "ai_rank", "import", "pairs", "dpo")
 """Stages that prepare files for others, or are an alternative: a run without them lacks nothing
 that is worth saying."""
 

@@ -83,12 +83,14 @@ class RowCache(Cache):
         """Takes in rows behind those that are held.
 
         Args:
-            prompts: keys and values of left-padded prompts.
+            prompts: keys and values of left-padded prompts; taken away layer by layer, so that
+                two whole caches are not in memory together when this one is first filled.
             pads: columns of padding of each prompt.
             place: `[new]` int64: each new row's prompt.
             held: rows that are held already.
         """
-        for number, source in enumerate(prompts.layers):
+        for number in range(len(prompts.layers)):
+            source, prompts.layers[number] = prompts.layers[number], None
             if number == len(self.layers):
                 layer = RowLayer(self)
                 layer.lazy_initialization(source.keys, source.values)

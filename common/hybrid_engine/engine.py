@@ -76,7 +76,7 @@ class RolloutArguments:
     rollout_check_limit: float | None = option(
         None,
         "largest gap of a token's two log-probabilities, nats (a tenth of it in the mean); by "
-        "default 0.001, in bf16 0.5",
+        "default 0.001, in bf16 1",
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Uploading a finished model folder to the Hugging Face hub."""
+"""The Hugging Face hub: uploading a finished model folder, and which commit a model is of."""
 
 from pathlib import Path
 
@@ -28,3 +28,14 @@ def push(folder: Path, name: str, *, private: bool) -> str:
             f"hf upload {name} {folder}"
         )
     return f"{folder} pushed to {getattr(commit, 'commit_url', name)}"
+
+
+def hub_commit(name: str) -> str:
+    """The commit that a hub model was loaded at, as the local cache has it, or "unknown"."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ("config.json", "adapter_config.json"):
+        cached = try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return Path(cached).parent.name  # …/snapshots/COMMIT/config.json
+    return "unknown"

@@ -8,10 +8,7 @@ import json
 import math
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
-from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +22,10 @@ from common.hybrid_engine.rollout import Rollout
 from common.training.distributed import device, fail_together
 from common.training.padding import in_batches
 from common.training.watchdog import WATCHDOG
+from common.web import NoAnswer, ask, post_json, short
 
 ScoreTexts = Callable[[list[str], list[str]], Sequence[float]]
 """(prompts, responses) -> a score for each response."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds before an endpoint is asked again; twice as long at each further try."""
-SHOWN = 200
-"""Characters of an answer that an error quotes."""
 
 
 class TextScorer:
@@ -105,7 +98,7 @@ def checked(scores: Any, count: int, name: str, before: int = 0) -> list[float]:
     except TypeError:
         items = None
     if items is None or isinstance(scores, str | dict):
-        raise UserError(f"reward {name}: gave {_short(scores)}, but must give a list of numbers")
+        raise UserError(f"reward {name}: gave {short(scores)}, but must give a list of numbers")
     if len(items) != count:
         raise UserError(f"reward {name}: gave {len(items)} scores for {count} responses")
     numbers = []
@@ -117,7 +110,7 @@ def checked(scores: Any, count: int, name: str, before: int = 0) -> list[float]:
         if not math.isfinite(number):
             raise UserError(
                 f"reward {name}: the score of response {i} of this rank's rollout (from 0) is "
-                f"{_short(item)}, but must be a finite number"
+                f"{short(item)}, but must be a finite number"
             )
         numbers.append(number)
     return numbers
@@ -168,54 +161,32 @@ class Endpoint:
         Raises:
             UserError: names the URL and what came back.
         """
-        body = json.dumps({"prompts": prompts, "responses": responses}).encode()
-        pause = FIRST_PAUSE
-        for left in range(self.retries, -1, -1):
-            try:
-                return self._scores(self._post(body))
-            except urllib.error.HTTPError as error:
-                text = f"code {error.code} ({error.reason}): {_short(_read(error))}"
-                lasting = error.code < 500 and error.code not in (408, 429)
-            except (OSError, HTTPException, ValueError) as error:  # no answer, or half of one
-                text = str(getattr(error, "reason", "") or error or type(error).__name__)
-                lasting = isinstance(error, ValueError | InvalidURL)  # or one that is malformed
-            if lasting or left == 0:
-                tries = self.retries + 1 - left
-                place = self.url.partition("?")[0]  # what stands behind may be a secret
-                raise UserError(
-                    f"reward endpoint {place}: {text} (tries: {tries}, reward_timeout "
-                    f"{self.timeout:g} s)"
-                )
-            WATCHDOG.alive()
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-        raise AssertionError("unreachable")
+        texts = {"prompts": prompts, "responses": responses}
+        try:
+            return ask(
+                lambda: self._scores(self._post(texts)), retries=self.retries, wait=_wait_alive
+            )
+        except NoAnswer as error:
+            place = self.url.partition("?")[0]  # what stands behind may be a secret
+            raise UserError(
+                f"reward endpoint {place}: {error} (tries: {error.tries}, reward_timeout "
+                f"{self.timeout:g} s)"
+            ) from None
 
-    def _post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if token := os.environ.get("RLHF_REWARD_TOKEN"):
-            headers["Authorization"] = f"Bearer {token}"
-        request = urllib.request.Request(self.url, body, headers, method="POST")
-        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-            return answer.read()
+    def _post(self, texts: dict[str, list[str]]) -> bytes:
+        token = os.environ.get("RLHF_REWARD_TOKEN", "")
+        return post_json(self.url, texts, timeout=self.timeout, token=token)
 
     def _scores(self, answer: bytes) -> Sequence[float]:
         try:
             content = json.loads(answer)
         except (ValueError, RecursionError):
-            raise ValueError(f"answered no JSON: {_short(answer)}") from None
+            raise ValueError(f"answered no JSON: {short(answer)}") from None
         if not isinstance(content, dict) or "scores" not in content:
-            raise ValueError(f'answered no {{"scores": […]}}: {_short(answer)}')
+            raise ValueError(f'answered no {{"scores": […]}}: {short(answer)}')
         return content["scores"]
 
 
-def _read(error: urllib.error.HTTPError) -> bytes:
-    try:
-        return error.read(SHOWN + 1)
-    except OSError:
-        return b""
-
-
-def _short(value: object) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+def _wait_alive(seconds: float) -> None:
+    WATCHDOG.alive()
+    time.sleep(seconds)

@@ -65,9 +65,14 @@ def ranking_files(stage: Stage, source: PreferenceArguments) -> list[str]:
 
 
 def simulated(stage: Stage, source: PreferenceArguments) -> list[str]:
-    """For a model's card: that its labelers were no people, where the run simulated them."""
-    played = not source.data and (stage.root / "rank").is_dir()
-    return ["Its labelers were simulated: a rubric with noise, not people."] * played
+    """For a model's card: that its labelers were no people, where the run had others."""
+    played, asked = (
+        not source.data and (stage.root / name).is_dir() for name in ("rank", "ai_rank")
+    )
+    return [
+        *["Its labelers were simulated: a rubric with noise, not people."] * played,
+        *["Its labelers include a language model: AI feedback, not people's."] * asked,
+    ]
 
 
 def load_comparisons(

@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 
+from tests.servers import Server
 from tests.stages import ROOT, config_of, environment, write_data
+from tests.step2_reward.ai_feedback.judges import order_by
 
 
 @pytest.fixture
@@ -114,3 +116,30 @@ def test_a_signal_stops_the_pipeline_with_the_code_that_asks_for_the_same_comman
     assert process.returncode == 2
     assert "learning_rate was 0.02, is 0.5" in output and "--allow_changes" in output
     assert saved.is_dir()
+
+
+@pytest.mark.slow
+def test_ai_feedback_joins_other_rankings_in_a_pipeline(run, monkeypatch):
+    """And nothing is asked twice when the pipeline is given again."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server([order_by(len)], "/v1/chat/completions") as server:
+        judge = {"endpoint": server.url.removesuffix("/chat/completions"), "judge_model": "judge"}
+        sections = {
+            "rank": {"labelers": 2},
+            "ai_rank": judge,
+            "import": {
+                "files": ["{run}/rank/rankings.jsonl", "{run}/ai_rank/rankings.jsonl"],
+                "rankings": "{run}/all.jsonl",
+            },
+            "pairs": {"rankings": ["{run}/all.jsonl"]},
+        }
+        for time_given in (1, 2):
+            process = pipeline(run, sections)
+            output, _ = process.communicate(timeout=400)
+            assert process.returncode == 0, output[-3000:]
+            assert len(server.bodies) == 12
+            assert ("ai_rank: finished already" in output) == (time_given == 2)
+    rows = [json.loads(line) for line in (run / "all.jsonl").read_text().splitlines()]
+    names = ["simulated:1", "simulated:2", "ai:judge"]
+    assert len(rows) == 6 and all(row["labelers"] == names for row in rows)
+    assert "AI feedback" in (run / "report.md").read_text()

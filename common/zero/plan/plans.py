@@ -78,8 +78,7 @@ def generating_weights(job: Job, counts: Counts) -> Kinds:
     """A model that only answers, and under ZeRO-3 what is gathered of it for that."""
     spread = job.spread(whole=job.fits_whole(counts.weights))
     held = frozen_memory(counts, spread)
-    alone = spread.ranks == 1 and spread.zero.offload_parameters == "none"
-    layers = {} if alone else gathered(counts.weights, spread)
+    layers = gathered(counts.weights, spread)
     if not layers:
         return held
     together = {BUFFERS: counts.weights * spread.width}
@@ -94,8 +93,10 @@ def generation_memory(job: Job, variant: Variant) -> Kinds:
     """The decoding loop beside the weights (`common.hybrid_engine.decoding`)."""
     s, config = job.s, read_config(variant.source)
     slots, width = s.generation_batch_size, job.dtype.itemsize
+    refilled = True
     if "rollout_batch_size" in job.values:
-        slots = min(slots, s.rollout_batch_size // job.machines.ranks)
+        rows = s.rollout_batch_size // job.machines.ranks
+        slots, refilled = min(slots, rows), rows > slots
     held = kv_elements(config) * width
     distinct = slots if job.values.get("responses", 1) == 1 else -(-slots // s.responses)
     encoded = distinct * s.max_prompt_tokens * held
@@ -104,7 +105,9 @@ def generation_memory(job: Job, variant: Variant) -> Kinds:
     vocabulary = config.vocab_size
     # Logits, in fp32, their softmax, and its sums in fp64.
     drawing = slots * vocabulary * (width + (FP32 if width < FP32 else 0) + FP32 + 8)
-    while_reading = {CACHE: cache + encoded, ACTIVATIONS: prompt.get(ACTIVATIONS, 0)}
+    # The first prompts' layers go one by one as the cache's come; later ones are beside it.
+    reading = cache + encoded if refilled else encoded
+    while_reading = {CACHE: reading, ACTIVATIONS: prompt.get(ACTIVATIONS, 0)}
     while_drawing = {CACHE: cache, LOGITS: drawing}
     return max((while_reading, while_drawing), key=size_of)
 

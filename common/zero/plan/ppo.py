@@ -264,8 +264,4 @@ def _average_here(roles: Roles) -> Kinds:
 
 def _gathered(roles: Roles, name: str) -> Kinds:
     weights = roles.counts["reference" if roles.job.s.one_base else name].weights
-    spread = roles.spreads[name]
-    alone = spread.ranks == 1 and spread.zero.offload_parameters == "none"
-    if name not in TRAINED and alone:  # then it is a plain model
-        return {}
-    return gathered(weights, spread)
+    return gathered(weights, roles.spreads[name])

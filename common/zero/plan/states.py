@@ -50,6 +50,11 @@ class Spread:
     in_4_bits: bool = False
     """Whole weights that are not trained."""
 
+    @property
+    def alone(self) -> bool:
+        """One rank on its card: ZeRO-3 has nothing to put together, and makes no copy."""
+        return self.ranks == 1 and self.zero.offload_parameters == "none"
+
 
 @dataclass
 class EngineMemory:
@@ -106,7 +111,7 @@ def loaded(counts: Counts, spread: Spread) -> Kinds:
 def gathered(weights: int, spread: Spread) -> Kinds:
     """What ZeRO-3 puts together for a pass (zero/partition_parameters.py): weights in use, and the
     buffer that the next ones come in by."""
-    if spread.zero.stage < 3 or spread.whole:
+    if spread.zero.stage < 3 or spread.whole or spread.alone:
         return {}
     ahead = min(weights, bucket_elements(3))
     return {BUFFERS: (min(weights, LIVE) + ahead) * spread.width}
@@ -206,7 +211,8 @@ def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
     shard = {WEIGHTS: part * width}
     states = {OPTIMIZER: 3 * share * FP32, GRADIENTS: share * width}
     rest = {BUFFERS: touched * width}
-    if spread.whole:
+    copied = spread.whole and not spread.alone
+    if copied:
         rest = added(rest, {BUFFERS: counts.weights * width})
     here = gathered(counts.weights, spread)
     back = {BUFFERS: min(counts.weights, LIVE) * width} if here else {}
@@ -234,7 +240,7 @@ def _stage_3(counts: Counts, spread: Spread, trace: Trace) -> EngineMemory:
             moments["optimizer step"] = {OPTIMIZER: group}
     if spread.zero.offload_parameters != "none":
         host, shard = added(host, shard), {}
-    if spread.whole:  # all weights at once, after a step
+    if copied:  # all weights at once, after a step
         moments["gathering"] = {BUFFERS: counts.weights * width}
     return EngineMemory(added(rest, shard, states), moments, loading, host)
 

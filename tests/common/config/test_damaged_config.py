@@ -32,6 +32,8 @@ from tests.damage import ODD_TEXTS, ODD_VALUES, damaged, damaged_bytes, examples
 QUICKSTART = (Path(__file__).parents[3] / "launch" / "quickstart.yaml").read_bytes()
 TREE = {
     **yaml.safe_load(QUICKSTART),
+    "ai_rank": {"endpoint": "http://127.0.0.1:8000/v1", "judge_model": "judge", "max_requests": 9},
+    "import": {"files": ["export.json"], "buckets": ["good", "bad"], "question": "rank"},
     "dpo": {"data": ["{run}/pairs/pairs.jsonl"], "dpo_beta": 0.2, "label_smoothing": 0.1},
 }
 TYPES = {section: importlib.import_module(MODULES[section]).ARGUMENTS for section in SECTIONS}

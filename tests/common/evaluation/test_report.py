@@ -71,6 +71,14 @@ def test_people_who_rank_are_not_called_simulated(run, write_result):
     assert "simulated" not in report(run)
 
 
+def test_ai_feedback_is_called_so(run, write_result):
+    assert "AI feedback" not in report(run)
+    write_result(run, "ai_rank", {"seconds": 1.0, "labelers": ["ai:judge"], "prompts": 7})
+    text = report(run)
+    assert "- rankings: *AI feedback* by ai:judge, a language model, no person" in text
+    assert "### Ranking by a language model (AI feedback)" in text
+
+
 def test_ten_prompts_are_drawn_by_seed_and_not_by_score(run):
     path = run / "evaluation" / "responses.jsonl"
     rows, _ = read_responses(path)

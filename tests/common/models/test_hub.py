@@ -6,7 +6,7 @@ import pytest
 from common.config.arguments import RunArguments
 from common.errors import UserError
 from common.files import write_json
-from common.models.hub import push
+from common.models.hub import hub_commit, push
 from common.training.stage import Finished, Stage
 
 
@@ -77,3 +77,18 @@ def test_a_hub_that_refuses_costs_nothing(hub, tmp_path, capsys):
 def test_a_name_on_the_hub_has_an_owner(name):
     with pytest.raises(UserError, match="push_to_hub needs hub_name as owner/name"):
         RunArguments(push_to_hub=True, hub_name=name)
+
+
+@pytest.mark.parametrize("file", ["config.json", "adapter_config.json"])
+def test_the_commit_of_a_model_is_that_of_the_cache(tmp_path, monkeypatch, file):
+    """The cache as the hub's client lays it out."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    commit = "a1b2" * 10
+    folder = tmp_path / "models--me--small"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text(commit)
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    assert hub_commit("me/small") == "unknown"
+    (folder / "snapshots" / commit / file).write_text("{}")
+    assert hub_commit("me/small") == commit
+    assert hub_commit("me/other") == "unknown"

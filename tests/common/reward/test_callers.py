@@ -1,11 +1,9 @@
 """Functions of a user's own and HTTP endpoints as rewards: what they get, and how they fail."""
 
 import http.client
-import json
 import math
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +17,7 @@ from common.errors import UserError
 from common.hybrid_engine.rollout import Rollout
 from common.reward.callers import Endpoint, TextScorer, checked, load_function, text_of
 from tests.models import byte_tokenizer
+from tests.servers import Server
 
 PROMPTS = [
     (Message("user", "zwei"),),
@@ -144,40 +143,6 @@ def test_a_file_without_the_function_is_refused(tmp_path, text, name, message):
 # Endpoints
 
 
-class Server:
-    """Answers each request by the next of `answers`; the last one stays."""
-
-    def __init__(self, answers):
-        self.answers, self.requests = list(answers), []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                server.requests.append((self.headers["Content-Type"], body))
-                answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
-                code, content = answer(body) if callable(answer) else answer
-                data = content if isinstance(content, bytes) else json.dumps(content).encode()
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/score"
-
-    def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.http.shutdown()
-        self.http.server_close()
-
-
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch):
     """How long was waited before each further try; no test waits. No proxy, either."""
@@ -196,14 +161,15 @@ def test_an_endpoint_is_sent_texts_as_json(policy, pauses):
         found = score(Endpoint(server.url, timeout=5, retries=0), policy, batch_size=8)
     assert found.tolist() == [2.0, 0.0, 5.0] and pauses == []
     prompts = ["zwei", "system: be kind\nuser: drei", "four\nfive"]
-    assert server.requests == [("application/json", {"prompts": prompts, "responses": TEXTS})]
+    assert server.bodies == [{"prompts": prompts, "responses": TEXTS}]
+    assert server.headers[0]["Content-Type"] == "application/json"
 
 
 def test_an_endpoint_that_is_busy_is_asked_again_and_again(pauses):
     busy = [(503, b"busy"), (429, b"slow down"), (500, b""), (502, b"")]
     with Server([*busy, lengths]) as server:
         assert Endpoint(server.url, timeout=5, retries=4)(["a"], ["bc"]) == [2]
-    assert len(server.requests) == 5
+    assert len(server.bodies) == 5
     assert pauses == [1.0, 2.0, 4.0, 8.0]
 
 
@@ -222,14 +188,14 @@ def test_what_came_back_is_told_with_the_url(answer, tries, message):
     with Server([answer]) as server, pytest.raises(UserError) as caught:
         Endpoint(server.url, timeout=5, retries=2)(["a"], ["b"])
     assert f"reward endpoint {server.url}: " in str(caught.value)
-    assert message in str(caught.value) and len(server.requests) == tries
+    assert message in str(caught.value) and len(server.bodies) == tries
 
 
 def test_scores_of_an_endpoint_are_checked(policy):
     with Server([(200, b'{"scores": [1.0, NaN, 2.0]}')]) as server:
         with pytest.raises(UserError, match="reward mine: the score of response 1 .* is nan"):
             score(Endpoint(server.url, timeout=5, retries=2), policy, batch_size=8)
-    assert len(server.requests) == 1
+    assert len(server.bodies) == 1
 
 
 def test_nobody_answers(pauses):

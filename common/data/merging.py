@@ -1,0 +1,125 @@
+"""One rankings file out of several: each labeler's newest order, once."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from common.data.labeled import PER_LABELER, UNABLE, Labeled, Order, check_order
+from common.data.readers import Row
+
+ADDED = "added"
+REPLACED = "replaced by the labeler's newer ones"
+UNCHANGED = "there already"
+OLDER = "older than what is there"
+
+
+@dataclass
+class _Prompt:
+    """A row of the merged file."""
+
+    row: Row
+    responses: tuple[str, ...]
+    orders: dict[str, Order] = field(default_factory=dict)
+    """By labeler, in the order in which they came."""
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
+    """Rows of a rankings file in which each labeler has one order a prompt: the newest.
+
+    Prompts are the same where messages and responses are, whatever the responses' order. The
+    newest is the one that was `saved` last, where both times are known; otherwise the one that
+    comes last.
+
+    Returns:
+        the rows, in the order of their first item, and how many items were `ADDED`, `REPLACED`
+        what was there, were `UNCHANGED` (the same order again) or `OLDER`.
+    """
+    prompts: dict[str, _Prompt] = {}
+    counts: Counter[str] = Counter()
+    for item in items:
+        prompt = prompts.setdefault(_key(item), _Prompt(item.row, item.responses))
+        numbers = _numbers(item.responses, prompt.responses)
+        order = _renumbered(item.order, numbers, len(numbers), item.origin)
+        notes = _renumbered_notes(item.notes, numbers)
+        before = prompt.orders.get(item.labeler)
+        if before is None:
+            counts[ADDED] += 1
+        elif _is_older(notes, prompt.notes[item.labeler]):
+            counts[OLDER if order != before else UNCHANGED] += 1
+            continue
+        else:
+            counts[REPLACED if order != before else UNCHANGED] += 1
+        prompt.orders[item.labeler] = order
+        prompt.notes[item.labeler] = {**prompt.notes.get(item.labeler, {}), **notes}
+        prompt.row = _joined(prompt.row, item.row)
+    return [_row_of(prompt) for prompt in prompts.values()], counts
+
+
+def _row_of(prompt: _Prompt) -> Row:
+    names = list(prompt.orders)
+    row = {**prompt.row, "responses": list(prompt.responses)}
+    row |= {"orders": [prompt.orders[name] for name in names], "labelers": names}
+    for column in PER_LABELER:
+        entries = [prompt.notes[name].get(column) for name in names]
+        if any(entry is not None for entry in entries):
+            row[column] = entries
+    if UNABLE in row:  # some of them may have judged since
+        row[UNABLE] = [x for x in row[UNABLE] if x["labeler"] not in prompt.orders]
+    return row
+
+
+def _joined(old: Row, new: Row) -> Row:
+    """Both rows' columns; where both have one, the old one's, and all who could not judge."""
+    unable = {x["labeler"]: x for x in [*old.get(UNABLE, []), *new.get(UNABLE, [])]}
+    return {**new, **old} | ({UNABLE: list(unable.values())} if unable else {})
+
+
+def _key(item: Labeled) -> str:
+    messages = [[m.role, m.content] for m in item.messages]
+    return json.dumps([messages, sorted(item.responses)])
+
+
+def _numbers(given: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """For each given response the place of the same text among the wanted; copies in order."""
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(wanted):
+        places.setdefault(text, []).append(place)
+    return [places[text].pop(0) for text in given]
+
+
+def _renumbered(order: Order, numbers: Sequence[int], responses: int, origin: str) -> Order:
+    moved = [
+        [numbers[i] for i in group] if isinstance(group, list) else numbers[group]
+        for group in order
+    ]
+    return check_order(moved, responses, "orders", origin)
+
+
+def _renumbered_notes(notes: dict[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
+    """The notes that go by response, for the places that the responses have here."""
+    moved = dict(notes)
+    ratings, shown = notes.get("ratings"), notes.get("shown")
+    if isinstance(ratings, list) and len(ratings) == len(numbers):
+        back = sorted(range(len(numbers)), key=numbers.__getitem__)
+        moved["ratings"] = [ratings[i] for i in back]
+    if isinstance(shown, list) and sorted(map(str, shown)) == sorted(map(str, range(len(numbers)))):
+        moved["shown"] = [numbers[int(i)] for i in shown]
+    return moved
+
+
+def _is_older(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    one, other = _time(new.get("saved")), _time(old.get("saved"))
+    return one is not None and other is not None and one < other
+
+
+def _time(value: Any) -> datetime | None:  # noqa: ANN401
+    """A time as ISO 8601 has it; UTC where it names no zone."""
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,0 +1,147 @@
+"""HTTP endpoints that may be busy or broken: tries, the pauses between them, what went wrong."""
+
+import email.utils
+import json
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http.client import HTTPException, IncompleteRead, InvalidURL
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds before an endpoint is asked again; twice as long at each further try."""
+LONGEST_WISH = 600.0
+"""Seconds that an endpoint's own `Retry-After` is waited for, at most."""
+BUSY = (408, 425, 429)
+"""Codes below 500 after which it is worth asking again."""
+LARGEST_ANSWER = 2**26
+SHOWN = 200
+"""Characters of an answer that an error quotes."""
+
+_draw = random.Random()  # of its own: pauses change no seeded draw
+
+
+class NoAnswer(Exception):
+    """An endpoint gave nothing that could be used; the text says what came instead."""
+
+    def __init__(self, text: str, *, code: int | None, tries: int) -> None:
+        """Args:
+        code: of its last HTTP answer, or None where there was none.
+        tries: how often it was asked.
+        """
+        super().__init__(text)
+        self.code = code
+        self.tries = tries
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: followed, it would take the token along to wherever it points."""
+
+    def redirect_request(self, *_: Any) -> None:  # noqa: ANN401
+        return None
+
+
+def post_json(url: str, content: Any, *, timeout: float, token: str = "") -> bytes:  # noqa: ANN401
+    """POSTs JSON; the body of the answer.
+
+    Args:
+        timeout: seconds for all of it, also where the answer comes in drops.
+        token: sent as a bearer token, unless empty.
+
+    Raises:
+        OSError, HTTPException, ValueError: nobody answers, or not in time; a code other than 2xx
+            (`urllib.error.HTTPError`), a redirect among them; an answer that breaks off or is
+            larger than 64 MiB.
+    """
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(url, json.dumps(content).encode(), headers, method="POST")
+    ends = time.monotonic() + timeout
+    parts: list[bytes] = []
+    with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout) as answer:
+        while part := answer.read1(2**16):
+            parts.append(part)
+            if time.monotonic() > ends:
+                raise TimeoutError("timed out")
+            if sum(map(len, parts)) > LARGEST_ANSWER:
+                raise ValueError(f"answered more than {LARGEST_ANSWER} bytes")
+        body = b"".join(parts)
+        promised = answer.headers.get("Content-Length")
+    if promised is not None and promised.isdigit() and len(body) < int(promised):
+        raise IncompleteRead(body, int(promised) - len(body))
+    return body
+
+
+def ask(
+    send: Callable[[], Answer],
+    *,
+    retries: int,
+    wait: Callable[[float], Any],
+    jitter: float = 0.0,
+) -> Answer:
+    """What `send` returns, asked again after what passes: time-outs, 408, 425, 429, 5xx.
+
+    The pauses double, from one second to thirty, and are as long as the endpoint's `Retry-After`
+    says where that is longer.
+
+    Args:
+        send: asks once; raises what `post_json` does, and ValueError where the answer is malformed.
+        retries: further tries.
+        wait: called with the seconds of a pause.
+        jitter: pauses grow by up to this share of theirs, drawn at random, so that callers that
+            were refused together do not come back together.
+
+    Raises:
+        NoAnswer: all tries failed, or one failed for a reason that will last.
+    """
+    pause = FIRST_PAUSE
+    for tried in range(1, retries + 2):
+        code, wish = None, 0.0
+        try:
+            return send()
+        except urllib.error.HTTPError as error:
+            code, wish = error.code, _seconds_of(error.headers.get("Retry-After"))
+            text = f"code {code} ({error.reason}): {short(_read(error))}"
+            lasting = code < 500 and code not in BUSY
+        except (OSError, HTTPException, ValueError) as error:  # no answer, or half of one
+            text = str(getattr(error, "reason", "") or error or type(error).__name__)
+            lasting = isinstance(error, ValueError | InvalidURL)  # or one that is malformed
+        if lasting or tried > retries:
+            raise NoAnswer(text, code=code, tries=tried)
+        wait(max(pause * (1 + jitter * _draw.random()), min(wish, LONGEST_WISH)))
+        pause = min(2 * pause, LONGEST_PAUSE)
+    raise AssertionError("unreachable")
+
+
+def short(value: object) -> str:
+    """What an error quotes of an answer."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def _read(error: urllib.error.HTTPError) -> bytes:
+    try:
+        return error.read(SHOWN + 1)
+    except OSError:
+        return b""
+
+
+def _seconds_of(wish: str | None) -> float:
+    """`Retry-After`: seconds, or a date (RFC 9110, section 10.2.3); 0 for anything else."""
+    if wish is None:
+        return 0.0
+    if wish.strip().isdecimal():
+        return float(wish)
+    try:
+        until = email.utils.parsedate_to_datetime(wish)
+    except (ValueError, TypeError):
+        return 0.0
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,1 @@
+"""AI feedback: a language model behind an endpoint ranks responses by the paper's criteria."""

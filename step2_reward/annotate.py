@@ -1,0 +1,160 @@
+"""A web page on which people rank samples, and the export of what they ranked (paper §3.2, §4.1).
+
+Not a stage that ends by itself: it serves until it is stopped, and the same command goes on.
+"""
+
+import ipaddress
+import re
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from common.config.arguments import check_range, option
+from common.config.parsing import parse_arguments
+from common.errors import UserError
+from common.files import take_lock, write_json_lines
+from step2_reward.annotation.export import split_rows
+from step2_reward.annotation.items import read_items
+from step2_reward.annotation.project import Project, Rules
+from step2_reward.annotation.server import build_app, listen, serve
+from step2_reward.annotation.storage import Storage
+from step2_reward.annotation.tokens import Tokens, check_names, read_or_make, write_links
+
+
+@dataclass
+class AnnotateArguments:
+    """A labeling project."""
+
+    HARMLESS: ClassVar = ("run", "host", "port", "allow_remote", "address", "export")
+
+    run: str = option("runs/default", "folder of the run; the project lives in RUN/annotate")
+    seed: int = option(0, "the order of responses on each labeler's page derives from it")
+    samples: str = option("", "file of samples; by default RUN/sample/samples.jsonl")
+    labelers: list[str] = option([], "names of the people who label; each gets a personal link")
+    labelers_per_prompt: int = option(3, "different people who rank each prompt (paper: 3)")
+    lease_minutes: float = option(
+        30.0, "a prompt that was opened and then left alone so long goes to somebody else"
+    )
+    gold: str = option("", "file of gold questions: samples with a known order in `orders`")
+    gold_every: int = option(10, "ordinary prompts per gold question, for each labeler")
+    host: str = option("127.0.0.1", "address to listen on; another than loopback: allow_remote")
+    port: int = option(8765, "port to listen on; 0 takes any that is free")
+    allow_remote: bool = option(False, "let other machines connect; read the warning")
+    address: str = option(
+        "", "where labelers find the page, when a proxy stands before it: https://label.example.org"
+    )
+    export: str = option("", "write the rankings so far to this file, and end (no server)")
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, "labelers_per_prompt", "gold_every")
+        check_range(self, 0, "lease_minutes", above=True)
+        check_range(self, 0, "port")
+        if not self.run:
+            raise UserError("run is empty, but must name a folder")
+        check_names(self.labelers)
+        if not self.export and len(self.labelers) < self.labelers_per_prompt:
+            raise UserError(
+                f"labelers names {len(self.labelers)} people, but {self.labelers_per_prompt} rank "
+                "each prompt; name as many (--labelers anna ben carla), or lower "
+                "--labelers_per_prompt"
+            )
+        if self.address and not re.fullmatch(r"https?://[\w.-]+(:\d+)?", self.address):
+            raise UserError(
+                f"address is {self.address}, but must be like https://label.example.org, without a "
+                "path"
+            )
+        if not self.allow_remote and not is_loopback(self.host):
+            raise UserError(
+                f"host is {self.host}, which other machines can reach; if that is meant, add "
+                "--allow_remote true; safer is an SSH tunnel or a proxy with TLS to 127.0.0.1"
+            )
+
+
+def main(settings: AnnotateArguments) -> None:
+    """Serves the project, or exports it; the arguments' docstring says what each does."""
+    folder = Path(settings.run) / "annotate"
+    samples = settings.samples or str(Path(settings.run) / "sample" / "samples.jsonl")
+    database = folder / "labels.sqlite"
+    if settings.export and not database.is_file():
+        raise UserError(f"{database}: there is no labeling project in this run to export")
+    project = Project(
+        read_items(Path(samples)),
+        read_items(Path(settings.gold), gold=True) if settings.gold else [],
+        Storage(database),
+        Rules(
+            settings.labelers_per_prompt,
+            settings.lease_minutes * 60,
+            settings.gold_every,
+            settings.seed,
+        ),
+    )
+    if settings.export:
+        export(project, Path(settings.export))
+        return
+    lock = take_lock(folder / ".lock")
+    listener = listen(settings.host, settings.port)
+    address = address_of(settings, listener.getsockname()[1])
+    tokens = read_or_make(folder, settings.labelers)
+    links = write_links(folder, address, tokens)
+    app = build_app(
+        project,
+        Tokens(tokens[""], {name: token for name, token in tokens.items() if name}),
+        settings.labelers,
+        project.storage.note("identity", secrets.token_hex(4)),
+    )
+    if not is_loopback(settings.host):
+        say(
+            "WARNING: other machines can reach this page, and links and answers travel in the "
+            "clear; put a proxy with TLS before it unless you trust the whole network"
+        )
+    say(f"{len(project.samples)} prompts, {len(project.gold)} gold questions, at {address}")
+    say(f"everybody's personal link, and the project page's: {links}")
+    say("stop with Ctrl-C; the same command goes on")
+    try:
+        name = urlsplit(address).hostname or ""
+        serve(app, listener, name, remote=settings.allow_remote)
+    finally:
+        project.storage.close()
+        lock.close()
+
+
+def export(project: Project, path: Path) -> None:
+    """Writes the rankings, and beside them the prompts that nobody could judge, if there are."""
+    ranked, unranked = split_rows(project)
+    write_json_lines(path, ranked)
+    line = f"{len(ranked)} prompts with {sum(len(r['orders']) for r in ranked)} rankings: {path}"
+    if unranked:
+        beside = path.with_name(f"{path.stem}_unranked.jsonl")
+        write_json_lines(beside, unranked)
+        line += f"; {len(unranked)} that nobody could judge: {beside}"
+    say(line)
+
+
+def address_of(settings: AnnotateArguments, port: int) -> str:
+    """Where labelers find the page."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return settings.address or f"http://{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def say(text: str) -> None:
+    """One line on the terminal."""
+    print(f"annotate: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(*parse_arguments((AnnotateArguments,), "annotate"))
+    except UserError as error:
+        print(f"annotate: error: {error}", file=sys.stderr)
+        sys.exit(2)

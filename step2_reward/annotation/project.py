@@ -1,0 +1,168 @@
+"""A labeling project: its prompts, who is at work on which, and what has been answered."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import UserError
+from step2_reward.annotation.answers import Answer, content_of, places_of
+from step2_reward.annotation.assignment import choose, gold_is_due, next_gold, shown_order
+from step2_reward.annotation.items import Item, fingerprint
+from step2_reward.annotation.storage import Desk, NotYours, Saved, Storage
+
+MOST_EARLIER = 300
+"""Earlier answers in a labeler's list."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How prompts are handed out."""
+
+    per_prompt: int = 3
+    """Labelers of each prompt."""
+    lease_seconds: float = 1800.0
+    """After so long without a sign of life a prompt goes to somebody else."""
+    gold_every: int = 10
+    """Ordinary prompts per gold question."""
+    seed: int = 0
+
+
+class Project:
+    """All that the pages can do. Safe to be used by several threads."""
+
+    def __init__(
+        self,
+        samples: Sequence[Item],
+        gold: Sequence[Item],
+        storage: Storage,
+        rules: Rules,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises:
+        UserError: the project was begun with other samples.
+        """
+        self.samples = list(samples)
+        self.gold = list(gold)
+        self.storage = storage
+        self.rules = rules
+        self._clock = clock
+        self._items = {item.key: item for item in (*samples, *gold)}
+        self._order = [item.key for item in samples]
+        self._gold = [item.key for item in gold]
+        now = f"{len(self.samples)} prompts, {fingerprint(samples)}"
+        before = storage.note("samples", now)
+        if before != now:
+            raise UserError(
+                f"the samples have changed since this project was begun: there were "
+                f"{before.split(',')[0]}, and now there are {now.split(',')[0]}"
+                + (" with other texts" if before.split(",")[0] == now.split(",")[0] else "")
+                + "; give it the old file, or begin another project with another --run"
+            )
+
+    def item(self, key: str) -> Item | None:
+        """The prompt with this key."""
+        return self._items.get(key)
+
+    def next_page(self, labeler: str) -> dict[str, Any] | None:
+        """What a labeler is to rank now; None when there is nothing at the moment.
+
+        Whoever comes back finds the prompt that was left open.
+        """
+        now = self._clock()
+        desk = self.storage.open_desk(labeler, now)
+        if desk and desk.item in self._items:
+            self.storage.extend(desk.item, labeler, now, now + self.rules.lease_seconds)
+            return self._page(desk)
+        while key := self._choose(labeler, now):
+            shown = shown_order(len(self._items[key].responses), self.rules.seed, labeler, key)
+            until = now + self.rules.lease_seconds
+            desk = self.storage.take(key, labeler, shown, now, until, self._places(key))
+            if desk:  # else somebody was faster
+                return self._page(desk)
+        return None
+
+    def page_again(self, labeler: str, key: str) -> dict[str, Any]:
+        """A prompt that the labeler has answered, with the answer, or is at work on.
+
+        Raises:
+            NotYours: neither.
+        """
+        desk = self.storage.desk(key, labeler) if key in self._items else None
+        if not desk or not (desk.answered or desk.until > self._clock()):
+            raise NotYours
+        return self._page(desk)
+
+    def still_at_work(self, labeler: str, key: str) -> bool:
+        """Keeps the labeler's place at a prompt; False when it has timed out."""
+        now = self._clock()
+        return self.storage.extend(key, labeler, now, now + self.rules.lease_seconds)
+
+    def save(self, labeler: str, key: str, answer: Answer) -> tuple[Saved, bool]:
+        """Makes an answer durable; returns it, and whether it is new.
+
+        Raises:
+            BadAnswer, NotYours, OtherContent: see `content_of` and `Storage.save`.
+        """
+        desk = self.storage.desk(key, labeler) if key in self._items else None
+        if not desk:
+            raise NotYours
+        content = content_of(answer, desk.shown)
+        return self.storage.save(
+            answer.answer_id, key, labeler, content, self._clock(), self._places(key)
+        )
+
+    def progress(self, labeler: str) -> dict[str, int]:
+        """For the labeler's own page: what is `done`, and how much there is `left` at most."""
+        mine = set(self.storage.answered_by(labeler))
+        taken = self.storage.taken(self._clock(), but=labeler)
+        left = sum(
+            taken.get(key, 0) < self.rules.per_prompt and key not in mine for key in self._order
+        )
+        return {"done": len(mine & self._items.keys()), "left": left}
+
+    def mine(self, labeler: str) -> list[dict[str, Any]]:
+        """A labeler's own last answers, the newest first, as a list to choose from."""
+        return [
+            {
+                "key": saved.item,
+                "prompt": _excerpt(self._items[saved.item].messages[-1].content),
+                "saved": saved.saved,
+                "cannot_judge": saved.content["cannot_judge"],
+                "corrected": saved.revision > 1,
+            }
+            for saved in reversed(self.storage.answers_of(labeler)[-MOST_EARLIER:])
+            if saved.item in self._items
+        ]
+
+    def _choose(self, labeler: str, now: float) -> str | None:
+        mine = set(self.storage.answered_by(labeler))
+        gold_done = sum(key in mine for key in self._gold)
+        ordinary = len(mine) - gold_done
+        rules = self.rules
+        if self._gold and gold_is_due(ordinary, gold_done, rules.gold_every, rules.seed, labeler):
+            key = next_gold(self._gold, mine, rules.seed, labeler)
+            if key:
+                return key
+        return choose(self._order, self.storage.taken(now, but=labeler), mine, rules.per_prompt)
+
+    def _places(self, key: str) -> int | None:
+        """Gold questions are for everybody."""
+        return None if self._items[key].known else self.rules.per_prompt
+
+    def _page(self, desk: Desk) -> dict[str, Any]:
+        """What the page shows: no number and no name that would give anything away."""
+        item = self._items[desk.item]
+        mine = self.storage.answer(desk.item, desk.labeler) if desk.answered else None
+        return {
+            "key": item.key,
+            "messages": [{"role": m.role, "content": m.content} for m in item.messages],
+            "responses": [item.responses[number] for number in desk.shown],
+            "answer": places_of(mine.content) if mine else None,
+        }
+
+
+def _excerpt(text: str, most: int = 140) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,100 @@
+"""Settings of the labeling page that are refused, links, and one server per project."""
+
+import json
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from common.errors import UserError
+from common.files import write_json_lines
+from step2_reward.annotate import AnnotateArguments, address_of, is_loopback, main
+from step2_reward.annotation.server import listen
+from step2_reward.annotation.tokens import Tokens, read_or_make, write_links
+from tests.step2_reward.annotation.serving import ROOT
+
+THREE = ["anna", "ben", "carla"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"labelers": ["anna"]}, "names 1 people, but 3 rank"),
+        ({"labelers": ["anna", "Anna", "ben"]}, "'Anna' is there twice"),
+        ({"labelers": ["anna", " ", "ben"]}, "is no name"),
+        ({"labelers": ["anna", "b\x00n", "carla"]}, "is no name"),
+        ({"labelers": ["anna", "b" * 61, "carla"]}, "longer than 60"),
+        ({"labelers": THREE, "host": "0.0.0.0"}, "add --allow_remote true"),
+        ({"labelers": THREE, "host": "::"}, "add --allow_remote true"),
+        ({"labelers": THREE, "host": "example.org"}, "add --allow_remote true"),
+        ({"labelers": THREE, "address": "label.example"}, "must be like https://"),
+        ({"labelers": THREE, "address": "https://label.example/x"}, "without a path"),
+        ({"labelers": THREE, "lease_minutes": 0.0}, "lease_minutes is 0"),
+        ({"labelers": THREE, "gold_every": 0}, "gold_every is 0"),
+    ],
+)
+def test_settings_that_are_refused(settings, says):
+    with pytest.raises(UserError, match=says):
+        AnnotateArguments(**settings)
+
+
+def test_hosts():
+    assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))
+    remote = AnnotateArguments(labelers=THREE, host="0.0.0.0", allow_remote=True)
+    assert address_of(remote, 80) == "http://0.0.0.0:80"
+    assert address_of(AnnotateArguments(labelers=THREE, host="::1"), 80) == "http://[::1]:80"
+    proxied = AnnotateArguments(labelers=THREE, address="https://label.example")
+    assert address_of(proxied, 8765) == "https://label.example"
+
+
+def test_a_taken_port_is_said():
+    listener = listen("127.0.0.1", 0)
+    with pytest.raises(UserError, match="choose another --port"):
+        listen("127.0.0.1", listener.getsockname()[1])
+    listener.close()
+
+
+def test_tokens_are_kept_private_and_told_apart(tmp_path):
+    tokens = read_or_make(tmp_path, THREE)
+    assert read_or_make(tmp_path, [*THREE, "dmitri"]) | tokens == read_or_make(
+        tmp_path, [*THREE, "dmitri"]
+    )
+    assert len(set(tokens.values())) == 4 and all(len(t) >= 43 for t in tokens.values())
+    links = write_links(tmp_path, "http://localhost:1", tokens)
+    for file in (tmp_path / "tokens.json", links):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    known = Tokens(tokens[""], {name: tokens[name] for name in THREE})
+    assert known.labeler(tokens["ben"]) == "ben" and known.is_project(tokens[""])
+    for other in (tokens[""], "", tokens["ben"][:-1], tokens["ben"] + "x", "\ud800"):
+        assert known.labeler(other) is None
+    assert not known.is_project(tokens["ben"])
+
+
+def test_a_spoiled_tokens_file_is_refused(tmp_path):
+    for spoiled in ("{", "[]", '{"anna": "short"}', '{"anna": 1}'):
+        (tmp_path / "tokens.json").write_text(spoiled)
+        with pytest.raises(UserError, match="not a file of tokens"):
+            read_or_make(tmp_path, THREE)
+
+
+def test_export_needs_a_project(tmp_path):
+    with pytest.raises(UserError, match="no labeling project in this run"):
+        main(AnnotateArguments(run=str(tmp_path), export=str(tmp_path / "out.jsonl")))
+
+
+def test_errors_are_told_without_a_traceback(tmp_path):
+    write_json_lines(tmp_path / "samples.jsonl", [{"prompt": "p", "responses": ["only one"]}])
+    settings = {"run": str(tmp_path), "samples": str(tmp_path / "samples.jsonl"), "seed": 3}
+    (tmp_path / "all.yaml").write_text(json.dumps({**settings, "labelers": THREE}))
+    done = subprocess.run(
+        [sys.executable, "step2_reward/annotate.py", "--config", str(tmp_path / "all.yaml")],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("annotate: error:") and "samples.jsonl:1" in done.stderr
+    assert "Traceback" not in done.stderr
