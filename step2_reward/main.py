@@ -62,8 +62,8 @@ class RewardStageArguments(PreferenceArguments):
     probe: str = option("", "file of right and wrong answers to the same prompts, to test it with")
     rankings: list[str] = option(
         [],
-        "rankings that ready-made pairs came from, for the diagnostics alone; by default "
-        "RUN/rank/rankings.jsonl",
+        "rankings that ready-made pairs came from, for the diagnostics alone; by default those "
+        "that the run's own pairs were made from",
     )
     patience: int = option(
         0,

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from common.config.arguments import TextArguments, option
@@ -59,9 +61,13 @@ def pair_files(stage: Stage, source: PreferenceArguments) -> list[str]:
 
 
 def ranking_files(stage: Stage, source: PreferenceArguments) -> list[str]:
-    """The file of the rankings that the run's own pairs came from, if it is there."""
-    file = stage.root / "rank" / "rankings.jsonl"
-    return [] if source.data or not file.is_file() else [str(file)]
+    """The files of rankings that the run's own pairs were made from, if they are still there."""
+    if source.data:
+        return []
+    settings = stage.root / "pairs" / "config.yaml"
+    noted = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    files = noted.get("rankings") or [str(stage.root / "rank" / "rankings.jsonl")]
+    return files if all(Path(file).is_file() for file in paths_of(files)) else []
 
 
 def simulated(stage: Stage, source: PreferenceArguments) -> list[str]:

@@ -99,3 +99,20 @@ def test_rankings_behind_ready_made_pairs_are_known_from_their_file_alone(tmp_pa
     assert all(len(r.ranks) == 3 for r in sets.rankings)
     assert sets.held_out[0].records[0].gap == 2.5  # the pairs stay those of the pairs' file
     assert ranking_files(stage, PreferenceArguments(data=["elsewhere.jsonl"])) == []
+
+
+def test_the_rankings_are_those_that_the_pairs_stage_has_read(tmp_path):
+    write_rankings(tmp_path / "rank" / "rankings.jsonl", 3)
+    write_rankings(tmp_path / "people.jsonl", 3)
+    stage = Stage("reward", RunArguments(run=str(tmp_path)), {})
+    settings = tmp_path / "pairs" / "config.yaml"
+    settings.parent.mkdir()
+    people = [str(tmp_path / "people.jsonl")]
+    for rankings, expected in (
+        ([], [str(tmp_path / "rank" / "rankings.jsonl")]),
+        (people, people),
+        ([{"path": people[0], "limit": 2}], [{"path": people[0], "limit": 2}]),
+        ([*people, str(tmp_path / "gone.jsonl")], []),
+    ):
+        settings.write_text(json.dumps({"rankings": rankings}))
+        assert ranking_files(stage, PreferenceArguments()) == expected
