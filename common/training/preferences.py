@@ -1,7 +1,7 @@
 """What training on pairs shares: reward models (§3.2) and DPO learn from the same comparisons."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +92,8 @@ def load_comparisons(
 ) -> ComparisonSets:
     """Reads pairs, splits them by conversation and encodes them, once on each node.
 
+    Held-out pairs all count alike: weights are for learning, not for looking good.
+
     Args:
         always_ends: see `encode_pairs`.
         rankings: files of the rankings that the pairs were made from, where they were made before.
@@ -102,6 +104,7 @@ def load_comparisons(
     pairs, known = once_per_node(lambda: load_pairs(stage, source, rankings))
     train, held_out = split_pairs(pairs, source.eval_fraction, stage.run.seed)
     train = part_of(train, source.train_fraction, stage.run.seed)
+    held_out = [replace(pair, weight=1.0) for pair in held_out]
     keys = {pair.prompt_key for pair in held_out}
     (train_set, counts), (held_out_set, more) = once_per_node(
         lambda: (

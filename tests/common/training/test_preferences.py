@@ -101,6 +101,18 @@ def test_rankings_behind_ready_made_pairs_are_known_from_their_file_alone(tmp_pa
     assert ranking_files(stage, PreferenceArguments(data=["elsewhere.jsonl"])) == []
 
 
+def test_weights_count_in_training_alone(tmp_path):
+    pairs = [
+        Pair((Message("user", f"q {k}"),), "good", "bad", 1.0, f"f:{k}", weight=0.25, margin=2.0)
+        for k in range(30)
+    ]
+    write_pairs(tmp_path / "pairs" / "pairs.jsonl", pairs)
+    sets = load(tmp_path, PreferenceArguments(eval_fraction=0.3))
+    for part, weight in ((sets.train, 0.25), (sets.held_out, 1.0)):
+        found = {(p.weight, p.margin) for c in part for p in c.records}
+        assert found == {(weight, 2.0)}
+
+
 def test_the_rankings_are_those_that_the_pairs_stage_has_read(tmp_path):
     write_rankings(tmp_path / "rank" / "rankings.jsonl", 3)
     write_rankings(tmp_path / "people.jsonl", 3)
