@@ -13,16 +13,21 @@ from common.config.arguments import (
     RunArguments,
     TextArguments,
     ZeroArguments,
+    check_range,
     option,
 )
+from common.data.sources import paths_of
 from common.data.template import Template
 from common.models.cards import Card
 from common.models.loading import load_tokenizer, save_model, separate_pad
 from common.models.merge import reload_to_merge
 from common.models.scalar import load_scalar_model
-from common.reward import diagnostics
+from common.reward.diagnostics import diagnose
+from common.reward.page import write_page
 from common.reward.probe import read_probe
 from common.reward.training import PairObjective, RewardArguments
+from common.training.distributed import is_main
+from common.training.early_stop import EarlyStop
 from common.training.engine import build_engine
 from common.training.guard import GuardArguments
 from common.training.packing import can_pack
@@ -30,6 +35,7 @@ from common.training.preferences import (
     PreferenceArguments,
     load_comparisons,
     pair_files,
+    ranking_files,
     simulated,
 )
 from common.training.resume.checkpoints import CheckpointArguments
@@ -44,6 +50,9 @@ LIMITS = [
     "often it is right.",
     "What PPO's responses exploit in it shows only after PPO: read its scores with the evaluation.",
 ]
+CHOSEN = (
+    "The held-out pairs chose these weights among several: their accuracy is a little too good."
+)
 
 
 @dataclass
@@ -51,6 +60,20 @@ class RewardStageArguments(PreferenceArguments):
     """Where the reward model starts, what it learns from, and what it is tested with."""
 
     probe: str = option("", "file of right and wrong answers to the same prompts, to test it with")
+    rankings: list[str] = option(
+        [],
+        "rankings that ready-made pairs came from, for the diagnostics alone; by default those "
+        "that the run's own pairs were made from",
+    )
+    patience: int = option(
+        0,
+        "evaluations without a better held-out accuracy after which training ends; the weights of "
+        "the best one are kept; 0: the last weights, after all epochs",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, 0, "patience")
 
 
 ARGUMENTS = (
@@ -83,13 +106,15 @@ def main(
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     base = source.model or str(stage.models / "sft")
-    stage.begin([base, *pair_files(stage, source), *filter(None, [source.probe])])
+    extra = [*paths_of(source.rankings), *filter(None, [source.probe])]
+    stage.begin([base, *pair_files(stage, source), *extra])
     tokenizer = separate_pad(
         load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     )
     template = Template(tokenizer, text.template)
     probe = read_probe(source.probe)  # a mistake in it must not cost a training
-    sets = load_comparisons(stage, source, template, text, always_ends=True)
+    rankings = source.rankings or ranking_files(stage, source)
+    sets = load_comparisons(stage, source, template, text, always_ends=True, rankings=rankings)
 
     model = load_scalar_model(
         base,
@@ -113,7 +138,9 @@ def main(
         new_modules=("score",),
     )
 
-    with stage.loop(saving, watching, engines={"model": engine}) as loop:
+    early_stop = EarlyStop(engine, source.patience) if source.patience else None
+    shared = {"early_stop": early_stop} if early_stop else {}
+    with stage.loop(saving, watching, engines={"model": engine}, shared=shared) as loop:
         train_supervised(
             loop,
             engine,
@@ -121,25 +148,41 @@ def main(
             optimizer,
             seed=run.seed,
             evaluate=lambda: held_out_means(engine, held_out_objective, optimizer.eval_batch_size),
+            early_stop=early_stop,
             title="stage 2, reward model",
             shown=run.progress,
         )
-    facts = diagnostics.diagnose(
-        engine, held_out_objective, template, probe, optimizer.eval_batch_size
+    if early_stop:
+        early_stop.go_back(stage.say)
+    diagnosis = diagnose(
+        engine,
+        objective,
+        held_out_objective,
+        template,
+        text,
+        rankings=sets.rankings,
+        probe=probe,
+        batch_size=optimizer.eval_batch_size,
+        seed=run.seed,
     )
+    facts = diagnosis.facts | sets.facts
     set_normalization(engine, facts["scores"])
     folder = stage.models / "reward"
     gap = facts["right_minus_wrong"]
-    facts |= sets.facts
     data = pair_files(stage, source)
-    limits = simulated(stage, source) + LIMITS
-    card = Card("ICE-Reward", KIND, "reward", stage.settings, data, facts, limits, base)
+    limits = simulated(stage, source) + LIMITS + [CHOSEN] * bool(early_stop)
+    figures = {name: value for name, value in facts.items() if name != "diagnostics"}
+    card = Card("ICE-Reward", KIND, "reward", stage.settings, data, figures, limits, base)
     save_model(engine, tokenizer, folder, card, reload_to_merge(lora, "reward", model_settings))
+    if is_main():
+        page = stage.folder / "diagnostics.html"
+        write_page(page, diagnosis, loss=reward.loss, chosen_by_accuracy=bool(early_stop))
     stage.finish(
         facts,
-        f"held-out pair accuracy {facts['accuracy']:.3f}"
+        f"held-out pair accuracy {facts['accuracy']:.3f}, by length alone "
+        f"{facts['length_only_accuracy']:.3f}"
         + (f", right minus wrong {gap:.2f} deviations" if gap is not None else "")
-        + f", saved in {folder}",
+        + f", saved in {folder}; how far to trust it: {stage.folder}/diagnostics.html",
         outputs=[folder],
         checkpoints=loop.checkpoints,
     )

@@ -41,7 +41,10 @@ SCRIPTS = {
 LONGER = {
     "sft": ("--epochs", "9", "--evaluations", "6", "--lora_dropout", "0.1"),
     "sample": ("--generation_batch_size", "1", "--responses", "6"),
-    "reward": ("--epochs", "9", "--evaluations", "6", "--lora_dropout", "0.1"),
+    "reward": (
+        *("--epochs", "9", "--evaluations", "6", "--lora_dropout", "0.1"),
+        *("--patience", "6"),  # goes on to the end, and then back to the best weights
+    ),
     "rlhf": ("--steps", "12"),
     "dpo": ("--epochs", "9", "--evaluations", "6", "--lora_dropout", "0.1"),
     "evaluation": ("--samples", "6"),

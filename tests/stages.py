@@ -52,6 +52,7 @@ def config_of(data):
             "eval_fraction": 0.3,
             "learning_rate": 0.01,
             "epochs": 2,
+            "patience": 1,
             **text,
             **training,
             **zero,

@@ -197,6 +197,15 @@ def test_pairs_and_reward(pipeline):
     for row in rows:
         assert {"train/loss", "train/accuracy", "train/grad_norm"} <= row.keys()
     assert {"eval/loss", "eval/accuracy"} <= rows[-1].keys()
+    # Early stop: the weights of the best evaluation are kept. Held-out pairs weigh alike here.
+    evaluations = [(r["eval/accuracy"], -r["eval/loss"]) for r in rows if "eval/loss" in r]
+    assert len(evaluations) == 2 and result["accuracy"] == pytest.approx(max(evaluations)[0])
+    found = result["diagnostics"]
+    assert found["accuracy"]["value"] == pytest.approx(result["accuracy"], abs=1e-4)
+    # These labelers like short responses, and nothing else.
+    assert found["length_only"]["prefers"] == "shorter" and result["length_only_accuracy"] == 1.0
+    page = (run / "reward/diagnostics.html").read_text()
+    assert "Preferring the shorter response, and nothing else, gets 100.0%" in page
     config = json.loads((run / "models/reward/config.json").read_text())
     assert config["score_mean"] == result["scores"]["mean"]
     assert config["score_std"] == result["scores"]["std"] > 0

@@ -134,11 +134,7 @@ def encode_pairs(
         texts = list(dict.fromkeys(t for p in members for t in (p.chosen, p.rejected)))
         rows = {}
         for text in texts:
-            response = template.encode_response(text)
-            if len(response) > settings.max_response_tokens:
-                counts["long responses truncated"] += 1
-                end = response[-1:] if always_ends else []
-                response = response[: settings.max_response_tokens - len(end)] + end
+            response = fit_response(text, template, settings, counts, always_ends=always_ends)
             rows[text] = prompt + response
         distinct = [p for p in members if rows[p.chosen] != rows[p.rejected]]
         counts["pairs equal after truncation"] += len(members) - len(distinct)
@@ -172,6 +168,18 @@ def fit_prompt(
         return shorten_prompt(ids, settings.max_prompt_tokens, bos_id)
     counts["long prompts skipped"] += 1
     return None
+
+
+def fit_response(
+    text: str, template: Template, settings: TextArguments, counts: Counter, *, always_ends: bool
+) -> list[int]:
+    """A response's ids within `max_response_tokens`, see `encode_pairs`; counts what is cut."""
+    ids = template.encode_response(text)
+    if len(ids) <= settings.max_response_tokens:
+        return ids
+    counts["long responses truncated"] += 1
+    end = ids[-1:] if always_ends else []
+    return ids[: settings.max_response_tokens - len(end)] + end
 
 
 def refuse_empty(kept: int, what: str, settings: TextArguments, counts: Counter) -> None:

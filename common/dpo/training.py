@@ -47,7 +47,7 @@ class DPOObjective:
     """Comparisons with their loss (see `common.training.supervised.Objective`).
 
     All pairs of a prompt are one example, as in reward training: their responses go through the
-    model together, each once. The mean is over pairs.
+    model together, each once. The mean is over pairs, by their weights.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class DPOObjective:
         self.pad_id = pad_id
         self.settings = settings
         self.lengths = [max(map(len, c.rows)) for c in comparisons]
-        self.weights = [float(len(c.pairs)) for c in comparisons]
+        self.weights = [sum(p.weight for p in c.records) for c in comparisons]
         self.reference: list[list[float]] = []
         """log π_ref of each comparison's responses, nats; empty before `score_reference`."""
 
@@ -77,7 +77,7 @@ class DPOObjective:
         )
 
     def loss(self, model: Any, indices: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
-        """Summed loss of the pairs of these examples; and sums over the pairs of
+        """Summed weighted loss of the pairs of these examples; and as summed over the pairs
 
         - `accuracy`: the chosen response has the higher implicit reward (half where equal);
         - `margin`, `chosen_reward`, `rejected_reward`: implicit rewards;
@@ -88,7 +88,7 @@ class DPOObjective:
             model: a `PolicyModel`, or an engine around one.
         """
         chosen = [self.comparisons[max(i, 0)] for i in indices]
-        better, worse, real = pair_rows(chosen, indices)
+        better, worse, weights = pair_rows(chosen, indices)
         logprobs = self.logprobs(model, indices)
         reference = torch.tensor(
             [x for i in indices for x in self.reference[max(i, 0)]], device=logprobs.device
@@ -107,8 +107,8 @@ class DPOObjective:
             "rejected_reward": rewards[worse],
             "drift": 0.5 * (drift[better] + drift[worse]),
         }
-        return losses.masked_fill(~real, 0.0).sum(), {
-            name: value.detach().masked_fill(~real, 0.0).sum() for name, value in statistics.items()
+        return (weights * losses).sum(), {
+            name: (weights * value.detach()).sum() for name, value in statistics.items()
         }
 
     def logprobs(self, model: Any, indices: np.ndarray) -> Tensor:

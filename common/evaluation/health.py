@@ -114,6 +114,15 @@ def _reward_model(result: dict[str, Any] | None) -> list[Finding]:
                 f"did; {'below' if low else 'the limit is'} {MIN_REWARD_ACCURACY:.0%}.",
             )
         )
+    baseline = (result or {}).get("length_only_accuracy")
+    if accuracy is not None and baseline is not None and accuracy <= baseline:
+        found.append(
+            Finding(
+                "warning",
+                f"The reward model's accuracy is {accuracy:.1%}; going by length alone gets "
+                f"{baseline:.1%} of the same pairs.",
+            )
+        )
     if probe is not None:
         low = probe < MIN_RIGHT_MINUS_WRONG
         found.append(

@@ -247,7 +247,7 @@ def _curves(curves: Curves, series: dict[str, Series]) -> "Figure | None":
     panels = [panel for panel in curves.panels if any(_drawable(series, n) for n in panel.lines)]
     if not panels:
         return None
-    figure, all_axes = _figure(len(panels), share_steps=True)
+    figure, all_axes = figure_of(len(panels), share_steps=True)
     for panel, axes in zip(panels, all_axes, strict=True):
         for color, (name, label) in zip(COLORS, panel.lines.items(), strict=False):
             if _drawable(series, name):
@@ -259,7 +259,7 @@ def _curves(curves: Curves, series: dict[str, Series]) -> "Figure | None":
             axes.axhline(level, color="0.4", linestyle="--", linewidth=1, label=meaning)
         if panel.bounds is not None:
             axes.set_ylim(*panel.bounds)
-        _finish(axes, panel.title, curves.steps, panel.unit)
+        finish_axes(axes, panel.title, curves.steps, panel.unit)
     return figure
 
 
@@ -294,7 +294,7 @@ def _time(series: dict[str, Series]) -> "Figure | None":
         rest = np.clip(values[-1] - values[:-1].sum(axis=0), 0.0, None)
         values = np.vstack([values[:-1], rest])
         labels.append(f"other ({rest.mean():.2f} s)")
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = figure_of(1)
     if steps.size == 1:
         axes.bar(steps, values[0], label=labels[0], color=COLORS[0])
         for i in range(1, len(values)):
@@ -302,7 +302,9 @@ def _time(series: dict[str, Series]) -> "Figure | None":
     else:
         axes.stackplot(steps, values, labels=labels, colors=COLORS, alpha=0.85)
         axes.set_xlim(steps[0], steps[-1])
-    _finish(axes, "Time of a PPO step by phase: good is flat (in brackets: mean)", "PPO step", "s")
+    finish_axes(
+        axes, "Time of a PPO step by phase: good is flat (in brackets: mean)", "PPO step", "s"
+    )
     axes.legend(
         fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True
     )
@@ -322,7 +324,7 @@ def _evaluation(evaluation: dict[str, Any]) -> "Figure | None":
                 groups.setdefault(split["judge"], []).append((f"{shown}\n{suffix}", split))
     if not groups:
         return None
-    figure, all_axes = _figure(len(groups))
+    figure, all_axes = figure_of(len(groups))
     for (judge, splits), axes in zip(groups.items(), all_axes, strict=True):
         blocks = [blocks_of(split) for _, split in splits]
         models = list(dict.fromkeys(model for found in blocks for model in found))
@@ -359,7 +361,7 @@ def _evaluation(evaluation: dict[str, Any]) -> "Figure | None":
         axes.set_xticks(range(len(splits)), [name for name, _ in splits])
         axes.set_xlim(-0.6, len(splits) - 0.4)
         rubric = judge == "rubric"
-        _finish(
+        finish_axes(
             axes,
             "Held-out prompts, 95% intervals: good is RLHF above SFT"
             if rubric
@@ -370,14 +372,16 @@ def _evaluation(evaluation: dict[str, Any]) -> "Figure | None":
     return figure
 
 
-def _figure(panels: int, share_steps: bool = False) -> tuple["Figure", list["Axes"]]:
+def figure_of(panels: int, share_steps: bool = False) -> tuple["Figure", list["Axes"]]:
+    """A figure of panels below one another, on no display."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 0.4 + 2.9 * panels), layout="constrained")
     return figure, list(figure.subplots(panels, 1, squeeze=False, sharex=share_steps)[:, 0])
 
 
-def _finish(axes: "Axes", title: str, steps: str, unit: str) -> None:
+def finish_axes(axes: "Axes", title: str, steps: str, unit: str) -> None:
+    """Title, labels of both axes, a grid; a legend where there are several lines."""
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel(steps)
     axes.set_ylabel(unit)

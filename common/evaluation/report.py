@@ -54,6 +54,7 @@ _TITLES = {
 _UNITS = {
     "kl_per_sequence": "nats",
     "accuracy": "share of held-out pairs",
+    "length_only_accuracy": "share of held-out pairs",
     "right_minus_wrong": "deviations of the scores of SFT samples",
     "eos_rate": "share of responses",
     "response_length": "tokens",
@@ -288,7 +289,7 @@ def _stages(stages: Mapping[str, dict[str, Any]], metrics: Mapping[str, Metrics]
             lines += ["The labelers are *simulated*: the rubric with noise.", ""]
         lines += ["| | |", "|---|---|"]
         for key, value in result.items():
-            if key == "accuracy_by_gap":
+            if key in ("accuracy_by_gap", "diagnostics"):
                 continue
             shown = duration(value) if key == "seconds" and value is not None else fact(value)
             if key in _UNITS and value is not None:
@@ -317,6 +318,12 @@ def _reward_model(result: Mapping[str, Any]) -> list[str]:
             "",
             "A pair's gap is how far apart the labelers' mean ranks put its two responses: wide "
             "gaps should be the easier ones.",
+        ]
+    if "diagnostics" in result:
+        lines += [
+            "",
+            "[The diagnostics page](reward/diagnostics.html) shows its accuracy beside that of "
+            "length alone and of the labelers themselves, its calibration, and its worst mistakes.",
         ]
     if "right_minus_wrong" in result:
         measured = result["right_minus_wrong"] is not None

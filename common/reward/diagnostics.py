@@ -1,108 +1,141 @@
-"""How far to trust a reward model: accuracy by rank gap, spread, length bias, a probe."""
+"""How far to trust a reward model: everything that its page and its result say of it."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from common.data.records import Pair
+from common.config.arguments import TextArguments
+from common.data.records import Pair, Ranking
 from common.data.template import Template
+from common.reward.calibration import calibration
+from common.reward.held_out import HeldOut, score_held_out
+from common.reward.labelers import agreement_groups, agreement_name, ceiling
+from common.reward.lengths import length_correlations, length_only
+from common.reward.measures import ENOUGH, Estimate, by_group, correct, distribution, share
 from common.reward.probe import ProbeRow, probe_scores
+from common.reward.rewrites import rewrite_shifts
 from common.reward.training import PairObjective
-from common.training.supervised import score_examples
+
+MISTAKES = 10
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A held-out pair in the wrong order."""
+
+    pair: Pair
+    scores: tuple[float, float]
+    """Raw, of the preferred and of the other response."""
+    wrong_by: float
+    """Difference of the scores, in deviations."""
+    agreement: float | None
+    """Kendall's W of the prompt's labelers."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is known of a reward model."""
+
+    facts: dict[str, Any]
+    """For `result.json`; what the page shows is under `diagnostics`."""
+    held_out: HeldOut
+    mistakes: list[Mistake]
 
 
 def diagnose(
     engine: Any,
+    training: PairObjective,
     objective: PairObjective,
     template: Template,
+    text: TextArguments,
+    *,
+    rankings: Sequence[Ranking],
     probe: list[ProbeRow],
     batch_size: int,
-) -> dict[str, Any]:
-    """How far to trust the model, on pairs of held-out prompts. A collective."""
-    scores, pairs = pair_scores(engine, objective, batch_size)
-    lengths = np.array([[len(p.chosen), len(p.rejected)] for p in pairs])
-    spread = distribution(scores.ravel())
+    seed: int,
+) -> Diagnosis:
+    """How far to trust the model, on pairs of held-out prompts. A collective.
+
+    Args:
+        training, objective: the pairs that it was trained on, and the held-out ones.
+        rankings: of the held-out prompts, as far as they are known.
+        batch_size: prompts per forward on each rank.
+        seed: draws halves of the held-out prompts.
+    """
+    held_out = score_held_out(engine, objective, rankings, batch_size)
+    spread = distribution(held_out.responses.scores)
     gap = None
     if probe:
         right, wrong = probe_scores(engine, template, probe, batch_size)
         gap = right_minus_wrong(right, wrong, spread["std"])
-    return {
-        "accuracy": accuracy(scores),
+    shifts = rewrite_shifts(engine, objective, template, text, batch_size, spread["std"])
+    found = measure(held_out, training, seed) | {"rewrites": shifts}
+    facts = {
+        "accuracy": float(correct(held_out.scores).mean()),
+        "length_only_accuracy": found["length_only"]["accuracy"]["value"],
         "right_minus_wrong": gap,
-        "accuracy_by_gap": accuracy_by_gap(scores, [p.gap for p in pairs]),
-        "length_score_correlation": correlation(lengths.ravel(), scores.ravel()),
+        "accuracy_by_gap": {
+            name: {"accuracy": part["value"], "pairs": part["count"]}
+            for name, part in found["by_gap"].items()
+        },
+        "length_score_correlation": found["length"]["all"],
         "scores": spread,
-        "scores_preferred": distribution(scores[:, 0]),
-        "scores_other": distribution(scores[:, 1]),
+        "scores_preferred": distribution(held_out.scores[:, 0]),
+        "scores_other": distribution(held_out.scores[:, 1]),
+        "diagnostics": found,
     }
+    return Diagnosis(facts, held_out, worst_mistakes(held_out, spread["std"]))
 
 
-def pair_scores(
-    engine: Any, objective: PairObjective, batch_size: int
-) -> tuple[np.ndarray, list[Pair]]:
-    """Raw scores of all pairs on every rank. A collective.
-
-    Args:
-        batch_size: prompts per forward on each rank.
-
-    Returns:
-        `[pairs, 2]` float64 (preferred, other), and the pairs they belong to.
-    """
-    comparisons = objective.comparisons
-    found = score_examples(
-        engine,
-        objective.lengths,
-        [len(c.pairs) for c in comparisons],
-        batch_size,
-        lambda indices: torch.stack(objective.scores(engine, indices)[:2], dim=1).tolist(),
-    )
-    rows = [row for part in found for row in part]
-    return np.array(rows, dtype=np.float64), [p for c in comparisons for p in c.records]
-
-
-def accuracy(scores: np.ndarray) -> float:
-    """Share of pairs in the right order; an equal score counts half.
-
-    Args:
-        scores: `[pairs, 2]`.
-    """
-    gap = scores[:, 0] - scores[:, 1]
-    return float(np.mean((gap > 0) + 0.5 * (gap == 0)))
-
-
-def accuracy_by_gap(scores: np.ndarray, gaps: Sequence[float]) -> dict[str, dict[str, float]]:
-    """Accuracy of pairs whose mean ranks differ by up to 1, 2, 3, 4, …; with their number."""
-    result = {}
-    bins = np.ceil(np.asarray(gaps, dtype=np.float64)).astype(int)
-    for top in sorted(set(bins.tolist())):
-        chosen = bins == top
-        result[f"{top - 1}-{top}"] = {
-            "accuracy": round(accuracy(scores[chosen]), 4),
-            "pairs": int(chosen.sum()),
-        }
-    return result
-
-
-def distribution(values: np.ndarray) -> dict[str, float]:
-    """Mean, deviation and quartiles of scores."""
-    low, middle, high = np.percentile(values, [25, 50, 75])
+def measure(held_out: HeldOut, training: PairObjective, seed: int) -> dict[str, Any]:
+    """All that needs the scores alone. For JSON; what is not known, or of too few, is None."""
+    right, prompts = correct(held_out.scores), held_out.prompts
+    best = ceiling(held_out)
+    enough = len(held_out.rankings) >= 2 * ENOUGH  # each half must be enough
     return {
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "p25": float(low),
-        "median": float(middle),
-        "p75": float(high),
+        "accuracy": share(right, prompts).facts(),
+        "length_only": _plain(length_only(held_out, training.comparisons)),
+        "ceiling": None if best is None else best.facts(),
+        "by_gap": _plain(by_group(right, prompts, gap_groups(held_out.pairs), gap_name)),
+        "by_agreement": _plain(
+            by_group(right, prompts, agreement_groups(held_out.agreement()), agreement_name)
+        )
+        or None,
+        "calibration": calibration(held_out.differences, prompts, seed) if enough else None,
+        "length": length_correlations(held_out),
     }
 
 
-def correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Pearson's correlation; None where one of them does not vary."""
-    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if len(x) < 2 or x.std() == 0 or y.std() == 0:
-        return None
-    return float(np.corrcoef(x, y)[0, 1])
+def gap_groups(pairs: Sequence[Pair]) -> list[int]:
+    """The group of each pair by how far its mean ranks differ: up to 1, 2, 3, 4, …"""
+    return [math.ceil(pair.gap) for pair in pairs]
+
+
+def gap_name(group: int) -> str:
+    """What the gap is in a group."""
+    return f"{group - 1}-{group}"
+
+
+def worst_mistakes(held_out: HeldOut, deviation: float, count: int = MISTAKES) -> list[Mistake]:
+    """The pairs most clearly in the wrong order, worst first; at most one of each prompt."""
+    order = np.argsort(held_out.differences, kind="stable")
+    agreement = held_out.agreement()
+    found: dict[int, Mistake] = {}
+    for i in order.tolist():
+        difference = float(held_out.differences[i])
+        if difference >= 0 or len(found) == count:
+            break
+        mistake = Mistake(
+            held_out.pairs[i],
+            (float(held_out.scores[i, 0]), float(held_out.scores[i, 1])),
+            -difference / max(deviation, 1e-9),
+            agreement[i],
+        )
+        found.setdefault(int(held_out.prompts[i]), mistake)
+    return list(found.values())
 
 
 def right_minus_wrong(right: np.ndarray, wrong: np.ndarray, deviation: float) -> float:
@@ -116,3 +149,7 @@ def right_minus_wrong(right: np.ndarray, wrong: np.ndarray, deviation: float) ->
         deviation: of the scores of SFT samples.
     """
     return float((right.mean() - wrong.mean()) / max(deviation, 1e-9))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.facts() if isinstance(v, Estimate) else v for k, v in values.items()}

@@ -70,6 +70,22 @@ class WeightAverage:
                 for parameter, old in zip(self._parameters, kept, strict=False):
                     parameter.data.copy_(old)
 
+    @torch.no_grad()
+    def install(self) -> None:
+        """Makes the averages the model's weights on every rank, for good. A collective.
+
+        The optimizer's own weights stay as they are: no step can follow.
+        """
+        import deepspeed
+
+        for part, parameter in self._pairs():
+            whole = self._whole(part, parameter)
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):  # if spread
+                if whole is not None:
+                    parameter.data.copy_(whole)
+            if world_size() > 1 and not is_spread(parameter):
+                torch.distributed.broadcast(parameter.data, 0)
+
     def _current(self, parameter: nn.Parameter) -> Tensor:
         """What the optimizer works on: float32, whole or this rank's share. A collective.
 

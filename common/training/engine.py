@@ -261,7 +261,7 @@ def optimizer_step(
     Args:
         micro_losses: exactly `gradient_accumulation_steps` functions, each returning the *sum* of
             the loss over its rows (or tokens), of a forward of its own.
-        count: what the mean divides by: rows (or tokens) of the whole step, over all ranks.
+        count: what the mean divides by: rows, tokens or weights of the whole step, over all ranks.
         place: which step this is, for the error.
         check: called with this rank's loss sum after the step; may raise. (Between two steps the
             engine holds no gradients, and can be put back.)
@@ -272,7 +272,7 @@ def optimizer_step(
     Raises:
         NotFinite: the gradient is not finite; on all ranks, as the norm is theirs.
     """
-    scale = engine.gradient_accumulation_steps() * world_size() / max(count, 1.0)
+    scale = engine.gradient_accumulation_steps() * world_size() / (count or 1.0)
     total: Tensor | None = None
     for i, micro_loss in enumerate(micro_losses, start=1):
         loss = micro_loss()

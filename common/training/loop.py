@@ -63,6 +63,7 @@ class Loop:
         title: str,
         caption: Callable[[dict[str, float]], str],
         ends_epoch: Callable[[int], bool],
+        ended: Callable[[], bool] = lambda: False,
         shown: bool = True,
     ) -> dict[str, float]:
         """Takes all steps that are not done yet. A collective.
@@ -73,6 +74,7 @@ class Loop:
                 those of an evaluation after it are "eval/…".
             title: of the progress bar; caption: what it says of a step's metrics.
             ends_epoch: whether a pass over the data ends with a step.
+            ended: whether the step that is done was the last before its time; equal on all ranks.
 
         Returns:
             the metrics of the last step.
@@ -84,7 +86,7 @@ class Loop:
         """
         points = self.checkpoints
         with progress_bar(total, title, done=points.restore(), shown=shown) as bar:
-            while points.step < total:
+            while points.step < total and not ended():
                 step = points.step + 1
                 with self.going_back(step):
                     values = take_step(step)
@@ -96,7 +98,7 @@ class Loop:
                         values,
                         epoch_ended=ends_epoch(step),
                         loss=held_out_loss(values),
-                        last=step == total,
+                        last=step == total or ended(),
                     )
                 bar.update(points.step - bar.n)
         return points.values

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-LATE = ("datasets", "peft", "transformers.optimization")
+LATE = ("datasets", "peft", "transformers.optimization", "matplotlib.figure")
 LATE_WITH_ZERO = (
     "deepspeed.runtime.zero.stage_1_and_2",
     "deepspeed.runtime.zero.stage3",

@@ -1,25 +1,30 @@
 """What training on pairs shares: reward models (§3.2) and DPO learn from the same comparisons."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from common.config.arguments import TextArguments, option
 from common.data.blending import split_by_prompt
+from common.data.cleaning import clean
 from common.data.encoding import Comparison, describe, encode_pairs
 from common.data.layouts import read_rankings
 from common.data.pairs import PairArguments, make_pairs, read_pairs
-from common.data.records import Pair, opening_key
+from common.data.records import Pair, Ranking, opening_key
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
+from common.errors import UserError
 from common.files import write_json
 from common.training.batching import FILLER
 from common.training.distributed import device, is_main
 from common.training.once_per_node import once_per_node
+from common.training.seeding import derive_seed
 from common.training.stage import Stage
 
 
@@ -30,6 +35,13 @@ class PreferenceArguments:
     model: str = option("", "model folder or hub name to start from; by default RUN/models/sft")
     data: list[str] = option([], "pairs or rankings; by default RUN/pairs/pairs.jsonl")
     eval_fraction: float = option(0.13, "share of prompts whose pairs are held out")
+    train_fraction: float = option(
+        1.0, "share of the other prompts that is trained on; a smaller share is part of a larger"
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.train_fraction <= 1:
+            raise UserError(f"train_fraction is {self.train_fraction}, but must be in (0, 1]")
 
 
 class ComparisonSets(NamedTuple):
@@ -39,11 +51,23 @@ class ComparisonSets(NamedTuple):
     held_out: list[Comparison]
     facts: dict[str, Any]
     """For `result.json`: `pairs`, `held_out_pairs`, `left_out`."""
+    rankings: list[Ranking]
+    """Of the held-out prompts, as far as they are known."""
 
 
 def pair_files(stage: Stage, source: PreferenceArguments) -> list[str]:
     """The files that the pairs come from."""
     return paths_of(source.data) or [str(stage.root / "pairs" / "pairs.jsonl")]
+
+
+def ranking_files(stage: Stage, source: PreferenceArguments) -> list[str]:
+    """The files of rankings that the run's own pairs were made from, if they are still there."""
+    if source.data:
+        return []
+    settings = stage.root / "pairs" / "config.yaml"
+    noted = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    files = noted.get("rankings") or [str(stage.root / "rank" / "rankings.jsonl")]
+    return files if all(Path(file).is_file() for file in paths_of(files)) else []
 
 
 def simulated(stage: Stage, source: PreferenceArguments) -> list[str]:
@@ -64,17 +88,24 @@ def load_comparisons(
     text: TextArguments,
     *,
     always_ends: bool,
+    rankings: Sequence[str] = (),
 ) -> ComparisonSets:
     """Reads pairs, splits them by conversation and encodes them, once on each node.
 
+    Held-out pairs all count alike: weights are for learning, not for looking good.
+
     Args:
         always_ends: see `encode_pairs`.
+        rankings: files of the rankings that the pairs were made from, where they were made before.
 
     Raises:
         UserError: bad rows, too few prompts, nothing left.
     """
-    pairs = once_per_node(lambda: load_pairs(stage, source))
+    pairs, known = once_per_node(lambda: load_pairs(stage, source, rankings))
     train, held_out = split_pairs(pairs, source.eval_fraction, stage.run.seed)
+    train = part_of(train, source.train_fraction, stage.run.seed)
+    held_out = [replace(pair, weight=1.0) for pair in held_out]
+    keys = {pair.prompt_key for pair in held_out}
     (train_set, counts), (held_out_set, more) = once_per_node(
         lambda: (
             encode_pairs(train, template, text, always_ends=always_ends),
@@ -85,7 +116,9 @@ def load_comparisons(
     sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
     stage.say(", ".join(filter(None, [sizes, describe(counts)])))
     facts = {"pairs": len(train), "held_out_pairs": len(held_out), "left_out": dict(counts)}
-    return ComparisonSets(train_set, held_out_set, facts)
+    return ComparisonSets(
+        train_set, held_out_set, facts, [r for r in known if r.prompt_key in keys]
+    )
 
 
 def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -94,21 +127,48 @@ def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list
     Raises:
         UserError: all pairs are of one conversation.
     """
-    return split_by_prompt(
-        pairs, fraction=fraction, seed=seed, key=lambda pair: opening_key(pair.messages)
-    )
+    return split_by_prompt(pairs, fraction=fraction, seed=seed, key=_conversation)
 
 
-def load_pairs(stage: Stage, source: PreferenceArguments) -> list[Pair]:
-    """Pairs that `pairs.py` made, or pairs made here from files of rankings or of pairs."""
+def part_of(pairs: list[Pair], fraction: float, seed: int) -> list[Pair]:
+    """The pairs of a share of the conversations, at least of one.
+
+    A smaller share is part of a larger.
+    """
+    conversations = len({_conversation(pair) for pair in pairs})
+    count = max(1, round(fraction * conversations))
+    if count == conversations:
+        return pairs
+    seed = derive_seed(seed, "part")
+    return split_by_prompt(pairs, count=count, seed=seed, key=_conversation)[1]
+
+
+def _conversation(pair: Pair) -> str:
+    return opening_key(pair.messages)
+
+
+def load_pairs(
+    stage: Stage, source: PreferenceArguments, ranking_files: Sequence[str] = ()
+) -> tuple[list[Pair], list[Ranking]]:
+    """Pairs that `pairs.py` made, or pairs made here from files of rankings or of pairs.
+
+    And the rankings behind them: of `ranking_files`, or those that the pairs are made of.
+    """
+    given = read_rankings(parse_sources(ranking_files)) if ranking_files else []
     if not source.data:
-        return read_pairs(stage.root / "pairs" / "pairs.jsonl")
+        return read_pairs(stage.root / "pairs" / "pairs.jsonl"), usable(given)
     rankings = read_rankings(parse_sources(source.data))
     pairs, account = make_pairs(rankings, PairArguments(), seed=stage.run.seed)
     if is_main():
         write_json(stage.folder / "account.json", account.as_dict())
     stage.say(f"{len(pairs)} pairs from {len(rankings)} rankings\n{account.table()}")
-    return pairs
+    return pairs, usable(given or rankings)
+
+
+def usable(rankings: Sequence[Ranking]) -> list[Ranking]:
+    """Without what cannot be compared, and without those of which nothing is left."""
+    cleaned = (clean(ranking).ranking for ranking in rankings)
+    return [ranking for ranking in cleaned if ranking is not None]
 
 
 def pair_rows(
@@ -121,16 +181,16 @@ def pair_rows(
         indices: theirs; some may be `FILLER`.
 
     Returns:
-        rows of the preferred responses, rows of the others (int64), and whether the pair counts
-        (a filler's do not); each `[pairs]`.
+        rows of the preferred responses, rows of the others (int64), and the pairs' weights
+        (float32; a filler's are 0); each `[pairs]`.
     """
     starts = np.cumsum([0, *(len(c.rows) for c in comparisons)])
-    better, worse, real = zip(
+    better, worse, weights = zip(
         *(
-            (start + i, start + j, index != FILLER)
+            (start + i, start + j, 0.0 if index == FILLER else pair.weight)
             for start, c, index in zip(starts, comparisons, indices, strict=False)
-            for i, j in c.pairs
+            for (i, j), pair in zip(c.pairs, c.records, strict=True)
         ),
         strict=True,
     )
-    return tuple(torch.tensor(x, device=device()) for x in (better, worse, real))
+    return tuple(torch.tensor(x, device=device()) for x in (better, worse, weights))

@@ -321,11 +321,17 @@ class Stage:
 
 
 def run_stage(
-    name: str, types: Sequence[type], body: Callable[..., None], *, distributed: bool = True
+    name: str,
+    types: Sequence[type],
+    body: Callable[..., None],
+    *,
+    distributed: bool = True,
+    section: str = "",
 ) -> None:
     """Parses arguments, brings up the ranks, runs `body(stage, *argument groups)`, ends cleanly.
 
-    Without `distributed` the stage is a plain process, for stages that need no ranks. The first of
+    Without `distributed` the stage is a plain process, for stages that need no ranks. `section` is
+    that of a pipeline file, where it is not the stage's own name. The first of
     `types` must be `RunArguments`. A stage that can be planned takes `PlanArguments`, too, and with
     `--dry_run true` only says what it would take. The process ends with code 0; with 2 after a
     `UserError`, which is printed without a traceback, once; with 75 when it was asked to stop and
@@ -338,7 +344,7 @@ def run_stage(
         stop_at_once()
     try:
         planned = name in STAGES
-        groups = parse_arguments((*types, PlanArguments) if planned else types, name)
+        groups = parse_arguments((*types, PlanArguments) if planned else types, section or name)
         wishes = groups[-1] if planned else None
         groups = groups[: len(types)]
         if wishes and wishes.dry_run:

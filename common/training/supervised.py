@@ -22,6 +22,7 @@ from common.training.distributed import (
     any_rank,
     gather_objects,
 )
+from common.training.early_stop import EarlyStop
 from common.training.engine import optimizer_step
 from common.training.loop import Loop
 from common.training.sequence import data_rank
@@ -34,7 +35,8 @@ class Objective(Protocol):
     lengths: list[int]
     """Tokens of each example: rows of like length are put together."""
     weights: list[float]
-    """What each example adds to the number that the mean divides by: its tokens, or 1 a pair."""
+    """What each example adds to the number that the mean divides by: its tokens, or the weights of
+    its pairs (1 each, where nothing else is said)."""
 
     def loss(self, model: Any, indices: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the loss over examples (`FILLER` ones add 0), and sums of further statistics."""
@@ -56,6 +58,7 @@ def train_supervised(
     *,
     seed: int,
     evaluate: Callable[[], dict[str, float]],
+    early_stop: EarlyStop | None = None,
     title: str,
     shown: bool = True,
     sequence_ranks: int = 1,
@@ -64,6 +67,7 @@ def train_supervised(
 
     Args:
         evaluate: returns "eval/…" values; a collective that leaves the engine's mode as it was.
+        early_stop: sees the evaluations and may end the training.
         title: of the progress bar, which is there when `shown`.
         sequence_ranks: how many ranks share each row.
 
@@ -82,6 +86,8 @@ def train_supervised(
         if step in evaluate_after or step == steps:
             WATCHDOG.at(f"the evaluation after step {step}")
             values |= evaluate()
+            if early_stop is not None:
+                early_stop.see(values, step)
         return values
 
     engine.train()
@@ -91,6 +97,7 @@ def train_supervised(
         title=title,
         caption=lambda values: f"loss {values['train/loss']:.3f}",
         ends_epoch=lambda step: step % epoch == 0,
+        ended=lambda: early_stop is not None and early_stop.ended,
         shown=shown,
     )
 
@@ -125,7 +132,7 @@ def supervised_step(
         f"step {step}",
         lambda total: stop_unless_finite(total, step, objective, mine),
     )
-    values = {f"train/{k}": v / max(weight, 1.0) for k, v in all_reduce_scalars(sums).items()}
+    values = {f"train/{k}": v / (weight or 1.0) for k, v in all_reduce_scalars(sums).items()}
     return values | {"train/learning_rate": rate, "train/grad_norm": norm}
 
 

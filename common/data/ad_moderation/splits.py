@@ -105,7 +105,7 @@ def _tasks(
         general = stream.random() < general_share
 
 
-def _rows(seed: int, split: str) -> Iterator[dict[str, Any]]:
+def split_rows(seed: int, split: str) -> Iterator[dict[str, Any]]:
     """Endless rows of a split; row i does not depend on how many are taken."""
     pool = "unseen" if split == "eval_unseen" else "seen"
     tasks = _tasks(
@@ -139,7 +139,7 @@ def write_splits(directory: Path, *, seed: int, sizes: Sizes | None = None) -> d
     counts = {}
     for field in fields(Sizes):
         name, size = field.name, getattr(sizes or Sizes(), field.name)
-        rows = [row for row, _ in zip(_rows(seed, name), range(size), strict=False)]
+        rows = [row for row, _ in zip(split_rows(seed, name), range(size), strict=False)]
         if len(rows) < size:
             raise UserError(
                 f"the split {name} of the embedded domain has only {len(rows)} distinct prompts, "

@@ -18,7 +18,7 @@ from typing import Any
 from common.files import write_json
 
 RECORD = "begun.json"
-OWN_FILES = ("metrics.jsonl", "events.jsonl", "result.json", RECORD)
+OWN_FILES = ("metrics.jsonl", "events.jsonl", "result.json", "diagnostics.html", RECORD)
 """What a stage's folder holds besides its checkpoints and what it makes for others."""
 CACHE = ".content_hashes.json"
 INPUTS = "inputs"

@@ -94,11 +94,12 @@ def check_statistics(statistics, exact, table, settings):
             settings.dpo_beta * s / (n if settings.length_normalized else 1)
             for s, n in zip(shifts, tokens, strict=True)
         ]
-        for i, j in comparison.pairs:
-            right += rewards[i] > rewards[j]
-            margins += rewards[i] - rewards[j]
-            chosen, rejected = chosen + rewards[i], rejected + rewards[j]
-            drift -= (shifts[i] + shifts[j]) / 2
+        for (i, j), pair in zip(comparison.pairs, comparison.records, strict=True):
+            right += pair.weight * (rewards[i] > rewards[j])
+            margins += pair.weight * (rewards[i] - rewards[j])
+            chosen += pair.weight * rewards[i]
+            rejected += pair.weight * rewards[j]
+            drift -= pair.weight * (shifts[i] + shifts[j]) / 2
     found = [statistics[n].item() for n in STATISTICS]
     assert found == pytest.approx([right, margins, chosen, rejected, drift], rel=1e-3, abs=1e-3)
     assert not any(value.requires_grad for value in statistics.values())

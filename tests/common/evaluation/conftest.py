@@ -105,7 +105,9 @@ def run(tmp_path):
     write_result(folder, "rank", {"seconds": 1.0, "labelers": "simulated", "rankings": 3000})
     reward = {"seconds": 40.0, "accuracy": 0.92, "right_minus_wrong": 2.6, "pairs": 4000}
     gaps = {"1-2": {"accuracy": 0.81, "pairs": 700}, "2-3": {"accuracy": 0.97, "pairs": 900}}
-    write_result(folder, "reward", reward | {"accuracy_by_gap": gaps})
+    more = {"length_only_accuracy": 0.61, "diagnostics": {"accuracy": {"value": 0.92}}}
+    write_result(folder, "reward", reward | {"accuracy_by_gap": gaps} | more)
+    (folder / "reward" / "diagnostics.html").write_text("<!doctype html>", encoding="utf-8")
     write_result(folder, "rlhf", {"seconds": 130.5, "kl_per_sequence": 2.5, "eos_rate": 0.99})
     write_result(folder, "evaluation", {"seconds": 30.0})
     write_lines(folder / "rlhf" / "metrics.jsonl", rlhf_metrics())

@@ -35,6 +35,7 @@ def test_a_good_run_has_no_warning(run):
         ("rlhf", {"kl_per_sequence": 2.5, "eos_rate": 0.9}, "end by themselves"),
         ("reward", {"accuracy": 0.8, "right_minus_wrong": 2.0}, "80.0%"),
         ("reward", {"accuracy": 0.9, "right_minus_wrong": 0.8}, "right minus wrong is 0.80"),
+        ("reward", {"accuracy": 0.9, "length_only_accuracy": 0.93}, "length alone gets 93.0%"),
     ],
 )
 def test_a_stages_number_beyond_its_limit_warns(run, write_result, stage, facts, word):

@@ -262,3 +262,11 @@ def test_further_contenders_are_in_every_table_and_the_bound_is_called_one(four)
     for block in text.split("\n\n"):
         if block.startswith("|"):
             assert len({line.count("|") for line in block.splitlines()}) == 1, block
+
+
+def test_the_reward_models_page_is_linked_and_its_numbers_are_not_repeated(run):
+    _, path = write_report(run)
+    text = path.read_text()
+    assert "[The diagnostics page](reward/diagnostics.html)" in text
+    assert "| length only accuracy | 0.61 (share of held-out pairs) |" in text
+    assert "| diagnostics |" not in text

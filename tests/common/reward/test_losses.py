@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from common.reward.losses import logistic_loss, margin_loss
+from common.reward.losses import centring_loss, logistic_loss, margin_loss
 
 
 def random_pairs(seed: int, pairs: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,3 +96,29 @@ def test_one_value_a_pair_and_none_for_none():
     assert margin_loss(better, worse, 1.0).shape == logistic_loss(better, worse).shape == (7,)
     assert margin_loss(nothing, nothing, 1.0).shape == (0,)
     assert logistic_loss(nothing, nothing).shape == (0,)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_margins_of_the_pairs_own_are_loops(seed):
+    better, worse = random_pairs(seed)
+    draw = random.Random(seed + 10)
+    margins = [draw.uniform(0.0, 3.0) for _ in range(50)]
+    hinge, logistic = [], []
+    for b, w, m in zip(better.tolist(), worse.tolist(), margins, strict=True):
+        hinge.append(max(0.0, m - b + w))
+        logistic.append(-math.log(1 / (1 + math.exp(-(b - w - m)))))
+    check(margin_loss(better, worse, torch.tensor(margins)), hinge)
+    check(logistic_loss(better, worse, torch.tensor(margins)), logistic)
+
+
+def test_centring_is_a_loop_and_pulls_both_scores_alike():
+    better, worse = random_pairs(3)
+    check(
+        centring_loss(better, worse),
+        [(b + w) ** 2 for b, w in zip(better.tolist(), worse.tolist(), strict=True)],
+    )
+    centring_loss(better, worse).sum().backward()
+    slopes = [2 * (b + w) for b, w in zip(better.tolist(), worse.tolist(), strict=True)]
+    check(better.grad, slopes)
+    check(worse.grad, slopes)
+    assert centring_loss(torch.tensor([3.5]), torch.tensor([-3.5])).item() == 0.0

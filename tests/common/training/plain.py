@@ -13,7 +13,7 @@ from common.ppo.experience import Experience
 
 BATCH = 8
 CLIP, VALUE_CLIP, TEMPERATURE = 0.2, 0.3, 0.8
-MARGIN, SCORE_PENALTY = 1.5, 0.2
+MARGIN, SCORE_PENALTY, CENTRING = 1.5, 0.2, 0.15
 
 
 # The data: ragged in every way that the loops have to cope with.
@@ -35,8 +35,11 @@ def sft_examples(count=BATCH):
 
 
 def comparisons(count=BATCH):
-    """One to four pairs a prompt, among two to four responses; every third has no prompt."""
-    rng = draws(2)
+    """One to four pairs a prompt, among two to four responses; every third has no prompt.
+
+    Each pair has a weight of its own, and every second one a margin.
+    """
+    rng, more = draws(2), draws(5)
     kinds = [[(0, 1)], [(0, 1), (0, 2)], [(0, 2), (0, 3), (1, 2), (1, 3)], [(1, 0), (2, 0), (2, 1)]]
     found = []
     for i in range(count):
@@ -46,8 +49,16 @@ def comparisons(count=BATCH):
             prompt + rng.integers(3, 259, size=int(rng.integers(2, 12))).tolist()
             for _ in range(1 + max(map(max, pairs)))
         ]
-        record = Pair((Message("user", "q"),), "a", "b", 1.0, f"pairs.jsonl:{i + 1}")
-        found.append(Comparison(rows, pairs, [record] * len(pairs), len(prompt)))
+        records = [
+            Pair(
+                (Message("user", "q"),),
+                *("a", "b", 1.0, f"pairs.jsonl:{i + 1}"),
+                weight=float(more.uniform(0.1, 2.0)),
+                margin=float(more.uniform(0.0, 3.0)) if (i + k) % 2 else None,
+            )
+            for k in range(len(pairs))
+        ]
+        found.append(Comparison(rows, pairs, records, len(prompt)))
     return found
 
 
@@ -116,13 +127,17 @@ def sft_mean(model, count=BATCH):
 
 
 def reward_mean(scalar, count=BATCH):
-    terms = []
+    """Of the hinge with its two penalties; a pair of weight 2 counts like two of weight 1."""
+    total, weights = 0.0, 0.0
     for comparison in comparisons(count):
         scores = [outputs_of(scalar, row)[-1] for row in comparison.rows]
-        for i, j in comparison.pairs:
-            hinge = torch.clamp(MARGIN - (scores[i] - scores[j]), min=0.0)
-            terms.append(hinge + SCORE_PENALTY * (scores[i] ** 2 + scores[j] ** 2) / 2)
-    return sum(terms) / len(terms)
+        for (i, j), pair in zip(comparison.pairs, comparison.records, strict=True):
+            margin = MARGIN if pair.margin is None else pair.margin
+            term = torch.clamp(margin - (scores[i] - scores[j]), min=0.0)
+            term = term + SCORE_PENALTY * (scores[i] ** 2 + scores[j] ** 2) / 2
+            term = term + CENTRING * (scores[i] + scores[j]) ** 2
+            total, weights = total + pair.weight * term, weights + pair.weight
+    return total / weights
 
 
 def reference_logprobs():
@@ -133,17 +148,18 @@ def reference_logprobs():
 
 def dpo_mean(model, reference, beta, smoothing=0.0, by_length=False, count=BATCH):
     """Rafailov et al. 2023, eq. 7; a response without a prompt begins at its second token."""
-    terms = []
+    total, weights = 0.0, 0.0
     for comparison, ref in zip(comparisons(count), reference, strict=False):
         shifts = []
         for i, row in enumerate(comparison.rows):
             logprobs = logprobs_of(model, row)[max(comparison.prompt_tokens, 1) - 1 :]
             tokens = len(row) - comparison.prompt_tokens
             shifts.append((sum(logprobs) - ref[i]) / (tokens if by_length else 1))
-        for i, j in comparison.pairs:
+        for (i, j), pair in zip(comparison.pairs, comparison.records, strict=True):
             right = 1 / (1 + torch.exp(-beta * (shifts[i] - shifts[j])))
-            terms.append(-(1 - smoothing) * torch.log(right) - smoothing * torch.log(1 - right))
-    return sum(terms) / len(terms)
+            term = -(1 - smoothing) * torch.log(right) - smoothing * torch.log(1 - right)
+            total, weights = total + pair.weight * term, weights + pair.weight
+    return total / weights
 
 
 def policy_mean(model, item):

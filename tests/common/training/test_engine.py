@@ -41,6 +41,7 @@ from common.training.sft import SFTObjective
 from common.training.supervised import train_supervised
 from tests.common.training.plain import (
     BATCH,
+    CENTRING,
     CLIP,
     MARGIN,
     SCORE_PENALTY,
@@ -61,7 +62,7 @@ from tests.common.training.plain import (
 from tests.models import save_tiny
 from tests.ranks import run_ranks, shard_everything, zero_of
 
-REWARD = RewardArguments("margin", MARGIN, SCORE_PENALTY)
+REWARD = RewardArguments("margin", MARGIN, SCORE_PENALTY, CENTRING)
 RATE, DECAY, LIMIT = 0.05, 0.3, 0.5
 BETA = 0.05
 STEPPED = ("0", "1", "2", "3")

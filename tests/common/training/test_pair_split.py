@@ -74,7 +74,7 @@ def test_a_file_of_pairs_given_as_data_keeps_its_numbers(tmp_path):
     file = tmp_path / "other" / "pairs.jsonl"
     write_pairs(file, written)
     stage = Stage("reward", RunArguments(run=str(tmp_path / "run")), {})
-    found = load_pairs(stage, PreferenceArguments(data=[str(file)]))
+    found, _ = load_pairs(stage, PreferenceArguments(data=[str(file)]))
     numbers = ("messages", "chosen", "rejected", "gap", "weight", "margin", "agreement", "support")
     for pair, before in zip(found, written, strict=True):
         assert [getattr(pair, n) for n in numbers] == [getattr(before, n) for n in numbers]
