@@ -14,6 +14,7 @@ ADDED = "added"
 REPLACED = "replaced by the labeler's newer ones"
 UNCHANGED = "there already"
 OLDER = "older than what is there"
+WITHDRAWN = "withdrawn: the labeler could not judge after all"
 
 
 @dataclass
@@ -32,11 +33,12 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
 
     Prompts are the same where messages and responses are, whatever the responses' order. The
     newest is the one that was `saved` last, where both times are known; otherwise the one that
-    comes last.
+    comes last. Whoever could not judge, and `saved` that later than the order, has none.
 
     Returns:
         the rows, in the order of their first item, and how many items were `ADDED`, `REPLACED`
-        what was there, were `UNCHANGED` (the same order again) or `OLDER`.
+        what was there, were `UNCHANGED` (the same order again) or `OLDER`, and how many orders
+        were `WITHDRAWN`.
     """
     prompts: dict[str, _Prompt] = {}
     counts: Counter[str] = Counter()
@@ -46,6 +48,9 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
         order = _renumbered(item.order, numbers, len(numbers), item.origin)
         notes = _renumbered_notes(item.notes, numbers)
         before = prompt.orders.get(item.labeler)
+        if before is None and _is_older(notes, _unable(prompt.row).get(item.labeler, {})):
+            counts[OLDER] += 1
+            continue
         if before is None:
             counts[ADDED] += 1
         elif _is_older(notes, prompt.notes[item.labeler]):
@@ -54,9 +59,17 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
         else:
             counts[REPLACED if order != before else UNCHANGED] += 1
         prompt.orders[item.labeler] = order
-        prompt.notes[item.labeler] = {**prompt.notes.get(item.labeler, {}), **notes}
+        # Notes on an earlier order say nothing of this one.
+        known = (
+            prompt.notes.get(item.labeler, {}) if order == before and "saved" not in notes else {}
+        )
+        prompt.notes[item.labeler] = known | notes
         prompt.row = _joined(prompt.row, item.row)
-    return [_row_of(prompt) for prompt in prompts.values()], counts
+        for name, unable in _unable(item.row).items():
+            if name in prompt.orders and _is_older(prompt.notes[name], unable):
+                counts[WITHDRAWN] += 1
+                del prompt.orders[name]
+    return [_row_of(prompt) for prompt in prompts.values() if prompt.orders], counts
 
 
 def _row_of(prompt: _Prompt) -> Row:
@@ -74,8 +87,16 @@ def _row_of(prompt: _Prompt) -> Row:
 
 def _joined(old: Row, new: Row) -> Row:
     """Both rows' columns; where both have one, the old one's, and all who could not judge."""
-    unable = {x["labeler"]: x for x in [*old.get(UNABLE, []), *new.get(UNABLE, [])]}
+    unable = _unable(old)
+    for name, entry in _unable(new).items():
+        if not _is_older(entry, unable.get(name, {})):
+            unable[name] = entry
     return {**new, **old} | ({UNABLE: list(unable.values())} if unable else {})
+
+
+def _unable(row: Row) -> dict[str, dict[str, Any]]:
+    """Those who could not judge, by name."""
+    return {entry["labeler"]: entry for entry in row.get(UNABLE, [])}
 
 
 def _key(item: Labeled) -> str:
