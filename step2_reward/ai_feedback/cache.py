@@ -47,9 +47,12 @@ class AnswerCache:
         self.path = path
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = sqlite3.connect(
-            path, timeout=30, isolation_level=None, check_same_thread=False
-        )
+        try:
+            self._file = sqlite3.connect(
+                path, timeout=30, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.OperationalError as error:
+            raise _refusal(path, error) from None
         try:
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=FULL")
@@ -58,10 +61,7 @@ class AnswerCache:
             (self._tokens,) = self._run("SELECT coalesce(sum(tokens), 0) FROM answers")
         except sqlite3.DatabaseError as error:
             self._file.close()
-            raise UserError(
-                f"{path}: is no cache of answers that can be read ({error}); move it away, or name "
-                "another with --cache"
-            ) from None
+            raise _refusal(path, error) from None
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -92,3 +92,10 @@ class AnswerCache:
     def _run(self, statement: str, *values: Any) -> Any:  # noqa: ANN401
         with self._lock:
             return self._file.execute(statement, values).fetchone()
+
+
+def _refusal(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: is no cache of answers that can be read ({error}); move it away, or name another "
+        "with --cache"
+    )
