@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from common.data.labeled import PER_LABELER, UNABLE, Labeled, Order, check_order
+from common.data.prompt_layouts import prompt_of
+from common.data.ranking_layouts import responses_of
 from common.data.readers import Row
+from common.data.records import Message
 
 ADDED = "added"
 REPLACED = "replaced by the labeler's newer ones"
@@ -43,7 +46,9 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
     prompts: dict[str, _Prompt] = {}
     counts: Counter[str] = Counter()
     for item in items:
-        prompt = prompts.setdefault(_key(item), _Prompt(item.row, item.responses))
+        prompt = prompts.setdefault(
+            _key(item.messages, item.responses), _Prompt(item.row, item.responses)
+        )
         numbers = _numbers(item.responses, prompt.responses)
         order = _renumbered(item.order, numbers, len(numbers), item.origin)
         notes = _renumbered_notes(item.notes, numbers)
@@ -70,6 +75,16 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
                 counts[WITHDRAWN] += 1
                 del prompt.orders[name]
     return [_row_of(prompt) for prompt in prompts.values() if prompt.orders], counts
+
+
+def still_unordered(unordered: Iterable[Row], rows: Iterable[Row]) -> list[Row]:
+    """Those rows without an order whose prompts and responses are in none of `rows`."""
+    known = {_key_of_row(row) for row in rows}
+    return [row for row in unordered if _key_of_row(row) not in known]
+
+
+def _key_of_row(row: Row) -> str:
+    return _key(prompt_of(row, ""), responses_of(row["responses"], ""))
 
 
 def _row_of(prompt: _Prompt) -> Row:
@@ -99,9 +114,8 @@ def _unable(row: Row) -> dict[str, dict[str, Any]]:
     return {entry["labeler"]: entry for entry in row.get(UNABLE, [])}
 
 
-def _key(item: Labeled) -> str:
-    messages = [[m.role, m.content] for m in item.messages]
-    return json.dumps([messages, sorted(item.responses)])
+def _key(messages: Sequence[Message], responses: Sequence[str]) -> str:
+    return json.dumps([[[m.role, m.content] for m in messages], sorted(responses)])
 
 
 def _numbers(given: Sequence[str], wanted: Sequence[str]) -> list[int]:
