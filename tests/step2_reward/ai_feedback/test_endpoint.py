@@ -219,6 +219,17 @@ def test_a_budget_of_tokens_and_an_endpoint_that_counts_none(cache):
     assert len(server.bodies) == 1
 
 
+def test_a_budget_holds_for_all_commands_that_share_a_cache(cache, tmp_path):
+    other = AnswerCache(tmp_path / "answers.sqlite")
+    with Server([(200, completion("yes"))], PATH) as server:
+        judge_at(server, other).answer(ASKED)
+        for limit in ({"max_requests": 1}, {"max_tokens": 10}):
+            with pytest.raises(BudgetSpent):
+                judge_at(server, cache, **limit).answer([{"role": "user", "content": "other"}])
+    assert len(server.bodies) == 1 and cache.spent() == other.spent() == Spent(1, 10)
+    other.close()
+
+
 def test_once_halted_nothing_is_sent(cache):
     with Server([(200, completion("yes"))], PATH) as server:
         judge = judge_at(server, cache)
