@@ -59,6 +59,8 @@ def post_json(url: str, content: Any, *, timeout: float, token: str = "") -> byt
             larger than 64 MiB.
     """
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("the token holds a character that no header may have")  # it is not quoted
     if token:
         headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(url, json.dumps(content).encode(), headers, method="POST")

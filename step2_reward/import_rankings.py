@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from common.config.arguments import RunArguments, option
 from common.data.encoding import describe
-from common.data.imports import read_labeled
+from common.data.imports import Imported, read_labeled
 from common.data.labeled import AI, Hints
-from common.data.merging import merge
+from common.data.merging import merge, still_unordered
 from common.data.sources import DataSource, parse_sources
 from common.errors import UserError
 from common.files import take_lock, write_json_lines
@@ -55,12 +55,16 @@ def main(stage: Stage, run: RunArguments, settings: ImportArguments) -> None:
     if not settings.files:
         raise UserError("nothing to import: name the files with --files")
     target = Path(settings.rankings or stage.folder / "rankings.jsonl")
+    if target.is_dir():
+        raise UserError(f"{target}: is a folder; name a file, with --rankings")
     sources = parse_sources(settings.files)
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = take_lock(target.with_name(f".{target.name}.lock"))
     stage.begin_anew()  # what is there already is told by content, not by a file's name
 
-    before = read_labeled([DataSource(str(target))]).items if _has_rows(target) else []
+    before = Imported([], Counter(), Counter())
+    if target.is_file() and target.stat().st_size:
+        before = read_labeled([DataSource(str(target))])
     hints = Hints(
         settings.labeler,
         settings.question,
@@ -68,11 +72,11 @@ def main(stage: Stage, run: RunArguments, settings: ImportArguments) -> None:
         tuple(settings.response_fields),
     )
     found = read_labeled(sources, hints)
-    known, already = merge(before)
-    rows, counts = merge([*before, *found.items])
+    known, already = merge(before.items)
+    rows, counts = merge([*before.items, *found.items])
     counts.subtract(already)
     if rows != known:
-        write_json_lines(target, rows)
+        write_json_lines(target, [*rows, *still_unordered(before.unordered, rows)])
     lock.close()
 
     if not rows:
@@ -99,10 +103,6 @@ def main(stage: Stage, run: RunArguments, settings: ImportArguments) -> None:
         + (describe(told + found.left_out) or "nothing was imported"),
         outputs=[target],
     )
-
-
-def _has_rows(file: Path) -> bool:
-    return file.is_file() and file.stat().st_size > 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Aggregates the labelers' rankings and pairs the top two with the bottom two (paper §3.2)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.config.arguments import RunArguments, option
 from common.data.layouts import read_rankings
 from common.data.pairs import PairArguments, make_pairs, write_pairs
 from common.data.sources import parse_sources, paths_of
+from common.errors import UserError
 from common.files import write_json
 from common.training.distributed import is_main
 from common.training.stage import Stage, run_stage
@@ -26,7 +28,7 @@ ARGUMENTS = (RunArguments, PairsArguments)
 
 def main(stage: Stage, run: RunArguments, settings: PairsArguments) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
-    files = settings.rankings or [str(stage.root / "rank" / "rankings.jsonl")]
+    files = settings.rankings or [default_rankings(stage.root)]
     stage.begin(paths_of(files))
     rankings = read_rankings(parse_sources(files))
     pairs, account = make_pairs(rankings, settings, seed=run.seed)
@@ -40,6 +42,20 @@ def main(stage: Stage, run: RunArguments, settings: PairsArguments) -> None:
         f"{len(pairs)} pairs for {len(account.prompts_kept)} prompts",
         outputs=outputs,
     )
+
+
+def default_rankings(run: Path) -> str:
+    """The simulated labelers' file.
+
+    Raises:
+        UserError: there is none; names other rankings of this run, which somebody has to choose.
+    """
+    file = run / "rank" / "rankings.jsonl"
+    others = [run / name / "rankings.jsonl" for name in ("import", "ai_rank")]
+    found = " ".join(str(other) for other in others if other.is_file())
+    if found and not file.is_file():
+        raise UserError(f"{file}: no such file; to make pairs of others, --rankings {found}")
+    return str(file)
 
 
 if __name__ == "__main__":

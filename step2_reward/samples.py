@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from common.errors import UserError
 from common.training.distributed import any_rank, gather_objects, rank, world_size
+from common.training.resume.checkpoints import how_to_start_over
 
 Value = TypeVar("Value")
 
@@ -86,7 +88,17 @@ class Samples:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """This rank's share of what `state_dict` gave."""
+        """This rank's share of what `state_dict` gave.
+
+        Raises:
+            UserError: it is of an older version, which counted no draws by prompt.
+        """
+        if "draws" not in state:
+            raise UserError(
+                "this sampling was begun by an older version, whose checkpoints do not say how "
+                "often each prompt was drawn; go on with that version, or start over: "
+                f"{how_to_start_over('sample')}"
+            )
         self.attempt = state["attempt"]
         self.draws, self.empty, self.found = (
             {i: state[name][str(i)] for i in self.mine} for name in ("draws", "empty", "found")

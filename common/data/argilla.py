@@ -194,7 +194,7 @@ def _submitted(
     left_out: Counter[str],
     remarks: Counter[str] | None = None,
 ) -> list[_Answer]:
-    """Without drafts and discarded ones, which are counted."""
+    """Without drafts, discarded ones, and those that leave the question open; all are counted."""
     kept = []
     for answer in answers:
         if answer.status is None:
@@ -208,6 +208,9 @@ def _submitted(
                 f"{origin}: question '{question}' has the unknown status '{answer.status}'; "
                 f"known: submitted, {', '.join(STATUSES)}"
             )
+        if answer.value is None:
+            left_out[NOT_RANKED] += 1
+            continue
         kept.append(answer)
     return kept
 
@@ -218,14 +221,17 @@ def _ranking_question(
     """The question whose answers are rankings of fields; "" where none was answered.
 
     Raises:
-        UserError: several are, or something like a ranking was answered that names no fields.
+        UserError: several are, or something like a ranking was answered that is malformed or names
+            no fields.
     """
-    like, fitting = [], []
+    like, fitting, malformed = [], [], []
     for name, answers in submitted.items():
-        try:
-            groups = [_ranked(a.value, name, origin, Counter()) for a in answers]
-        except UserError:
-            continue
+        groups = []
+        for answer in answers:
+            try:
+                groups.append(_ranked(answer.value, name, origin, Counter()))
+            except UserError as error:
+                malformed += [error] * _has_ranks(answer.value)
         values = list(dict.fromkeys(v for g in groups for tied in g.values() for v in tied))
         if not values:
             continue
@@ -243,7 +249,15 @@ def _ranking_question(
             f"{', '.join(fields)}; say which hold the responses with --response_fields, and which "
             "question ranks them with --question"
         )
+    if malformed and not fitting:
+        raise malformed[0]
     return fitting[0] if fitting else ""
+
+
+def _has_ranks(value: Any) -> bool:  # noqa: ANN401
+    """Whether an answer is something with ranks, which only rankings have."""
+    items = value if isinstance(value, list) else [value]
+    return any(isinstance(item, dict) and "rank" in item for item in items)
 
 
 def _ranked(
@@ -272,8 +286,10 @@ def _ranked(
                 f"{kind_of(item)}"
             )
         rank = item.get("rank")
-        if rank is None:
+        if rank is None or rank != rank:  # tables that have no null for numbers have NaN
             continue
+        if isinstance(rank, float) and rank.is_integer():  # and no whole numbers beside it
+            rank = int(rank)
         if type(rank) is not int:
             raise UserError(
                 f"{origin}: question '{question}': a rank must be a whole number, not "

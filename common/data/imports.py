@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Imported:
     left_out: Counter[str]
     remarks: Counter[str]
     """Counts of what was read, but is worth a doubt."""
+    unordered: list[Row] = field(default_factory=list)
+    """Rows that hold no order."""
 
 
 def read_labeled(sources: Sequence[DataSource], hints: Hints | None = None) -> Imported:
@@ -51,7 +53,9 @@ def read_labeled(sources: Sequence[DataSource], hints: Hints | None = None) -> I
         for origin, row in _records(source, problems.add):
             rows += 1
             try:
-                found.items += _orders_of(row, source.columns, origin, known, found)
+                orders = _orders_of(row, source.columns, origin, known, found)
+                found.items += orders
+                found.unordered += [row] * (not orders)
             except UnknownLayout as error:
                 problems.add(error)
                 break  # every other row of the file would say the same

@@ -14,7 +14,7 @@ from typing import Any
 
 from common.data.fields import Problems, has, list_of, text_of
 from common.data.prompt_layouts import prompt_of
-from common.data.ranking_layouts import ranks_of_order, responses_of
+from common.data.ranking_layouts import order_of, ranks_of_order, responses_of
 from common.data.readers import Row, kind_of
 from common.data.records import Message
 from common.errors import UserError
@@ -85,9 +85,7 @@ def labeled_of(
     if has(row, "orders"):
         orders, at = list_of(row["orders"], "orders", origin), "orders[{}]"
     else:
-        orders, at = [row.get("ranking_best_to_worst")], "ranking_best_to_worst"
-        if orders == [None]:
-            raise UserError(f"{origin}: field 'orders' is missing: one list per labeler")
+        orders, at = [order_of(row, len(responses), origin)], "ranking_best_to_worst"
     names = _labelers(row.get("labelers"), len(orders), origin, unnamed)
     notes = _notes(row, len(orders), origin)
     rest = {name: value for name, value in row.items() if name not in OWN_COLUMNS}

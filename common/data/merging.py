@@ -8,12 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from common.data.labeled import PER_LABELER, UNABLE, Labeled, Order, check_order
+from common.data.prompt_layouts import prompt_of
+from common.data.ranking_layouts import responses_of
 from common.data.readers import Row
+from common.data.records import Message
 
 ADDED = "added"
 REPLACED = "replaced by the labeler's newer ones"
 UNCHANGED = "there already"
 OLDER = "older than what is there"
+WITHDRAWN = "withdrawn: the labeler could not judge after all"
 
 
 @dataclass
@@ -32,20 +36,26 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
 
     Prompts are the same where messages and responses are, whatever the responses' order. The
     newest is the one that was `saved` last, where both times are known; otherwise the one that
-    comes last.
+    comes last. Whoever could not judge, and `saved` that later than the order, has none.
 
     Returns:
         the rows, in the order of their first item, and how many items were `ADDED`, `REPLACED`
-        what was there, were `UNCHANGED` (the same order again) or `OLDER`.
+        what was there, were `UNCHANGED` (the same order again) or `OLDER`, and how many orders
+        were `WITHDRAWN`.
     """
     prompts: dict[str, _Prompt] = {}
     counts: Counter[str] = Counter()
     for item in items:
-        prompt = prompts.setdefault(_key(item), _Prompt(item.row, item.responses))
+        prompt = prompts.setdefault(
+            _key(item.messages, item.responses), _Prompt(item.row, item.responses)
+        )
         numbers = _numbers(item.responses, prompt.responses)
         order = _renumbered(item.order, numbers, len(numbers), item.origin)
         notes = _renumbered_notes(item.notes, numbers)
         before = prompt.orders.get(item.labeler)
+        if before is None and _is_older(notes, _unable(prompt.row).get(item.labeler, {})):
+            counts[OLDER] += 1
+            continue
         if before is None:
             counts[ADDED] += 1
         elif _is_older(notes, prompt.notes[item.labeler]):
@@ -54,9 +64,27 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
         else:
             counts[REPLACED if order != before else UNCHANGED] += 1
         prompt.orders[item.labeler] = order
-        prompt.notes[item.labeler] = {**prompt.notes.get(item.labeler, {}), **notes}
+        # Notes on an earlier order say nothing of this one.
+        known = (
+            prompt.notes.get(item.labeler, {}) if order == before and "saved" not in notes else {}
+        )
+        prompt.notes[item.labeler] = known | notes
         prompt.row = _joined(prompt.row, item.row)
-    return [_row_of(prompt) for prompt in prompts.values()], counts
+        for name, unable in _unable(item.row).items():
+            if name in prompt.orders and _is_older(prompt.notes[name], unable):
+                counts[WITHDRAWN] += 1
+                del prompt.orders[name]
+    return [_row_of(prompt) for prompt in prompts.values() if prompt.orders], counts
+
+
+def still_unordered(unordered: Iterable[Row], rows: Iterable[Row]) -> list[Row]:
+    """Those rows without an order whose prompts and responses are in none of `rows`."""
+    known = {_key_of_row(row) for row in rows}
+    return [row for row in unordered if _key_of_row(row) not in known]
+
+
+def _key_of_row(row: Row) -> str:
+    return _key(prompt_of(row, ""), responses_of(row["responses"], ""))
 
 
 def _row_of(prompt: _Prompt) -> Row:
@@ -74,13 +102,20 @@ def _row_of(prompt: _Prompt) -> Row:
 
 def _joined(old: Row, new: Row) -> Row:
     """Both rows' columns; where both have one, the old one's, and all who could not judge."""
-    unable = {x["labeler"]: x for x in [*old.get(UNABLE, []), *new.get(UNABLE, [])]}
+    unable = _unable(old)
+    for name, entry in _unable(new).items():
+        if not _is_older(entry, unable.get(name, {})):
+            unable[name] = entry
     return {**new, **old} | ({UNABLE: list(unable.values())} if unable else {})
 
 
-def _key(item: Labeled) -> str:
-    messages = [[m.role, m.content] for m in item.messages]
-    return json.dumps([messages, sorted(item.responses)])
+def _unable(row: Row) -> dict[str, dict[str, Any]]:
+    """Those who could not judge, by name."""
+    return {entry["labeler"]: entry for entry in row.get(UNABLE, [])}
+
+
+def _key(messages: Sequence[Message], responses: Sequence[str]) -> str:
+    return json.dumps([[[m.role, m.content] for m in messages], sorted(responses)])
 
 
 def _numbers(given: Sequence[str], wanted: Sequence[str]) -> list[int]:

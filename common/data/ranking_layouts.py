@@ -31,7 +31,7 @@ RANKING_LAYOUTS = (
 )
 PROMPT_COLUMNS = ("prompt", "instruction", "messages", "conversations", "turns", "question", "text")
 SCORES = ("score", "preference", "pref_vs_gpt4_1106")
-"""Fields of response objects that an order may go by; the last is AlpacaEval's. See `_order_of`."""
+"""Fields of response objects that an order may go by; the last is AlpacaEval's. See `order_of`."""
 NO_COMMON_PROMPT = "no common prompt"
 """Why the two dialogues of a row make no pair: they differ in more than their last answers."""
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
@@ -67,7 +67,7 @@ def rankings_of(row: Row, origin: str) -> list[Ranking]:
             labelers, others = _labelers(row, len(row["orders"]))
             absent += others
         else:
-            order = _order_of(row, len(responses), origin)
+            order = order_of(row, len(responses), origin)
             ranks = [ranks_of_order(order, len(responses), "ranking_best_to_worst", origin)]
     elif isinstance(row.get("output"), list):
         messages = prompt_of(row, origin)
@@ -178,6 +178,28 @@ def responses_of(value: Any, origin: str) -> list[str]:
     return texts
 
 
+def order_of(row: Row, responses: int, origin: str) -> Any:  # noqa: ANN401
+    """`ranking_best_to_worst`, with ties where it can be told that there are some.
+
+    An order that lists every response in turn hides ties. Where each response has a score (see
+    `SCORES`) and the order goes by it, responses of the same score are tied.
+    """
+    if not has(row, "ranking_best_to_worst"):
+        raise UserError(
+            f"{origin}: field 'orders' is missing: one list of indices, best to worst, per labeler "
+            "(or 'ranking_best_to_worst' with a single one)"
+        )
+    order = row["ranking_best_to_worst"]
+    scores = _scores(row["responses"])
+    whole = isinstance(order, list) and all(type(i) is int for i in order)
+    if not scores or not whole or sorted(order) != list(range(responses)):
+        return order
+    ordered = [scores[i] for i in order]
+    if ordered not in (sorted(ordered), sorted(ordered, reverse=True)):
+        return order
+    return [list(tied) for _, tied in itertools.groupby(order, key=scores.__getitem__)]
+
+
 def _ranks_of_orders(
     orders: Any, responses: int, origin: str
 ) -> tuple[list[tuple[float | None, ...]], int]:
@@ -204,28 +226,6 @@ def _labelers(row: Row, orders: int) -> tuple[tuple[str, ...], int]:
     names = names if isinstance(names, list) and len(names) == orders else []
     names = [*names, *(o.get("labeler") for o in others if isinstance(o, dict))]
     return tuple(name for name in names if isinstance(name, str)), len(others)
-
-
-def _order_of(row: Row, responses: int, origin: str) -> Any:
-    """`ranking_best_to_worst`, with ties where it can be told that there are some.
-
-    An order that lists every response in turn hides ties. Where each response has a score (see
-    `SCORES`) and the order goes by it, responses of the same score are tied.
-    """
-    if not has(row, "ranking_best_to_worst"):
-        raise UserError(
-            f"{origin}: field 'orders' is missing: one list of indices, best to worst, per labeler "
-            "(or 'ranking_best_to_worst' with a single one)"
-        )
-    order = row["ranking_best_to_worst"]
-    scores = _scores(row["responses"])
-    whole = isinstance(order, list) and all(type(i) is int for i in order)
-    if not scores or not whole or sorted(order) != list(range(responses)):
-        return order
-    ordered = [scores[i] for i in order]
-    if ordered not in (sorted(ordered), sorted(ordered, reverse=True)):
-        return order
-    return [list(tied) for _, tied in itertools.groupby(order, key=scores.__getitem__)]
 
 
 def _scores(responses: Sequence[Any]) -> list[float]:

@@ -4,6 +4,7 @@ JSON and CSV are read here, and not through `datasets`, because its rows have lo
 numbers. Parquet and hub data sets, which have none, go through `datasets`.
 """
 
+import contextlib
 import csv
 import io
 import itertools
@@ -12,7 +13,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ _STRUCTURED = (
     *("responses", "orders", "ranking_best_to_worst", "facts"),
 )
 """Columns that are never plain text; in CSV their cells hold JSON."""
+_PERHAPS_STRUCTURED = (
+    *("labelers", "cannot_judge"),
+    *("gap", "weight", "margin", "agreement", "support"),
+)
+"""Those that may be a text, too, or belong to somebody else; in CSV what is no JSON stays text."""
 _BOM = "\ufeff"
 _LONGEST_CELL = 2**31 - 1
 
@@ -234,7 +239,7 @@ def _without_padding(row: Row) -> Row:
     return {name: value for name, value in row.items() if value is not None}
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet_datasets() -> Iterator[Any]:
     """The `datasets` library (slow to import, so only where needed) without progress bars."""
     import datasets
@@ -266,8 +271,8 @@ def _rename(row: Row, columns: dict[str, str], origin: str) -> Row:
 
 
 def _decode_cells(row: Row, origin: str) -> Row:
-    """Parses the JSON in the cells of columns that are never plain text; empty ones are absent."""
-    row = {k: v for k, v in row.items() if v or k not in _STRUCTURED}
+    """Parses the JSON in the cells of columns that are not plain text; empty ones are absent."""
+    row = {k: v for k, v in row.items() if v or k not in (*_STRUCTURED, *_PERHAPS_STRUCTURED)}
     for name in _STRUCTURED:
         if name in row:
             try:
@@ -276,6 +281,10 @@ def _decode_cells(row: Row, origin: str) -> Row:
                 raise UserError(
                     f"{origin}: field '{name}' must hold JSON in a CSV file, not {row[name][:40]!r}"
                 ) from None
+    for name in _PERHAPS_STRUCTURED:
+        if name in row:
+            with contextlib.suppress(ValueError, RecursionError):
+                row[name] = json.loads(row[name])
     return row
 
 

@@ -15,6 +15,8 @@ CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, sent TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP);
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, tokens INTEGER NOT NULL, answer TEXT NOT NULL, request TEXT NOT NULL);
+-- Before every request costs are summed, which should read no answers.
+CREATE INDEX IF NOT EXISTS costs ON answers (tokens);
 """
 
 
@@ -47,21 +49,20 @@ class AnswerCache:
         self.path = path
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = sqlite3.connect(
-            path, timeout=30, isolation_level=None, check_same_thread=False
-        )
+        try:
+            self._file = sqlite3.connect(
+                path, timeout=30, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.OperationalError as error:
+            raise _refusal(path, error) from None
         try:
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=FULL")
             self._file.executescript(_TABLES)
-            (self._requests,) = self._run("SELECT count(*) FROM requests")
-            (self._tokens,) = self._run("SELECT coalesce(sum(tokens), 0) FROM answers")
+            self.spent()
         except sqlite3.DatabaseError as error:
             self._file.close()
-            raise UserError(
-                f"{path}: is no cache of answers that can be read ({error}); move it away, or name "
-                "another with --cache"
-            ) from None
+            raise _refusal(path, error) from None
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -75,7 +76,6 @@ class AnswerCache:
     def note_request(self, key: str) -> None:
         """Notes that a request goes out: it may cost something even if no answer comes."""
         self._run("INSERT INTO requests (key) VALUES (?)", key)
-        self._requests += 1
 
     def keep(self, key: str, url: str, body: dict[str, Any], answer: str, tokens: int) -> None:
         """Keeps an answer, with what was asked."""
@@ -83,12 +83,20 @@ class AnswerCache:
         self._run(
             "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", key, tokens, answer, request
         )
-        self._tokens += tokens
 
     def spent(self) -> Spent:
-        """Of all that the file holds, whichever command asked for it."""
-        return Spent(self._requests, self._tokens)
+        """Of all that the file holds, whichever command asked for it, also one at work now."""
+        (requests,) = self._run("SELECT coalesce(max(id), 0) FROM requests")  # none is ever deleted
+        (tokens,) = self._run("SELECT coalesce(sum(tokens), 0) FROM answers")
+        return Spent(requests, tokens)
 
     def _run(self, statement: str, *values: Any) -> Any:  # noqa: ANN401
         with self._lock:
             return self._file.execute(statement, values).fetchone()
+
+
+def _refusal(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: is no cache of answers that can be read ({error}); move it away, or name another "
+        "with --cache"
+    )

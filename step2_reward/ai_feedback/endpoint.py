@@ -14,6 +14,8 @@ from common.web import ask, post_json, short
 from step2_reward.ai_feedback.cache import AnswerCache, key_of
 
 JITTER = 0.5
+SHOWN_OF_KEY = 7
+"""Characters that a key's beginning may show: no more than the kind of key, as in "sk-proj"."""
 PATH = "/chat/completions"
 
 
@@ -132,6 +134,8 @@ class Judge:
         self._key = os.environ.get(settings.api_key_variable, "").strip()
         self._fields = further_fields(settings.request)
         self._sending = threading.Lock()
+        self._asking: dict[str, threading.Lock] = {}
+        """By question: who asks the same one meanwhile waits for the answer."""
 
     @property
     def has_key(self) -> bool:
@@ -155,17 +159,20 @@ class Judge:
         }
         body = {name: value for name, value in body.items() if value is not None}
         key = key_of(self.url, body)
-        known = self.cache.find(key)
-        if known is not None:
-            with self._sending:
-                self.from_cache += 1
-            return known
-        text, tokens = ask(
-            lambda: self._ask_once(key, body),
-            retries=self.settings.retries,
-            wait=self.halted.wait,
-            jitter=JITTER,
-        )
+        with self._sending:
+            asking = self._asking.setdefault(key, threading.Lock())
+        with asking:
+            known = self.cache.find(key)
+            if known is not None:
+                with self._sending:
+                    self.from_cache += 1
+                return known
+            text, tokens = ask(
+                lambda: self._ask_once(key, body),
+                retries=self.settings.retries,
+                wait=self.halted.wait,
+                jitter=JITTER,
+            )
         if self.settings.max_tokens and tokens is None:
             raise UserError(
                 "max_tokens cannot be held: this endpoint's answers have no `usage`; limit "
@@ -174,8 +181,11 @@ class Judge:
         return text
 
     def hide_key(self, text: str) -> str:
-        """A text without the API key, which an endpoint may quote."""
-        return text.replace(self._key, "…") if self._key else text
+        """A text without the API key, which an endpoint may quote, nor its beginning, cut short."""
+        if self._key:
+            for length in range(len(self._key), min(SHOWN_OF_KEY, len(self._key) - 1), -1):
+                text = text.replace(self._key[:length], "…")
+        return text
 
     def _ask_once(self, key: str, body: dict[str, Any]) -> tuple[str, int | None]:
         with self._sending:

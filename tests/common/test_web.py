@@ -132,6 +132,14 @@ def test_an_answer_that_breaks_off_is_none():
     assert "IncompleteRead" in str(error) and error.code is None
 
 
+@pytest.mark.parametrize("token", ["sk-1\nsecret", "sk-secret\r", "sk-ключ"])
+def test_a_token_that_no_header_can_hold_is_not_quoted(token):
+    with pytest.raises(ValueError) as caught:
+        post_json("http://127.0.0.1:9/", {}, timeout=1, token=token)
+    assert "the token holds a character" in str(caught.value)
+    assert "sk-" not in str(caught.value)
+
+
 def test_nobody_there_is_asked_again():
     with Server([(200, b"")]) as server:
         url = server.url

@@ -9,8 +9,9 @@ from common.config.arguments import RunArguments
 from common.errors import UserError
 from common.files import take_lock
 from common.training.stage import Stage
-from step2_reward import import_rankings
+from step2_reward import import_rankings, pairs
 from step2_reward.import_rankings import ImportArguments
+from step2_reward.pairs import PairsArguments
 from tests.common.data.foreign_rows import annotation, ranker, ranks, record_1, task
 from tests.inputs import write
 from tests.stages import ROOT, environment
@@ -128,3 +129,37 @@ def test_the_command_waits_for_no_other_import_of_the_same_file(tmp_path):
     assert done.returncode == 2, done.stderr
     assert "import: error: " in done.stderr and "another process" in done.stderr
     assert not target.exists()
+
+
+def test_rows_without_an_order_stay_in_the_file_that_is_merged_into(tmp_path):
+    """Until somebody ranks their responses."""
+    nobody = {**PLAIN, "prompt": "r", "orders": [None], "labelers": ["ann"], "note": 7}
+    too_little = {**PLAIN, "prompt": "s", "orders": [[1]], "labelers": ["bob"]}
+    target = write(tmp_path, [nobody, PLAIN, too_little], "all.jsonl")
+    new = write(tmp_path, [{**PLAIN, "labelers": ["cy", "dan"]}], "new.jsonl")
+    expected = {
+        **PLAIN,
+        "orders": [[2, [0, 1]], [0, 1]] * 2,
+        "labelers": ["ann", "ai:judge", "cy", "dan"],
+    }
+    result, rows = run_import(tmp_path, new, rankings=target)
+    assert rows == [expected, nobody, too_little] and result["prompts"] == 1
+    before = (tmp_path / "all.jsonl").read_bytes()
+    run_import(tmp_path, new, rankings=target)
+    assert (tmp_path / "all.jsonl").read_bytes() == before
+    late = {**PLAIN, "prompt": "r", "orders": [[0, 1]], "labelers": ["eve"]}
+    _, rows = run_import(tmp_path, write(tmp_path, [late], "late.jsonl"), rankings=target)
+    assert rows == [expected, late, too_little]
+
+
+def test_a_folder_is_no_rankings_file(tmp_path):
+    file = write(tmp_path, [PLAIN], "plain.jsonl")
+    with pytest.raises(UserError, match="is a folder"):
+        run_import(tmp_path, file, rankings=str(tmp_path))
+
+
+def test_the_pairs_stage_says_which_rankings_there_are(tmp_path):
+    run_import(tmp_path, write(tmp_path, [PLAIN], "plain.jsonl"))
+    run = RunArguments(run=str(tmp_path / "run"), progress=False)
+    with pytest.raises(UserError, match=r"rank/rankings.jsonl: no such file; .*import/rankings"):
+        pairs.main(Stage("pairs", run, {}), run, PairsArguments())

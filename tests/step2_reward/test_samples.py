@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import step2_reward.samples as module
+from common.errors import UserError
 from step2_reward.samples import Samples
 
 LENGTHS = [5, 3, 9, 4, 7]
@@ -128,3 +129,9 @@ def test_drawing_goes_on_from_a_checkpoint_on_other_ranks(monkeypatch, before, a
         return draw(samples, varied)
 
     assert as_texts(Ranks(monkeypatch, after).run(go_on)) == single(varied, 3, 2)
+
+
+def test_a_checkpoint_of_the_version_that_counted_no_draws_is_refused_in_words():
+    old = {"attempt": 0, "drawn": 1, "found": {"0": []}, "waiting": [[0, 1]]}
+    with pytest.raises(UserError, match="begun by an older version.*start over"):
+        Samples([3], 2, 1).load_state_dict(old)

@@ -161,6 +161,32 @@ def test_a_bad_answer_is_named(value, said):
     assert str(caught.value).startswith("f:1: question 'order'") and said in str(caught.value)
 
 
+def test_a_malformed_ranking_is_told_without_naming_its_question():
+    """And not taken for some other question's answer, which would lose it without a word."""
+    twice = [*ranks(reply_1=1), *ranks(reply_1=2)]
+    with pytest.raises(UserError, match="an answer ranks 'reply-1' twice"):
+        read(record_1(("u", twice, "submitted")))
+    good = ranks(reply_1=1, reply_2=2, reply_3=3)
+    for bad in (twice, []):
+        with pytest.raises(UserError, match="question 'order': an answer"):
+            read(record_1(("u", bad, "submitted"), ("v", good, "submitted")))
+
+
+@pytest.mark.parametrize("form", [record_1, data_set_row_1, flat_record_2])
+def test_who_left_the_question_open_hides_nobodys_ranking(form):
+    left_out = Counter()
+    good = ranks(reply_1=1, reply_2=2, reply_3=2)
+    (found,) = read(form(("u", None, "submitted"), ("v", good, "submitted")), left_out=left_out)
+    assert (found.labeler, found.order) == ("argilla:v", [0, [1, 2]])
+    assert left_out == {NOT_RANKED: 1}
+
+
+def test_ranks_out_of_a_table_are_numbers_with_a_point():
+    value = ranks(reply_1=2.0, reply_2=1.0, reply_3=float("nan"))
+    (found,) = read(record_1(("u", value, "submitted")))
+    assert found.order == [1, 0]
+
+
 def test_a_bad_record_is_named():
     with pytest.raises(UserError, match="f:1: question 'order' has the unknown status 'done'"):
         read(record_1(("u", STRICT, "done")))

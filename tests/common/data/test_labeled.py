@@ -13,6 +13,7 @@ from common.data.labeled import (
     prompt_column,
     read_samples,
 )
+from common.data.ranking_layouts import rankings_of, ranks_of_order
 from common.data.records import Message
 from common.errors import UserError
 
@@ -150,3 +151,11 @@ def test_bad_samples_are_told_together(tmp_path):
     file.write_text("")
     with pytest.raises(UserError, match="the file is empty"):
         read_samples(file)
+
+
+def test_ties_that_only_scores_tell_are_read_as_the_pairs_stage_reads_them():
+    scored = [{"text": "a", "score": 3}, {"text": "b", "score": 1}, {"text": "c", "score": 3}]
+    row = {"prompt": "q", "responses": scored, "ranking_best_to_worst": [0, 2, 1]}
+    (found,) = labeled_of(row, "f:1", "file")
+    assert found.order == [[0, 2], 1]
+    assert ranks_of_order(found.order, 3, "orders", "f:1") == rankings_of(row, "f:1")[0].ranks[0]

@@ -4,7 +4,7 @@ import json
 import random
 
 from common.data.labeled import labeled_of
-from common.data.merging import ADDED, OLDER, REPLACED, UNCHANGED, merge
+from common.data.merging import ADDED, OLDER, REPLACED, UNCHANGED, WITHDRAWN, merge
 
 
 def items(row, name="file"):
@@ -117,3 +117,33 @@ def test_who_could_not_judge_and_then_did():
     assert rows[0]["cannot_judge"] == others
     again, _ = merge([x for row in rows for x in items(row)])
     assert again == rows
+
+
+def test_notes_on_an_earlier_order_go_with_it():
+    words = {"comments": ["too long"], "ratings": [[{"clarity": 1}] * 3]}
+    old = row_of([[0, 1, 2]], ["ann"], saved=["2024-05-01T10:00:00Z"], **words)
+    new = row_of([[2, 1, 0]], ["ann"], saved=["2024-05-01T11:00:00Z"])
+    cleared = {**new, "orders": old["orders"]}
+    for later in (new, cleared):
+        assert merge([*items(old), *items(later)])[0] == [later]
+    undated = row_of([[0, 1, 2]], ["ann"])  # the same order, of which it knows less
+    assert merge([*items(old), *items(undated)])[0] == [old]
+
+
+def test_who_judged_and_then_could_not_has_no_order():
+    """As two exports of the annotation page say it, in whichever order they come."""
+    bob = {"orders": [[0, 1, 2]], "labelers": ["bob"], "saved": ["2024-05-01T09:00:00Z"]}
+    both = row_of(
+        [[2, 1, 0], [0, 1, 2]], ["ann", "bob"], saved=["2024-05-01T10:00:00Z", bob["saved"][0]]
+    )
+    unable = [{"labeler": "ann", "comment": "", "saved": "2024-05-01T11:00:00Z"}]
+    later = {**row_of(**bob), "cannot_judge": unable}
+    for order, told in (
+        ([both, later], {ADDED: 2, UNCHANGED: 1, WITHDRAWN: 1}),
+        ([later, both], {ADDED: 1, OLDER: 1, UNCHANGED: 1}),
+    ):
+        rows, counts = merge([x for r in order for x in items(r)])
+        assert rows == [later] and counts == told
+    undecided = {**later, "cannot_judge": [{**unable[0], "saved": "2024-05-01T08:00:00Z"}]}
+    rows, _ = merge([x for r in (later, undecided) for x in items(r)])
+    assert rows == [later]

@@ -88,6 +88,18 @@ def test_csv_cells_of_structured_columns_hold_json(tmp_path):
     ]
 
 
+def test_csv_cells_of_numbers_and_labelers_hold_json_or_text(tmp_path):
+    """Pairs with their numbers can be kept as CSV; what is no JSON is told by who needs it."""
+    file = write(
+        tmp_path / "a.csv",
+        'prompt,labelers,gap,margin\n1,"[""ann""]",1.5,\n2,simulated,wide,0\n',
+    )
+    assert [row for _, row in rows_of(file)] == [
+        {"prompt": "1", "labelers": ["ann"], "gap": 1.5},
+        {"prompt": "2", "labelers": "simulated", "gap": "wide", "margin": 0},
+    ]
+
+
 def test_parquet_numbers_its_rows_and_leaves_no_cache(tmp_path, monkeypatch):
     rows = [
         {"prompt": "p", "responses": ["a", "b"], "orders": [[1, 0]]},

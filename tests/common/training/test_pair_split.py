@@ -7,7 +7,7 @@ from common.data.layouts import read_rankings
 from common.data.pairs import PairArguments, make_pairs, read_pairs, write_pairs
 from common.data.records import Message, Pair
 from common.data.sources import DataSource
-from common.training.preferences import PreferenceArguments, load_pairs, split_pairs
+from common.training.preferences import PreferenceArguments, load_pairs, simulated, split_pairs
 from common.training.stage import Stage
 
 
@@ -80,3 +80,13 @@ def test_a_file_of_pairs_given_as_data_keeps_its_numbers(tmp_path):
         assert [getattr(pair, n) for n in numbers] == [getattr(before, n) for n in numbers]
     account = json.loads((tmp_path / "run/reward/account.json").read_text())
     assert account["kept"] == {"rankings": 3, "responses": 6, "pairs": 3}
+
+
+def test_a_models_card_says_whose_rankings_were_no_peoples(tmp_path):
+    stage = Stage("reward", RunArguments(run=str(tmp_path)), {})
+    assert simulated(stage, PreferenceArguments()) == []
+    for name, word in (("ai_rank", "AI feedback"), ("rank", "simulated")):
+        (tmp_path / name).mkdir()
+        (found, *others) = simulated(stage, PreferenceArguments())
+        assert word in found and len(others) == (name == "rank")
+    assert simulated(stage, PreferenceArguments(data=["mine.jsonl"])) == []

@@ -3,12 +3,14 @@
 import json
 import sqlite3
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 import pytest
 
 from common.errors import UserError
-from common.web import NoAnswer
+from common.web import SHOWN, NoAnswer
 from step2_reward.ai_feedback.cache import AnswerCache, Spent, key_of
 from step2_reward.ai_feedback.endpoint import (
     BudgetSpent,
@@ -217,6 +219,17 @@ def test_a_budget_of_tokens_and_an_endpoint_that_counts_none(cache):
     assert len(server.bodies) == 1
 
 
+def test_a_budget_holds_for_all_commands_that_share_a_cache(cache, tmp_path):
+    other = AnswerCache(tmp_path / "answers.sqlite")
+    with Server([(200, completion("yes"))], PATH) as server:
+        judge_at(server, other).answer(ASKED)
+        for limit in ({"max_requests": 1}, {"max_tokens": 10}):
+            with pytest.raises(BudgetSpent):
+                judge_at(server, cache, **limit).answer([{"role": "user", "content": "other"}])
+    assert len(server.bodies) == 1 and cache.spent() == other.spent() == Spent(1, 10)
+    other.close()
+
+
 def test_once_halted_nothing_is_sent(cache):
     with Server([(200, completion("yes"))], PATH) as server:
         judge = judge_at(server, cache)
@@ -239,6 +252,42 @@ def test_the_key_is_in_no_file_and_no_error(cache, tmp_path, monkeypatch):
     for file in tmp_path.iterdir():
         assert b"sk-very-secret" not in file.read_bytes()
     assert "sk-very-secret" not in repr(judge.settings)
+
+
+def test_the_beginning_of_a_key_that_was_cut_off_is_hidden_too(cache, monkeypatch):
+    """Errors quote answers up to a length, perhaps the middle of the key."""
+    monkeypatch.setenv("RLHF_JUDGE_KEY", "sk-proj-very-secret")
+    padding = "x" * (SHOWN - 16)
+    echo = (401, f"{padding} sk-proj-very-secret".encode())
+    with Server([echo], PATH) as server:
+        judge = judge_at(server, cache)
+        with pytest.raises(NoAnswer) as caught:
+            judge.answer(ASKED)
+    assert "sk-proj-very" in str(caught.value)
+    assert "sk-proj-" not in judge.hide_key(str(caught.value))
+    monkeypatch.setenv("RLHF_JUDGE_KEY", "short")
+    with Server([echo], PATH) as server:
+        assert judge_at(server, cache).hide_key("a short one") == "a … one"
+
+
+def test_two_threads_with_the_same_question_pay_for_one(cache):
+    """As when a file of samples has a row twice."""
+    came, go = threading.Event(), threading.Event()
+
+    def slow(body):
+        came.set()
+        go.wait(30)
+        return 200, completion("yes")
+
+    with Server([slow], PATH) as server, ThreadPoolExecutor(2) as pool:
+        judge = judge_at(server, cache)
+        first = pool.submit(judge.answer, ASKED)
+        assert came.wait(30)
+        second = pool.submit(judge.answer, ASKED)
+        time.sleep(0.3)  # the second has come as far as it can
+        go.set()
+        assert (first.result(30), second.result(30)) == ("yes", "yes")
+    assert cache.spent().requests == 1 and judge.from_cache == 1
 
 
 def test_an_answer_is_on_the_disk_before_it_is_used(cache, tmp_path):
@@ -264,6 +313,8 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path):
     (tmp_path / "bad.sqlite").write_text("x" * 5000)
     with pytest.raises(UserError, match="bad.sqlite: is no cache of answers"):
         AnswerCache(tmp_path / "bad.sqlite")
+    with pytest.raises(UserError, match="is no cache of answers"):
+        AnswerCache(tmp_path)  # a folder
 
 
 @pytest.mark.parametrize(
