@@ -155,6 +155,14 @@ class Storage:
             ).fetchall()
         return dict(rows)
 
+    def answered(self) -> dict[str, int]:
+        """Places per prompt that are answered."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT item, COUNT(*) FROM desks WHERE answered GROUP BY item"
+            ).fetchall()
+        return dict(rows)
+
     def take(
         self,
         item: str,
