@@ -364,6 +364,37 @@ def test_who_finds_nothing_gets_what_is_given_back(browser, tmp_path):
         ben.page.context.close()
 
 
+def test_whoever_reads_the_project_page_keeps_the_place(browser, tmp_path):
+    """It is drawn anew every 20 seconds."""
+    with serve(tmp_path, rows(2), labelers_per_prompt=2, labelers=["anna", "ben"]) as server:
+        anna, ben = (server.labeler(name).sign_in() for name in ("anna", "ben"))
+
+        def disagree():
+            for someone, order in ((anna, 1), (ben, -1)):
+                item = someone.next()
+                texts = item["responses"]
+                places = sorted(range(5), key=lambda n: texts[n])[::order]
+                someone.save(item, [[place] for place in places])
+
+        disagree()
+        page = browser.new_context().new_page()
+        page.clock.install()
+        page.goto(server.link(""))
+        summary = page.locator("#disagreed summary").first
+        summary.focus()
+        page.keyboard.press("Enter")
+        page.locator("#disagreed .in-full").wait_for()
+        page.evaluate("document.querySelector('.in-full').dataset.mark = 'read'")
+        with page.expect_response("**/api/project"):
+            page.clock.run_for(21_000)
+        assert page.locator("#disagreed [data-mark=read]").count() == 1
+        disagree()
+        page.clock.run_for(21_000)
+        page.wait_for_function("document.querySelectorAll('#disagreed summary').length === 2")
+        assert page.evaluate("document.activeElement.parentElement.open")
+        page.context.close()
+
+
 def test_a_phone(browser, tmp_path):
     """At a phone's width nothing sticks out, and a finger drags by the dots."""
     phone = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
@@ -454,6 +485,7 @@ def quiet_server(tmp_path_factory):
 
 MARKDOWN = [
     ("one\ntwo\n\nthree", "<p>one<br>two</p><p>three</p>"),
+    ("def f():\n    return 1", "<p>def f():<br>    return 1</p>"),
     ("# A *b*\n## C ##", "<h4>A <em>b</em></h4><h5>C</h5>"),
     (
         "**a _b_** `c*d*` 2 * 3 * 4",
