@@ -383,6 +383,15 @@ def test_samples_that_cannot_be_labeled(tmp_path, row, says):
 def test_gold_questions_need_an_order(tmp_path):
     with pytest.raises(UserError, match="'orders' is missing"):
         read_items(write(tmp_path / "gold.jsonl"), gold=True)
+    with pytest.raises(UserError, match="ties all responses"):
+        read_items(write(tmp_path / "gold.jsonl", orders=[[[4, 3, 2, 1, 0]]]), gold=True)
+
+
+def test_a_database_that_cannot_be_opened(tmp_path):
+    (tmp_path / "file").write_text("no database, and no folder; long enough to be looked at" * 20)
+    for path in (tmp_path / "file", tmp_path / "file" / "labels.sqlite"):
+        with pytest.raises(UserError, match="cannot be opened"):
+            Storage(path)
 
 
 def test_the_same_row_twice_is_two_prompts(tmp_path):
