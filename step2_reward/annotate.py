@@ -6,11 +6,11 @@ Not a stage that ends by itself: it serves until it is stopped, and the same com
 import ipaddress
 import re
 import secrets
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 from common.config.arguments import check_range, option
 from common.config.parsing import parse_arguments
@@ -22,6 +22,10 @@ from step2_reward.annotation.project import Project, Rules
 from step2_reward.annotation.server import build_app, listen, serve
 from step2_reward.annotation.storage import Storage
 from step2_reward.annotation.tokens import Tokens, check_names, read_or_make, write_links
+
+EVERY_ADDRESS = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
+"""Hosts that stand for all addresses of this machine, by which nobody finds it; and for each an
+address outside (RFC 5737, RFC 3849: nobody's)."""
 
 
 @dataclass
@@ -114,8 +118,7 @@ def main(settings: AnnotateArguments) -> None:
     say(f"everybody's personal link, and the project page's: {links}")
     say("stop with Ctrl-C; the same command goes on")
     try:
-        name = urlsplit(address).hostname or ""
-        serve(app, listener, name, remote=settings.allow_remote)
+        serve(app, listener, address, remote=settings.allow_remote)
     finally:
         project.storage.close()
         lock.close()
@@ -135,8 +138,25 @@ def export(project: Project, path: Path) -> None:
 
 def address_of(settings: AnnotateArguments, port: int) -> str:
     """Where labelers find the page."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return settings.address or f"http://{host}:{port}"
+    host = settings.host
+    if host in EVERY_ADDRESS:
+        host = own_address(EVERY_ADDRESS[host]) or host
+    return settings.address or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def own_address(outside: str) -> str | None:
+    """This machine's address as seen from the network; None when there is no way out.
+
+    Args:
+        outside: an address that the way out is looked up for; nothing is sent there.
+    """
+    family = socket.AF_INET6 if ":" in outside else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as way_out:
+            way_out.connect((outside, 9))
+            return way_out.getsockname()[0]
+    except OSError:
+        return None
 
 
 def is_loopback(host: str) -> bool:

@@ -44,6 +44,20 @@ def gold_is_due(ordinary: int, gold: int, every: int, seed: int, labeler: str) -
     return ordinary >= gold * every + _random(seed, "gold place", labeler, gold).randrange(every)
 
 
+def gold_to_come(ordinary: int, done: int, gold: int, every: int, seed: int, labeler: str) -> int:
+    """How many more gold questions a labeler gets.
+
+    Args:
+        ordinary: prompts that the labeler will have answered in the end, gold ones aside.
+        done: gold questions that the labeler has answered.
+        gold: gold questions that there are.
+    """
+    more = 0
+    while done + more < gold and gold_is_due(ordinary, done + more, every, seed, labeler):
+        more += 1
+    return more
+
+
 def next_gold(gold: Sequence[str], mine: Collection[str], seed: int, labeler: str) -> str | None:
     """The next gold question of this labeler, of those not answered, in an order of the labeler's.
 

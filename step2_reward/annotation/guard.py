@@ -5,6 +5,7 @@ import ipaddress
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,13 +36,15 @@ HEADERS = {
 class Guard:
     """ASGI middleware: refuses foreign hosts and origins and long bodies; adds `HEADERS`."""
 
-    def __init__(self, app: Any, name: str, *, remote: bool) -> None:  # noqa: ANN401
+    def __init__(self, app: Any, address: str, *, remote: bool) -> None:  # noqa: ANN401
         """Args:
-        name: host name that the service goes by, besides `localhost` and addresses.
+        address: where people find the service, `https://label.example.org`; it goes by this name,
+            `localhost` and addresses.
         remote: whether addresses other than the loopback's are served.
         """
         self.app = app
-        self.names = {name.lower(), "localhost"}
+        self.origin = address.lower()
+        self.names = {(urlsplit(address).hostname or "").lower(), "localhost"}
         self.remote = remote
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,6 +93,7 @@ class Guard:
 
         A page of another site may make a browser send a request with our cookie where the two
         differ in nothing but the port (SameSite does not look at it); it cannot fake `Origin`.
+        A proxy may send another `Host` than the browser did, as nginx does by default.
         """
         host = headers.get("host", [])
         if len(host) != 1 or not self._is_ours(host[0]):
@@ -97,7 +101,8 @@ class Guard:
         if method == "GET":
             return None
         origin = headers.get("origin", [])
-        if origin and origin[0].split("://", 1)[-1].lower() != host[0].lower():
+        ours = (host[0].lower(), self.origin.split("://", 1)[-1])
+        if origin and origin[0].split("://", 1)[-1].lower() not in ours:
             return 403, "the request comes from another site"
         if headers.get("sec-fetch-site", ["same-origin"])[0] != "same-origin":
             return 403, "the request comes from another site"

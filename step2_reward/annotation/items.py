@@ -37,7 +37,8 @@ def read_items(path: Path, *, gold: bool = False) -> list[Item]:
 
     Raises:
         UserError: no such file or a broken line; a row without a prompt, with fewer than two or
-            more than 26 responses, or with one that is empty; a gold question without an order.
+            more than 26 responses, or with one that is empty; a gold question without an order,
+            or with one that ties everything.
             Up to five problems are told at once.
     """
     problems = Problems()
@@ -80,6 +81,8 @@ def _item(row: dict[str, Any], origin: str, gold: bool, copies: Counter[str]) ->
     if gold:
         order = list_of(row.get("orders"), "orders", origin)[0]
         known = ranks_of_order(order, len(responses), "orders[0]", origin)
+        if len(set(known)) == 1:
+            raise UserError(f"{origin}: orders[0] ties all responses: no answer could be wrong")
     content = json.dumps([[[m.role, m.content] for m in messages], responses, gold])
     copies[content] += 1
     key = hashlib.sha256(f"{content}{copies[content]}".encode()).hexdigest()[:20]

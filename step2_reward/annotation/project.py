@@ -7,7 +7,13 @@ from typing import Any
 
 from common.errors import UserError
 from step2_reward.annotation.answers import Answer, content_of, places_of
-from step2_reward.annotation.assignment import choose, gold_is_due, next_gold, shown_order
+from step2_reward.annotation.assignment import (
+    choose,
+    gold_is_due,
+    gold_to_come,
+    next_gold,
+    shown_order,
+)
 from step2_reward.annotation.items import Item, fingerprint
 from step2_reward.annotation.storage import Desk, NotYours, Saved, Storage
 
@@ -114,13 +120,21 @@ class Project:
         )
 
     def progress(self, labeler: str) -> dict[str, int]:
-        """For the labeler's own page: what is `done`, and how much there is `left` at most."""
+        """For the labeler's own page: what is `done`, and how much there is `left` at most.
+
+        What is on others' desks is left: it may be given back. Gold questions to come count as
+        well, or the number would tell which prompts they are.
+        """
         mine = set(self.storage.answered_by(labeler))
-        taken = self.storage.taken(self._clock(), but=labeler)
+        answered = self.storage.answered()
         left = sum(
-            taken.get(key, 0) < self.rules.per_prompt and key not in mine for key in self._order
+            answered.get(key, 0) < self.rules.per_prompt and key not in mine for key in self._order
         )
-        return {"done": len(mine & self._items.keys()), "left": left}
+        gold, ordinary = self._gold_and_others(mine)
+        coming = gold_to_come(
+            ordinary + left, gold, len(self._gold), self.rules.gold_every, self.rules.seed, labeler
+        )
+        return {"done": len(mine & self._items.keys()), "left": left + coming}
 
     def mine(self, labeler: str) -> list[dict[str, Any]]:
         """A labeler's own last answers, the newest first, as a list to choose from."""
@@ -138,14 +152,18 @@ class Project:
 
     def _choose(self, labeler: str, now: float) -> str | None:
         mine = set(self.storage.answered_by(labeler))
-        gold_done = sum(key in mine for key in self._gold)
-        ordinary = len(mine) - gold_done
+        gold_done, ordinary = self._gold_and_others(mine)
         rules = self.rules
         if self._gold and gold_is_due(ordinary, gold_done, rules.gold_every, rules.seed, labeler):
             key = next_gold(self._gold, mine, rules.seed, labeler)
             if key:
                 return key
         return choose(self._order, self.storage.taken(now, but=labeler), mine, rules.per_prompt)
+
+    def _gold_and_others(self, mine: set[str]) -> tuple[int, int]:
+        """How many gold questions are among a labeler's answers, and how many other prompts."""
+        gold = sum(key in mine for key in self._gold)
+        return gold, len(mine & self._items.keys()) - gold
 
     def _places(self, key: str) -> int | None:
         """Gold questions are for everybody."""

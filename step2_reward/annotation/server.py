@@ -245,23 +245,25 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
+        why = error.strerror if isinstance(error, OSError) else "there is no such port"
         raise UserError(
-            f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port"
+            f"cannot listen on {host}, port {port}: {why}; choose another --port"
         ) from None
     listener.listen(128)
     return listener
 
 
-def serve(app: FastAPI, listener: socket.socket, name: str, *, remote: bool) -> None:
+def serve(app: FastAPI, listener: socket.socket, address: str, *, remote: bool) -> None:
     """Serves until SIGTERM or Ctrl-C; requests that are being answered are answered first.
 
     Args:
-        name, remote: as `Guard` has them.
+        address, remote: as `Guard` has them.
     """
     config = uvicorn.Config(
-        Guard(app, name, remote=remote),
+        Guard(app, address, remote=remote),
+        http="h11",  # limits the length of headers; httptools, where it is installed, does not
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -82,9 +82,9 @@ class Storage:
         Raises:
             UserError: the file is no database of ours, or the disk refuses.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             # Transactions are begun by hand: the module's own ways differ between versions.
             self._db = sqlite3.connect(
                 path, timeout=30, isolation_level=None, check_same_thread=False
@@ -93,7 +93,7 @@ class Storage:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:  # the latter: the file is another user's
             raise UserError(f"{path}: the database cannot be opened: {error}") from None
 
     def close(self) -> None:
@@ -152,6 +152,14 @@ class Storage:
                 "SELECT item, COUNT(*) FROM desks "
                 "WHERE answered OR (until > ? AND labeler != ?) GROUP BY item",
                 (now, but),
+            ).fetchall()
+        return dict(rows)
+
+    def answered(self) -> dict[str, int]:
+        """Places per prompt that are answered."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT item, COUNT(*) FROM desks WHERE answered GROUP BY item"
             ).fetchall()
         return dict(rows)
 

@@ -140,10 +140,7 @@ export class Board {
 
   onClick(event) {
     const tile = event.target.closest(".tile");
-    if (!tile || this.dragged) {
-      this.dragged = false;
-      return;
-    }
+    if (!tile || this.dragged) return;
     const response = Number(tile.dataset.response);
     const act = event.target.closest("[data-act]")?.dataset.act;
     if (act) this.act(response, act);
@@ -159,7 +156,7 @@ export class Board {
     const placed = this.ranking.placeOf(response) > 0;
     const keys = { ArrowUp: "up", ArrowDown: "down", t: "tie", T: "tie", Delete: "remove", Backspace: "remove" };
     if (/^[1-9]$/.test(event.key)) {
-      this.change(response, (r) => r.insert(response, Math.min(event.key - 1, r.groups.length)));
+      this.change(response, (r) => r.toPlace(response, Number(event.key)));
     } else if (placed && keys[event.key]) this.act(response, keys[event.key]);
     else return;
     event.preventDefault();
@@ -170,13 +167,17 @@ export class Board {
     if (!tile || event.button !== 0 || event.target.closest("[data-act]")) return;
     // A finger on the words scrolls the page; only the dots drag.
     if (event.pointerType !== "mouse" && !event.target.closest(".dots")) return;
-    this.dragged = false;
+    this.endDrag(); // another finger's, or one whose end was not seen
     this.drag = { tile, id: event.pointerId, x: event.clientX, y: event.clientY, ghost: null };
   }
 
   onPointerMove(event) {
     const drag = this.drag;
     if (!drag || event.pointerId !== drag.id) return;
+    if (!event.buttons) {
+      this.endDrag(); // let go outside of the board
+      return;
+    }
     if (!drag.ghost) {
       if (Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < FAR) return;
       const box = drag.tile.getBoundingClientRect();
@@ -201,7 +202,10 @@ export class Board {
     if (!drag || event.pointerId !== drag.id) return;
     const target = drag.ghost ? drag.target : null;
     const response = Number(drag.tile.dataset.response);
-    this.dragged = Boolean(drag.ghost); // the click that follows is none
+    this.dragged = Boolean(drag.ghost); // the click that may follow at once is none
+    setTimeout(() => {
+      this.dragged = false;
+    });
     this.endDrag();
     if (!target) return;
     this.change(response, (r) => {

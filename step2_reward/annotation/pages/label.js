@@ -18,7 +18,8 @@ let points; // for each place {criterion: points}
 let plain = store.get("annotate-plain") === true;
 let seconds = 0;
 let lastSign = performance.now();
-let busy = false;
+let busy = false; // an answer is on its way
+let looking = false; // for the next prompt
 
 const board = new Board(byId("board"), { say: announce, changed });
 
@@ -28,6 +29,8 @@ function announce(text) {
 }
 
 function notice(text, ...more) {
+  // An alert that is written anew is read anew.
+  if (text && !more.length && byId("notice").textContent === text) return;
   byId("notice").replaceChildren(...(text ? [text, ...more] : []));
   byId("notice").hidden = !text;
 }
@@ -42,8 +45,9 @@ function status(text, kind = "") {
 function open(next) {
   setBusy(false); // what is inert takes no focus
   item = next;
-  const draft = store.get(draftName()) ?? {};
+  const draft = draftOf(item);
   const kept = draft.order ? draft : (item.answer ?? {});
+  lastSign = performance.now();
   ranking = new Ranking(item.responses.length, kept.order ?? []);
   points = item.responses.map((_, i) => ({ ...(kept.ratings?.[i] ?? {}) }));
   seconds = draft.seconds ?? item.answer?.seconds ?? 0;
@@ -154,7 +158,13 @@ function draftName() {
 }
 
 function keepDraft() {
-  store.set(draftName(), { ...answer(), seconds });
+  store.set(draftName(), { ...answer(), seconds, of: item.answer });
+}
+
+/** What was left unsaved; nothing when the answer has been corrected elsewhere meanwhile. */
+function draftOf({ answer }) {
+  const draft = store.get(draftName()) ?? {};
+  return JSON.stringify(draft.of ?? null) === JSON.stringify(answer) ? draft : {};
 }
 
 function answer() {
@@ -170,7 +180,7 @@ function answer() {
 // ---- saving
 
 async function save() {
-  if (busy || !item) return;
+  if (busy || !item || byId("main").hidden || document.querySelector("dialog[open]")) return;
   const cannot = byId("cannot-judge").checked;
   if (!cannot && !ranking.complete) {
     const names = ranking.unplaced.map(letter);
@@ -207,6 +217,7 @@ async function flush() {
 
 function waiting(error, wait, kept) {
   status("Not saved yet", "bad");
+  const focused = byId("notice").contains(document.activeElement);
   const again = el("button", { type: "button" }, "Try now");
   again.addEventListener("click", () => outbox.wake());
   notice(
@@ -214,6 +225,7 @@ function waiting(error, wait, kept) {
       ` and is sent again by itself (next in ${wait} s). `,
     again,
   );
+  if (focused) again.focus();
 }
 
 function setBusy(value) {
@@ -226,7 +238,10 @@ function setBusy(value) {
 
 /** Loads the next prompt, however long the server is away. */
 async function nextPrompt(said) {
-  const found = await untilReached(() => call("/api/next", {}));
+  looking = true;
+  const found = await untilReached(() => call("/api/next", {})).finally(() => {
+    looking = false;
+  });
   Object.assign(me, { done: found.done, left: found.left });
   who();
   if (found.item) {
@@ -261,12 +276,13 @@ async function untilReached(action) {
 // ---- everything else on the page
 
 function message(title, text, again = false) {
+  const said = !byId("message").hidden && byId("message-title").textContent === title;
   byId("main").hidden = byId("phone-bar").hidden = true;
   byId("message").hidden = false;
   byId("message-title").textContent = title;
   byId("message-text").textContent = text;
   byId("message-again").hidden = !again;
-  byId("message-title").focus();
+  if (!said) byId("message-title").focus(); // else it takes the focus from something again and again
 }
 
 function fail(error) {
@@ -308,6 +324,7 @@ async function showEarlier() {
 
 async function correct(entry) {
   byId("earlier").close();
+  if (busy) return status("Your last answer has to be saved first.", "bad");
   try {
     open((await call(`/api/items/${entry.key}`)).item);
     status(`You are correcting an answer saved at ${dayAndClock(entry.saved)}.`);
@@ -377,7 +394,7 @@ function listen() {
   }
   setInterval(stillAtWork, Math.max(1000, Math.min(60000, me.lease_seconds * 250)));
   setInterval(() => byId("message").hidden || !me.left || byId("message-again").hidden || busy ||
-    nextPrompt("").catch(fail), 20000);
+    looking || nextPrompt("").catch(fail), 20000);
 }
 
 async function start() {

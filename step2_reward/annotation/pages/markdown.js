@@ -142,7 +142,7 @@ function paragraph(lines, at, depth) {
   const node = el("p", {});
   lines.slice(at, end).forEach((line, i) => {
     if (i) node.append(el("br"));
-    node.append(...inline(line.trim()));
+    node.append(...inline(line.trimEnd())); // code without a fence keeps its indentation
   });
   return [node, end];
 }

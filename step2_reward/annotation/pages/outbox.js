@@ -2,6 +2,7 @@
 import { call, Refused, Unreached } from "./api.js";
 
 const WAITS = [1, 2, 4, 8, 15]; // seconds between attempts; the last one repeats
+const FINAL = ["not yours", "invalid", "other content"]; // refusals that another try won't change
 const PATIENCE = 15; // seconds until an answer counts as not saved yet
 
 /** localStorage where there is one; a browser may forbid it. */
@@ -22,6 +23,13 @@ export const store = {
       return false;
     }
   },
+  names() {
+    try {
+      return Object.keys(localStorage);
+    } catch {
+      return [];
+    }
+  },
 };
 
 export class Outbox {
@@ -29,7 +37,7 @@ export class Outbox {
   constructor(name, { waiting }) {
     this.name = name;
     this.waiting = waiting;
-    this.entries = store.get(name) ?? [];
+    this.entries = this.unsent();
     this.wake = () => {};
     window.addEventListener("online", () => this.wake());
     window.addEventListener("beforeunload", (event) => {
@@ -41,17 +49,32 @@ export class Outbox {
     return this.entries.length;
   }
 
+  /** What this browser has kept, oldest first; each answer by itself, for there may be two tabs. */
+  unsent() {
+    const ours = (name) => name.startsWith(`${this.name}-`) && /^[0-9a-f]{32}$/.test(name.slice(this.name.length + 1));
+    const entries = store.names().filter(ours).map((name) => store.get(name));
+    return entries.filter((entry) => entry?.body).sort((a, b) => a.at - b.at);
+  }
+
   /** Keeps an answer, to be sent until the server has it. */
   add(key, body) {
-    this.entries.push({ key, body });
-    this.kept = store.set(this.name, this.entries);
+    const entry = { key, body, at: Date.now() };
+    this.entries.push(entry);
+    this.kept = store.set(`${this.name}-${body.answer_id}`, entry);
   }
 
   /**
    * Sends everything, oldest first, again and again until it has arrived.
    * @returns {Promise<{saved: object, refused: Refused[]}>} the last acknowledgement, and what was refused
    */
-  async send() {
+  send() {
+    this.sending ??= this.sendAll().finally(() => {
+      this.sending = null;
+    });
+    return this.sending;
+  }
+
+  async sendAll() {
     let saved = null;
     const refused = [];
     for (let attempt = 0; this.entries.length; ) {
@@ -67,12 +90,12 @@ export class Outbox {
           continue;
         }
         if (!(error instanceof Refused)) throw error;
-        if (error.status === 401 || error.kind === "other labeler") throw error; // kept for later
+        if (!FINAL.includes(error.kind)) throw error; // kept for later
         refused.push(error);
       }
       attempt = 0;
       this.entries.shift();
-      store.set(this.name, this.entries.length ? this.entries : null);
+      store.set(`${this.name}-${body.answer_id}`, null);
     }
     return { saved, refused };
   }

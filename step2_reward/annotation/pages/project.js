@@ -68,7 +68,13 @@ function duration(seconds) {
   return rounded < 60 ? `${rounded} s` : `${Math.floor(rounded / 60)} min ${rounded % 60} s`;
 }
 
+let drawn = "";
+
 function drawDisagreed(data) {
+  // Who reads there keeps the place, and the focus, as long as nothing has changed.
+  if (JSON.stringify(data.disagreed) === drawn) return;
+  drawn = JSON.stringify(data.disagreed);
+  const reading = document.activeElement?.closest("#disagreed details")?.dataset.key;
   const open = new Set([...document.querySelectorAll("#disagreed details[open]")].map((d) => d.dataset.key));
   const entries = data.disagreed.map((entry) => {
     const prompt = entry.messages[entry.messages.length - 1].content;
@@ -88,6 +94,7 @@ function drawDisagreed(data) {
   byId("disagreed").replaceChildren(
     ...(entries.length ? entries : [el("p", { class: "none" }, "Nothing yet.")]),
   );
+  document.querySelector(`#disagreed details[data-key="${reading}"] summary`)?.focus();
 }
 
 function inFull(entry) {

@@ -52,6 +52,13 @@ export class Ranking {
     this.insert(response, this.groups.length);
   }
 
+  /** To the place that people would say, or the next one behind a tie that spans it. */
+  toPlace(response, place) {
+    this.remove(response);
+    const index = this.groups.findIndex((group) => this.placeOf(group[0]) >= place);
+    this.insert(response, index < 0 ? this.groups.length : index);
+  }
+
   /** Into the group that has this index now. */
   tie(response, index) {
     const others = (this.groups[index] ?? []).filter((other) => other !== response);

@@ -96,6 +96,8 @@ def lose_connection_and_come_back(browser, server, carla) -> Person:
     notice.get_by_text("Not saved yet").wait_for()
     assert "kept in this browser" in notice.inner_text()
     assert carla.page.locator("#status").inner_text() == "Not saved yet"
+    # A page that is being closed may see the connection come back, and send what is to wait.
+    carla.page.evaluate("() => { window.fetch = () => new Promise(() => {}); }")
     carla.page.close()
     context.set_offline(False)
     assert answers_of(server, "carla") == before
@@ -236,6 +238,165 @@ def test_ties_ratings_comments_and_corrections(browser, tmp_path):
         assert [len(e) for e in row["orders"][0] if isinstance(e, list)] == [2]
 
 
+def test_digits_give_a_place(browser, tmp_path):
+    with serve(tmp_path, rows(1), labelers_per_prompt=1, labelers=["anna"]) as server:
+        anna = person(browser, server, "anna")
+        keys = anna.page.keyboard
+        anna.click_ranking()
+        first, second, third, fourth, fifth = anna.places()
+
+        def press(response, key):
+            anna.page.locator(f'.tile[data-response="{response}"] .grip').focus()
+            keys.press(key)
+            return [place for group in anna.groups() for place in group]
+
+        assert press(first, "2") == [second, first, third, fourth, fifth]
+        assert press(second, "4") == [first, third, fourth, second, fifth]
+        assert press(fifth, "1") == [fifth, first, third, fourth, second]
+        assert press(first, "9") == [fifth, third, fourth, second, first]
+        press(third, "t")  # two are 1st
+        assert press(first, "3") == [*sorted([fifth, third]), first, fourth, second]
+        assert "is 3rd" in anna.page.locator("#announcer").inner_text()
+        anna.page.context.close()
+
+
+def test_two_tabs_without_a_connection(browser, tmp_path):
+    """Each keeps its answer; both arrive after both have been closed."""
+    with serve(tmp_path, rows(1), labelers_per_prompt=1, labelers=["anna"]) as server:
+        context = browser.new_context()
+        tabs = [Person(context.new_page(), server.link("anna")) for _ in range(2)]
+        for tab in tabs:
+            tab.arrive()
+        for n, tab in enumerate(tabs):
+            tab.click_ranking()
+            tab.page.locator("#comment").fill(f"tab {n}")
+        context.set_offline(True)
+        for tab in tabs:
+            tab.page.locator("#save").click()
+            tab.page.locator("#notice").get_by_text("Not saved yet").wait_for()
+        for tab in tabs:
+            tab.page.close()
+        context.set_offline(False)
+        Person(context.new_page(), server.link("anna")).arrive()
+        with server.project_page() as client:
+            (row,) = map(json.loads, client.get("/api/project/export").text.splitlines())
+        assert row["revisions"] == [2] and row["comments"] == ["tab 1"]
+        context.close()
+
+
+def test_only_a_final_refusal_takes_an_answer_out_of_the_browser(browser, tmp_path):
+    """What a proxy or another host name refuses is sent again when that is mended."""
+    with serve(tmp_path, rows(1), labelers_per_prompt=1, labelers=["anna"]) as server:
+        anna = person(browser, server, "anna")
+        anna.click_ranking()
+        refusal = {"status": 421, "json": {"error": "this host name is not served here"}}
+        anna.page.route("**/answer", lambda route: route.fulfill(**refusal))
+        anna.page.locator("#save").click()
+        anna.page.get_by_text("Your last answer is kept in this browser").wait_for()
+        context = anna.page.context
+        anna.page.close()
+        again = Person(context.new_page(), server.link("anna"))
+        again.arrive()
+        again.page.get_by_text("Thank you, all done").wait_for()
+        assert answers_of(server, "anna") == 1
+        context.close()
+
+
+def test_an_answer_is_on_its_way_once(browser, quiet_server):
+    """Sending twice at a time once took an answer away that had not been sent."""
+    page = browser.new_context().new_page()
+    page.goto(quiet_server.address)
+    sent = page.evaluate(
+        """async () => {
+          const { Outbox } = await import("/static/outbox.js");
+          const sent = [];
+          window.fetch = async (path, { body }) => {
+            sent.push(JSON.parse(body).answer_id);
+            await new Promise((done) => setTimeout(done, 50));
+            return new Response("{}");
+          };
+          const outbox = new Outbox("test", { waiting() {} });
+          outbox.add("x", { answer_id: "1".repeat(32) });
+          const first = outbox.send();
+          outbox.add("y", { answer_id: "2".repeat(32) });
+          await Promise.all([first, outbox.send()]);
+          return [sent, Object.keys(localStorage)];
+        }"""
+    )
+    assert sent == [["1" * 32, "2" * 32], []]
+    page.context.close()
+
+
+def test_a_draft_is_no_newer_than_a_correction_made_elsewhere(browser, tmp_path):
+    with serve(tmp_path, rows(2), labelers_per_prompt=1, labelers=["anna"]) as server:
+
+        def correct(someone):
+            someone.page.locator("#show-earlier").click()
+            someone.page.locator("#earlier-list button").click()
+            someone.page.wait_for_selector("#leave-correction:not([hidden])")
+
+        desk = person(browser, server, "anna")
+        desk.click_ranking()
+        desk.save()
+        correct(desk)  # and leaves it so
+        desk.page.reload()
+        desk.page.wait_for_selector(".card")
+        phone = person(browser, server, "anna")
+        correct(phone)
+        phone.page.locator("#comment").fill("by phone")
+        phone.save()
+        correct(desk)
+        assert desk.page.locator("#comment").input_value() == "by phone"
+        for someone in (desk, phone):
+            someone.page.context.close()
+
+
+def test_who_finds_nothing_gets_what_is_given_back(browser, tmp_path):
+    settings = {"labelers_per_prompt": 1, "labelers": ["anna", "ben"], "lease_minutes": 0.1}
+    with serve(tmp_path, rows(1), **settings) as server:
+        server.labeler("anna").sign_in().next()
+        ben = person(browser, server, "ben")
+        title = ben.page.locator("#message-title")
+        assert title.inner_text() == "Nothing for you at the moment"
+        assert ben.page.evaluate("document.activeElement.id") == "message-title"
+        ben.page.locator("#message-again").focus()  # which looking again does not take
+        ben.page.wait_for_timeout(7000)
+        ben.page.keyboard.press("Enter")
+        ben.page.wait_for_selector(".card")
+        ben.page.context.close()
+
+
+def test_whoever_reads_the_project_page_keeps_the_place(browser, tmp_path):
+    """It is drawn anew every 20 seconds."""
+    with serve(tmp_path, rows(2), labelers_per_prompt=2, labelers=["anna", "ben"]) as server:
+        anna, ben = (server.labeler(name).sign_in() for name in ("anna", "ben"))
+
+        def disagree():
+            for someone, order in ((anna, 1), (ben, -1)):
+                item = someone.next()
+                texts = item["responses"]
+                places = sorted(range(5), key=lambda n: texts[n])[::order]
+                someone.save(item, [[place] for place in places])
+
+        disagree()
+        page = browser.new_context().new_page()
+        page.clock.install()
+        page.goto(server.link(""))
+        summary = page.locator("#disagreed summary").first
+        summary.focus()
+        page.keyboard.press("Enter")
+        page.locator("#disagreed .in-full").wait_for()
+        page.evaluate("document.querySelector('.in-full').dataset.mark = 'read'")
+        with page.expect_response("**/api/project"):
+            page.clock.run_for(21_000)
+        assert page.locator("#disagreed [data-mark=read]").count() == 1
+        disagree()
+        page.clock.run_for(21_000)
+        page.wait_for_function("document.querySelectorAll('#disagreed summary').length === 2")
+        assert page.evaluate("document.activeElement.parentElement.open")
+        page.context.close()
+
+
 def test_a_phone(browser, tmp_path):
     """At a phone's width nothing sticks out, and a finger drags by the dots."""
     phone = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
@@ -261,6 +422,12 @@ def test_a_phone(browser, tmp_path):
                 arg=str(last),
             )
             assert anna.groups()[0] == [last] and len(anna.groups()) == 5
+            page.locator('.place:nth-child(1) [data-act="down"]').tap()  # once is enough
+            page.wait_for_function(
+                "last => document.querySelectorAll('.place .tile')[1].dataset.response === last",
+                arg=str(last),
+                timeout=5000,
+            )
             before = anna.prompt()
             page.locator("#phone-save").click()
             anna.wait_for_another(before)
@@ -320,6 +487,7 @@ def quiet_server(tmp_path_factory):
 
 MARKDOWN = [
     ("one\ntwo\n\nthree", "<p>one<br>two</p><p>three</p>"),
+    ("def f():\n    return 1", "<p>def f():<br>    return 1</p>"),
     ("# A *b*\n## C ##", "<h4>A <em>b</em></h4><h5>C</h5>"),
     (
         "**a _b_** `c*d*` 2 * 3 * 4",

@@ -262,6 +262,12 @@ def test_a_proxy_with_its_own_name(tmp_path):
         body = {"page": "labeler", "token": server.tokens["anna"]}
         proxied = {"host": "label.example", "origin": "https://label.example"}
         assert httpx.post(f"{server.address}/api/session", json=body, headers=proxied).is_success
+        own = {"host": f"127.0.0.1:{server.port}"}  # as nginx sends it on, unless told otherwise
+        session = f"{server.address}/api/session"
+        https = own | {"origin": "https://label.example"}
+        assert httpx.post(session, json=body, headers=https).is_success
+        evil = own | {"origin": "https://evil.example"}
+        assert httpx.post(session, json=body, headers=evil).status_code == 403
         other = {"host": "other.example"}
         assert httpx.get(server.address, headers=other).status_code == 421
 

@@ -145,6 +145,30 @@ def test_who_comes_late_may_still_answer_while_the_place_is_free(make, clock):
     assert project.next_page("ben") is None
 
 
+def test_what_is_on_anothers_desk_is_left(make, clock):
+    """The page looks again as long as something is left: it may be given back."""
+    project = make(count=2, per_prompt=1, lease_seconds=100)
+    page = project.next_page("anna")
+    save(project, "ben", project.next_page("ben"))
+    assert project.next_page("ben") is None
+    assert project.progress("ben") == {"done": 1, "left": 1}
+    clock.now += 101
+    assert project.next_page("ben")["key"] == page["key"]
+    save(project, "ben", page)
+    assert project.progress("ben") == {"done": 2, "left": 0}
+    assert project.progress("anna") == {"done": 0, "left": 0}
+
+
+@pytest.mark.parametrize("gold", [1, 2, 9])
+def test_what_is_left_does_not_tell_gold_questions(make, gold):
+    project = make(count=12, gold=gold, per_prompt=1, gold_every=4)
+    lefts = [project.progress("anna")["left"]]
+    while page := project.next_page("anna"):
+        save(project, "anna", page)
+        lefts.append(project.progress("anna")["left"])
+    assert lefts == list(range(len(lefts) - 1, -1, -1))
+
+
 def test_a_replay_changes_nothing(make, clock):
     project = make()
     page = project.next_page("anna")
@@ -267,7 +291,7 @@ def test_export_is_what_readers_of_rankings_take(make, tmp_path):
     assert [c["labeler"] for c in ranked[1]["cannot_judge"]] == ["anna"]
     assert [c["comment"] for c in unranked[0]["cannot_judge"]] == ["no idea", "no idea"]
     write_json_lines(tmp_path / "rankings.jsonl", ranked)
-    read = read_rankings([DataSource(str(tmp_path / "rankings.jsonl"))]).rankings
+    read = read_rankings([DataSource(str(tmp_path / "rankings.jsonl"))])
     assert [r.ranks for r in read] == [
         ((1, 2, 3, 4, 5), (1.5, 1.5, 3, 4, 5)),
         ((1, 2, 3, 4, 5),),
@@ -359,6 +383,15 @@ def test_samples_that_cannot_be_labeled(tmp_path, row, says):
 def test_gold_questions_need_an_order(tmp_path):
     with pytest.raises(UserError, match="'orders' is missing"):
         read_items(write(tmp_path / "gold.jsonl"), gold=True)
+    with pytest.raises(UserError, match="ties all responses"):
+        read_items(write(tmp_path / "gold.jsonl", orders=[[[4, 3, 2, 1, 0]]]), gold=True)
+
+
+def test_a_database_that_cannot_be_opened(tmp_path):
+    (tmp_path / "file").write_text("no database, and no folder; long enough to be looked at" * 20)
+    for path in (tmp_path / "file", tmp_path / "file" / "labels.sqlite"):
+        with pytest.raises(UserError, match="cannot be opened"):
+            Storage(path)
 
 
 def test_the_same_row_twice_is_two_prompts(tmp_path):

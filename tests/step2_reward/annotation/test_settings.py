@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import UserError
 from common.files import write_json_lines
-from step2_reward.annotate import AnnotateArguments, address_of, is_loopback, main
+from step2_reward.annotate import AnnotateArguments, address_of, is_loopback, main, own_address
 from step2_reward.annotation.server import listen
 from step2_reward.annotation.tokens import Tokens, read_or_make, write_links
 from tests.step2_reward.annotation.serving import ROOT
@@ -39,9 +39,12 @@ def test_settings_that_are_refused(settings, says):
         AnnotateArguments(**settings)
 
 
-def test_hosts():
+def test_hosts(monkeypatch):
     assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))
     remote = AnnotateArguments(labelers=THREE, host="0.0.0.0", allow_remote=True)
+    monkeypatch.setattr("step2_reward.annotate.own_address", lambda _: "10.1.2.3")
+    assert address_of(remote, 80) == "http://10.1.2.3:80"  # nobody gets to 0.0.0.0
+    monkeypatch.setattr("step2_reward.annotate.own_address", lambda _: None)
     assert address_of(remote, 80) == "http://0.0.0.0:80"
     assert address_of(AnnotateArguments(labelers=THREE, host="::1"), 80) == "http://[::1]:80"
     proxied = AnnotateArguments(labelers=THREE, address="https://label.example")
@@ -53,6 +56,13 @@ def test_a_taken_port_is_said():
     with pytest.raises(UserError, match="choose another --port"):
         listen("127.0.0.1", listener.getsockname()[1])
     listener.close()
+    with pytest.raises(UserError, match="there is no such port"):
+        listen("127.0.0.1", 70000)
+
+
+def test_the_way_out():
+    assert own_address("127.0.0.2") == "127.0.0.1"
+    assert own_address("no address") is None
 
 
 def test_tokens_are_kept_private_and_told_apart(tmp_path):
