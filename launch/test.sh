@@ -11,5 +11,5 @@ source launch/env.sh
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 "$PYTHON" -m ruff check --quiet .
 "$PYTHON" -m ruff format --quiet --check .
-if (($# == 0)); then set -- --numprocesses "$(nproc)" --dist loadfile; fi
+if (($# == 0)); then set -- --numprocesses "$(env -u OMP_NUM_THREADS nproc)" --dist loadfile; fi
 exec "$PYTHON" -m pytest "$@"

@@ -104,7 +104,9 @@ def raw_server(chunks, pause):
     def serve():
         connection, _ = listener.accept()
         with connection:
-            connection.recv(65536)
+            asked = b""
+            while not asked.endswith(b"{}"):  # what is left unread when it closes resets it
+                asked += connection.recv(65536)
             for chunk in chunks:
                 time.sleep(pause)
                 try:
