@@ -2,6 +2,7 @@
 
 import faulthandler
 import importlib
+import multiprocessing
 import os
 import pickle
 import socket
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ import torch.multiprocessing as mp
 from common.config.arguments import ZeroArguments
 
 TIMEOUT_SECONDS = 300.0
+
+LARGE = ("torch", "transformers", "peft", "datasets", "deepspeed")
 
 
 def run_ranks(
@@ -48,14 +52,15 @@ def run_ranks(
         TimeoutError: some rank did not finish in time.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # As bytes, so that a rank imports the caller's module (and perhaps DeepSpeed, which looks
-        # at the environment when it is imported) only after its environment is set.
+        # As bytes, so that a rank imports the caller's module only after its environment is set.
         call = pickle.dumps((fn, args))
-        context = mp.spawn(
+        _start_server()
+        context = mp.start_processes(
             _run_rank,
-            args=(world_size, _free_port(), folder, timeout, start_group, call),
+            args=(world_size, _free_port(), folder, timeout, start_group, call, dict(os.environ)),
             nprocs=world_size,
             join=False,
+            start_method="forkserver",
         )
         deadline = time.monotonic() + timeout + 1.0  # lets the ranks dump their stacks first
         try:
@@ -72,6 +77,21 @@ def run_ranks(
                     process.kill()
                 process.join()
         return [pickle.loads(_result_path(folder, r).read_bytes()) for r in range(world_size)]
+
+
+def _start_server() -> None:
+    """Starts what ranks are copies of: a process that has imported the large libraries.
+
+    They would take half of a test's time. DeepSpeed looks at the environment when it is imported.
+    """
+    multiprocessing.set_forkserver_preload(list(LARGE))
+    before = dict(os.environ)
+    os.environ.update(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def zero_of(name: str) -> ZeroArguments:
@@ -108,8 +128,11 @@ def _run_rank(
     timeout: float,
     start_group: bool,
     call: bytes,
+    environment: dict[str, str],
 ) -> None:
     faulthandler.dump_traceback_later(timeout)
+    os.environ.clear()
+    os.environ.update(environment)
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),

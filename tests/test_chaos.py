@@ -38,17 +38,15 @@ def undisturbed(base):
     return get
 
 
-SHARE = [Case("rlhf", 1, "0")]
-MORE = [
+CASES = [
     *(Case("sft", 1, "0", lora=True), Case("sft", 2, "3", lora=True), Case("reward", 2, "0")),
-    *(Case("sample", 2), Case("evaluation", 2), Case("rlhf", 2, "3")),
+    *(Case("sample", 2), Case("evaluation", 2), Case("rlhf", 1, "0"), Case("rlhf", 2, "3")),
     *(Case("dpo", 1, "0"), Case("dpo", 2, "3", lora=True)),
 ]
 
 
-@pytest.mark.parametrize(
-    "case", [*SHARE, *(pytest.param(c, marks=pytest.mark.slow) for c in MORE)], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(undisturbed, case):
     pair, whole = undisturbed(case)
     assert compare(case.stage, whole, pair.killed(1)) == []

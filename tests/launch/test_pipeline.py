@@ -90,6 +90,7 @@ def test_only_what_changed_is_done_again(run):
     assert "rankings.jsonl changed" in found["pairs"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two ranks in fp32 on the CPU")
 def test_a_signal_stops_the_pipeline_with_the_code_that_asks_for_the_same_command(tmp_path):
     write_data(tmp_path)

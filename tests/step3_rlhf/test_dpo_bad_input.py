@@ -42,7 +42,7 @@ def test_good_pairs_go_on_to_training_and_long_ones_are_counted(tmp_path, model,
     [
         ({"prompt": "q", "chosen": "a"}, "field 'rejected' is missing"),
         ('{"prompt": "q"', "broken JSON at column"),
-        ({"prompt": "q", "responses": ["a", "b"], "orders": [[0]]}, "omits response 1"),
+        ({"prompt": "q", "responses": ["a", "b"], "orders": [[0, 0]]}, "repeats response 0"),
     ],
 )
 def test_a_malformed_row_is_refused(tmp_path, model, row, message):

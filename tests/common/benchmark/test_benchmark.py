@@ -40,7 +40,7 @@ def test_responses_end_with_the_chance_that_gives_the_mean(mean):
         assert causal_lm(SMALL, 0)(torch.tensor([[BOS, 7]])).logits[0, -1].argmin() == EOS
 
 
-@pytest.mark.parametrize("batch", [None, 8])
+@pytest.mark.parametrize("batch", [None, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("task", ["sft", "reward"])
 def test_both_contenders_train_on_the_same_tokens(tmp_path, task, batch):
     """Each counts what its batches hold; TRL's only where launch/benchmark.sh has installed it."""
