@@ -31,6 +31,7 @@ def run_ranks(
     *args: Any,
     timeout: float = TIMEOUT_SECONDS,
     start_group: bool = True,
+    fresh: bool = False,
 ) -> list[Any]:
     """Calls `fn(*args)` on `world_size` new processes that form one gloo process group.
 
@@ -43,6 +44,8 @@ def run_ranks(
         args: picklable; every rank gets its own copy. `fn` tells ranks apart by `dist.get_rank()`.
         timeout: seconds after which the ranks are killed; their stacks go to stderr.
         start_group: False leaves starting the process group to `fn`.
+        fresh: no copies, which write where the process that they are copies of does: for tests
+            that read what ranks write.
 
     Returns:
         what `fn` returned on each rank, in rank order.
@@ -60,7 +63,7 @@ def run_ranks(
             args=(world_size, _free_port(), folder, timeout, start_group, call, dict(os.environ)),
             nprocs=world_size,
             join=False,
-            start_method="forkserver",
+            start_method="spawn" if fresh else "forkserver",
         )
         deadline = time.monotonic() + timeout + 1.0  # lets the ranks dump their stacks first
         try:

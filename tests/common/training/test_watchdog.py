@@ -78,7 +78,7 @@ def joins_late():
 def test_a_hung_collective_is_cut(capfd):
     began = time.monotonic()
     with pytest.raises(Exception, match=f"exit code {HUNG_CODE}"):
-        run_ranks(joins_late, 2)
+        run_ranks(joins_late, 2, fresh=True)
     assert time.monotonic() - began < 60
     printed = capfd.readouterr().err
     assert "has been at step 5 for over 0.05 minutes" in printed
