@@ -1,5 +1,7 @@
 """ZeRO's arithmetic by hand (Rajbhandari et al. 2020, §3: 2 + 2 + 12 bytes a weight)."""
 
+from dataclasses import replace
+
 import pytest
 
 from common.config.arguments import ZeroArguments
@@ -88,3 +90,18 @@ def test_gathering_holds_a_billion_weights_and_a_bucket_at_most():
     assert gathered(P, spread("3", 8)) == {BUFFERS: 2 * (1_000_000_000 + 50_000_000)}
     assert gathered(1000, spread("3", 8)) == {BUFFERS: 2 * 2 * 1000}
     assert gathered(P, spread("2", 8)) == {} == gathered(P, spread("3", 8, whole=True))
+
+
+def test_one_rank_gathers_only_what_lies_elsewhere():
+    """partition_parameters.py, NoGatherHandle: without other ranks a weight is its own shard."""
+    alone = spread("3", 1)
+    assert gathered(P, alone) == {} == gathered(P, replace(alone, whole=True))
+    offloaded = replace(alone, zero=ZeroArguments("3", offload_parameters="cpu"))
+    assert gathered(1000, offloaded) == {BUFFERS: 2 * 2 * 1000}
+
+
+def test_offloaded_states_have_gradients_of_all_groups_in_fp32_beside_them():
+    """stage3.py, initialize_optimizer_states: a buffer for each group; 18 bytes a weight in all."""
+    offloaded = replace(spread("3", 1), zero=ZeroArguments("3", offload_optimizer="cpu"))
+    host = engine_memory(COUNTS, offloaded, NOTHING).host
+    assert host == {OPTIMIZER: 12 * P, GRADIENTS: (2 + 4) * P}
