@@ -392,7 +392,7 @@ def test_whoever_reads_the_project_page_keeps_the_place(browser, tmp_path):
         assert page.locator("#disagreed [data-mark=read]").count() == 1
         disagree()
         page.clock.run_for(21_000)
-        page.wait_for_function("document.querySelectorAll('#disagreed summary').length === 2")
+        page.locator("#disagreed summary").nth(1).wait_for()
         assert page.evaluate("document.activeElement.parentElement.open")
         page.context.close()
 
