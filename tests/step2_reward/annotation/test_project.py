@@ -11,7 +11,7 @@ from step2_reward.annotation.export import split_rows
 from step2_reward.annotation.items import read_items
 from step2_reward.annotation.project import Project, Rules
 from step2_reward.annotation.storage import NotYours
-from step2_reward.annotation.summary import summarize
+from step2_reward.annotation.summary import Summary
 from tests.step2_reward.annotation.projects import by_length, save
 
 
@@ -114,7 +114,7 @@ def test_nobody_sees_anothers_prompt_or_answer(make):
         project.page_again("ben", page["key"])
     with pytest.raises(NotYours):
         save(project, "ben", page)
-    assert project.mine("ben") == []
+    assert project.mine("ben")["answers"] == []
     assert set(page) == {"key", "messages", "responses", "answer"}
 
 
@@ -148,7 +148,7 @@ def test_gold_questions_look_like_any_other_and_do_not_leave(make, clock):
         golden = [p["messages"][0]["content"].startswith("gold") for p in pages]
         assert sum(golden) == 3 and len(pages) == 15
         assert len({tuple(sorted(p)) for p in pages}) == 1
-    figures = summarize(project, ["anna", "ben"], clock.now)
+    figures = Summary(project, ["anna", "ben"]).figures(clock.now)
     assert [row["gold_right"] for row in figures["labelers"]] == [1.0, 0.0]
     assert figures["answers"] == 24 and figures["complete"] == 12
     rows, _ = split_rows(project)
@@ -162,3 +162,54 @@ def test_gold_questions_are_for_everybody(make):
         assert page["messages"][0]["content"] == "gold 0"
         save(project, labeler, page)
         assert project.next_page(labeler)["messages"][0]["content"].startswith("prompt")
+
+
+def test_all_earlier_answers_can_be_reached(make, clock, monkeypatch):
+    """Page by page, each once, also those that were saved at one time or corrected meanwhile."""
+    monkeypatch.setattr("step2_reward.annotation.project.EARLIER", 3)
+    project = make(count=10, per_prompt=1)
+    saved = []
+    while page := project.next_page("anna"):
+        save(project, "anna", page)
+        saved.append(page["key"])
+        clock.now += len(saved) % 2  # every other one at the same time as the one before
+    clock.now += 1
+    save(project, "anna", project.page_again("anna", saved[2]))
+    seen, older, pages = [], {}, 0
+    while older is not None:
+        found = project.mine("anna", **older)
+        seen += [entry["key"] for entry in found["answers"]]
+        assert len(found["answers"]) <= 3 and found["all"] == 10
+        older, pages = found["older"], pages + 1
+    assert sorted(seen) == sorted(saved) and pages == 4
+    assert seen[0] == saved[2] and seen[-1] == saved[0]
+    assert project.mine("ben") == {"answers": [], "older": None, "all": 0}
+
+
+def test_a_gold_question_that_was_withdrawn_while_somebody_was_at_it(make):
+    """Whoever had it open keeps one and the same other prompt, however often they come."""
+    project = make(count=9, gold=1, gold_every=1)
+    assert project.next_page("anna")["messages"][0]["content"] == "gold 0"
+    again = make(count=9)
+    keys = set()
+    for other in ("ben", "carla", "dmitri"):  # whose work makes other prompts the first to do
+        keys.add(again.next_page("anna")["key"])
+        save(again, other, again.next_page(other))
+    assert len(keys) == 1
+    assert len(again.storage.open_desks("anna", again._clock())) == 2
+    assert make(count=9, gold=1, gold_every=1).next_page("anna")["messages"][0]["content"] == (
+        "gold 0"
+    )
+
+
+def test_what_somebody_left_who_has_left_goes_back(make):
+    project = make(count=1, per_prompt=1)
+    page = project.next_page("anna")
+    assert project.next_page("ben") is None
+    project.storage.clear_desks(["anna", "ben"])
+    assert project.next_page("ben") is None
+    project.storage.clear_desks(["ben"])
+    assert project.next_page("ben")["key"] == page["key"]
+    save(project, "ben", page)
+    project.storage.clear_desks([])  # answers stay
+    assert project.page_again("ben", page["key"])["answer"]

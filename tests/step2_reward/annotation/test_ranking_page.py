@@ -68,6 +68,32 @@ def test_ties_ratings_comments_and_corrections(browser, tmp_path):
         assert [len(e) for e in row["orders"][0] if isinstance(e, list)] == [2]
 
 
+def test_older_answers_are_reached_by_keyboard(browser, tmp_path):
+    samples = [{"prompt": f"prompt {i}", "responses": ["a", "b"]} for i in range(52)]
+    with serve(tmp_path, samples, labelers_per_prompt=1, labelers=["anna"]) as server:
+        client = server.labeler("anna").sign_in()
+        while item := client.next():
+            client.save(item, [[0], [1]])
+        page = person(browser, server, "anna").page
+        page.locator("#show-earlier").press("Enter")
+        page.locator("#earlier[open]").wait_for()
+        assert page.locator("#earlier-list button").count() == 50
+        assert page.locator("#earlier-count").inner_text() == "50 of 52 are shown."
+        page.locator("#earlier-more").press("Enter")
+        page.get_by_text("52 of 52 are shown.").wait_for()
+        assert page.locator("#earlier-more").is_hidden()
+        texts = page.locator("#earlier-list button span").all_inner_texts()
+        assert sorted(texts) == sorted(sample["prompt"] for sample in samples)
+        page.wait_for_function(  # the first of those that were added
+            "document.activeElement.closest('li') === document.querySelector('#earlier-list')"
+            ".children[50]"
+        )
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#leave-correction:not([hidden])")
+        assert page.locator("#prompt").inner_text() == texts[50]
+        page.context.close()
+
+
 def test_digits_give_a_place(browser, tmp_path):
     with serve(tmp_path, rows(1), labelers_per_prompt=1, labelers=["anna"]) as server:
         anna = person(browser, server, "anna")

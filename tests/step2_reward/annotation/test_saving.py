@@ -45,7 +45,7 @@ def test_corrections_keep_the_history(make, tmp_path):
     )
     history = [(revision, json.loads(content)["comment"]) for revision, content in kept]
     assert history == [(1, ""), (2, "all alike")]
-    assert project.mine("anna")[0]["corrected"]
+    assert project.mine("anna")["answers"][0]["corrected"]
 
 
 def test_a_database_that_cannot_be_opened(tmp_path):

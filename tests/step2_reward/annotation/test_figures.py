@@ -8,7 +8,7 @@ from common.data.layouts import read_rankings
 from common.data.sources import DataSource
 from common.files import write_json_lines
 from step2_reward.annotation.export import split_rows
-from step2_reward.annotation.summary import summarize
+from step2_reward.annotation.summary import Summary
 from tests.step2_reward.annotation.projects import LENGTHS, by_length, save
 
 
@@ -58,7 +58,7 @@ def test_figures(make, clock):
             order = by_length(page)
             contrary = labeler == "carla" and i == 1
             save(project, labeler, page, order[::-1] if contrary else order, seconds=30 + 30 * i)
-    figures = summarize(project, ["anna", "ben", "carla", "dmitri"], clock.now)
+    figures = Summary(project, ["anna", "ben", "carla", "dmitri"]).figures(clock.now)
     assert (figures["complete"], figures["answers"], figures["wanted"]) == (2, 6, 12)
     # Two agree and one is contrary: rank sums 7, 8, 9, 10, 11, so S = 10 of 90 at most.
     assert figures["mean_w"] == pytest.approx((1 + 1 / 9) / 2)
@@ -75,5 +75,5 @@ def test_figures(make, clock):
 
 
 def test_figures_of_a_project_that_has_not_begun(make, clock):
-    figures = summarize(make(), ["anna"], clock.now)
+    figures = Summary(make(), ["anna"]).figures(clock.now)
     assert figures["alpha"] is None and figures["mean_w"] is None and not figures["disagreed"]
