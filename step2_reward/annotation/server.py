@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from common.errors import UserError
 from common.evaluation.criteria import CRITERIA, DEFINITIONS
 from step2_reward.annotation.answers import Answer, BadAnswer
+from step2_reward.annotation.connections import ImpatientProtocol
 from step2_reward.annotation.export import split_rows
 from step2_reward.annotation.guard import Guard
 from step2_reward.annotation.project import Project
@@ -277,7 +278,7 @@ def configuration(app: FastAPI, address: str, *, remote: bool) -> uvicorn.Config
     return uvicorn.Config(
         Guard(app, address, remote=remote),
         # h11 limits the length of headers; httptools, where it is installed, does not.
-        http="h11",
+        http=ImpatientProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
