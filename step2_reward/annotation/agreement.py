@@ -42,7 +42,7 @@ def krippendorffs_alpha(
     total = before
 
     observed = 0.0
-    for unit, times in pairable.items():
+    for unit, times in sorted(pairable.items()):  # the same to the last bit in whatever order
         places = [middles[value] for value in unit]
         mean = sum(places) / len(places)
         # Σ over ordered pairs of (a − b)² is 2·len·Σ(a − mean)².

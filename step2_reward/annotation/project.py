@@ -88,12 +88,14 @@ class Project:
         if desk:
             self.storage.extend(desk.item, labeler, now, now + self.rules.lease_seconds)
             return self._page(desk)
-        while key := self._choose(labeler, now):
+        lost: set[str] = set()
+        while key := self._choose(labeler, now, lost):
             shown = shown_order(len(self._items[key].responses), self.rules.seed, labeler, key)
             until = now + self.rules.lease_seconds
             desk = self.storage.take(key, labeler, shown, now, until, self._places(key))
-            if desk:  # else somebody was faster
+            if desk:
                 return self._page(desk)
+            lost.add(key)  # somebody was faster
         return None
 
     def page_again(self, labeler: str, key: str) -> dict[str, Any]:
@@ -173,7 +175,7 @@ class Project:
             "all": len(self.storage.answered_by(labeler) & self._items.keys()),
         }
 
-    def _choose(self, labeler: str, now: float) -> str | None:
+    def _choose(self, labeler: str, now: float, lost: set[str]) -> str | None:
         mine = self.storage.answered_by(labeler)
         gold_done, ordinary = self._gold_and_others(mine)
         rules = self.rules
@@ -181,9 +183,8 @@ class Project:
             key = next_gold(self._gold, mine, rules.seed, labeler)
             if key:
                 return key
-        return choose(
-            list(self._free), self.storage.taken(now, but=labeler), mine, rules.per_prompt
-        )
+        taken = self.storage.taken(now, but=labeler)
+        return choose(list(self._free), taken, mine | lost, rules.per_prompt)
 
     def _gold_and_others(self, mine: set[str]) -> tuple[int, int]:
         """How many gold questions are among a labeler's answers, and how many other prompts."""

@@ -1,6 +1,7 @@
 """What comes out of a project: the figures of the project page, and the export."""
 
 import json
+import random
 
 import pytest
 
@@ -72,6 +73,24 @@ def test_figures(make, clock):
     assert worst["w"] == pytest.approx(1 / 9)
     assert worst["ranks"]["carla"] == [5, 4, 3, 2, 1]
     json.dumps(figures, allow_nan=False)
+
+
+def test_figures_are_the_same_whether_looked_at_often_or_once(make, clock):
+    """Through corrections, and answers that are withdrawn by \"can't judge\" and given again."""
+    project = make(count=3, gold=2, per_prompt=3, gold_every=2)
+    names, draws = ["anna", "ben", "carla"], random.Random(0)
+    often = Summary(project, names)
+    for turn in range(60):
+        clock.now += 9000
+        labeler = draws.choice(names)
+        earlier = project.mine(labeler)["answers"]
+        page = None if earlier and draws.random() < 0.6 else project.next_page(labeler)
+        page = page or project.page_again(labeler, draws.choice(earlier)["key"])
+        order = draws.sample(by_length(page), 5)
+        unable = draws.random() < 0.2
+        save(project, labeler, page, [] if unable else order, cannot_judge=unable, seconds=turn)
+        assert often.figures(clock.now) == Summary(project, names).figures(clock.now)
+    assert often.figures(clock.now)["corrected"] > 5
 
 
 def test_figures_of_a_project_that_has_not_begun(make, clock):
