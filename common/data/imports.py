@@ -70,16 +70,20 @@ def _orders_of(
     if is_label_studio(row):
         return label_studio_orders(row, columns, origin, hints, found.left_out)
     if "responses" in row and ("orders" in row or "ranking_best_to_worst" in row):
-        return labeled_of(row, origin, hints.labeler, found.left_out)
+        return labeled_of(_renamed(row, columns), origin, hints.labeler, found.left_out)
     if is_argilla(row):
         return argilla_orders(row, columns, origin, hints, found.left_out, found.remarks)
     if columns and set(columns.values()) <= set(row):
-        renamed = {k: v for k, v in row.items() if k not in columns.values()}
-        renamed |= {ours: row[theirs] for ours, theirs in columns.items()}
-        return _orders_of(renamed, {}, origin, hints, found)
+        return _orders_of(_renamed(row, columns), {}, origin, hints, found)
     raise unknown_layout(
         row, origin, "labelers' rankings", LAYOUTS, "{prompt: question, orders: rankings}"
     )
+
+
+def _renamed(row: Row, columns: dict[str, str]) -> Row:
+    """The row under our names, where it has the others."""
+    found = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    return {k: v for k, v in row.items() if k not in columns.values()} | found
 
 
 def _names_of(sources: Sequence[DataSource]) -> list[str]:

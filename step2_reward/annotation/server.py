@@ -61,8 +61,9 @@ class SignIn(BaseModel):
 
 
 class Figures:
-    """The project page's figures. Of a large project they take seconds: no more than a tenth of
-    the time goes to them then, however often they are asked for, so that labelers need not wait."""
+    """The project page's figures. The first ones of a large project take seconds: no more than a
+    tenth of the time goes to such, however often they are asked for, so that labelers need not
+    wait."""
 
     def __init__(self, project: Project, labelers: Sequence[str]) -> None:
         self._summary = Summary(project, labelers)
