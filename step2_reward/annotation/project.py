@@ -18,7 +18,7 @@ from step2_reward.annotation.assignment import (
 from step2_reward.annotation.items import Item, fingerprint
 from step2_reward.annotation.storage import Desk, NotYours, Saved, Storage
 
-EARLIER = 50
+EARLIER = 100
 """Answers on a page of a labeler's earlier ones."""
 
 

@@ -137,7 +137,8 @@ class Summary:
             prompt = self._prompts[key]
             before = prompt.ranks()
             for saved in answers:
-                prompt.answers[saved.labeler] = _answer(saved)
+                first = prompt.answers.get(saved.labeler)
+                prompt.answers[saved.labeler] = _answer(saved, first)
             if item.known:
                 continue
             by = prompt.ranks()
@@ -146,13 +147,15 @@ class Summary:
             self._units.update(units(by))
 
 
-def _answer(saved: Saved) -> _Answer:
+def _answer(saved: Saved, before: _Answer | None) -> _Answer:
     content = saved.content
+    # A correction is no answer of another day: yesterday's work would seem to become less.
+    day = before.day if before else datetime.fromtimestamp(saved.saved).date().isoformat()
     return _Answer(
         None if content["cannot_judge"] else ranks_of(content["order"]),
         content["seconds"],
         saved.saved,
-        datetime.fromtimestamp(saved.saved).date().isoformat(),
+        day,
         content["comment"],
         saved.revision > 1,
     )
@@ -196,7 +199,8 @@ def histogram(values: Sequence[float]) -> list[int]:
 
 
 def days(by_labeler: Mapping[str, Sequence[_Answer]]) -> list[dict[str, Any]]:
-    """For each day on which anybody answered, by the server's clock, answers by labeler."""
+    """For each day on which anybody answered for the first time, by the server's clock, answers by
+    labeler."""
     table: dict[str, dict[str, int]] = defaultdict(dict)
     for name, answers in by_labeler.items():
         for day, count in Counter(a.day for a in answers).items():

@@ -73,6 +73,10 @@ def test_figures(make, clock):
     assert worst["w"] == pytest.approx(1 / 9)
     assert worst["ranks"]["carla"] == [5, 4, 3, 2, 1]
     json.dumps(figures, allow_nan=False)
+    clock.now += 2 * 86400  # a correction does not make the first day's work less
+    save(project, "anna", project.page_again("anna", worst["key"]))
+    later = Summary(project, ["anna"]).figures(clock.now)
+    assert later["days"] == figures["days"] and later["labelers"][0]["last"] == clock.now
 
 
 def test_figures_are_the_same_whether_looked_at_often_or_once(make, clock):

@@ -6,8 +6,12 @@ import pytest
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
 
+from step2_reward.annotation.items import read_items
+from step2_reward.annotation.project import Project, Rules
+from step2_reward.annotation.storage import Storage
 from tests.step2_reward.annotation.browsing import person, serve
 from tests.step2_reward.annotation.demo import rows
+from tests.step2_reward.annotation.projects import save
 
 pytestmark = pytest.mark.browser
 
@@ -69,28 +73,31 @@ def test_ties_ratings_comments_and_corrections(browser, tmp_path):
 
 
 def test_older_answers_are_reached_by_keyboard(browser, tmp_path):
-    samples = [{"prompt": f"prompt {i}", "responses": ["a", "b"]} for i in range(52)]
-    with serve(tmp_path, samples, labelers_per_prompt=1, labelers=["anna"]) as server:
-        client = server.labeler("anna").sign_in()
-        while item := client.next():
-            client.save(item, [[0], [1]])
+    samples = [{"prompt": f"prompt {i}", "responses": ["a", "b"]} for i in range(102)]
+    server = serve(tmp_path, samples, labelers_per_prompt=1, labelers=["anna"])
+    storage = Storage(server.folder / "annotate" / "labels.sqlite")
+    project = Project(read_items(tmp_path / "samples.jsonl"), [], storage, Rules(per_prompt=1))
+    while item := project.next_page("anna"):
+        save(project, "anna", item)
+    storage.close()
+    with server:
         page = person(browser, server, "anna").page
         page.locator("#show-earlier").press("Enter")
         page.locator("#earlier[open]").wait_for()
-        assert page.locator("#earlier-list button").count() == 50
-        assert page.locator("#earlier-count").inner_text() == "50 of 52 are shown."
+        assert page.locator("#earlier-list button").count() == 100
+        assert page.locator("#earlier-count").inner_text() == "100 of 102 are shown."
         page.locator("#earlier-more").press("Enter")
-        page.get_by_text("52 of 52 are shown.").wait_for()
+        page.get_by_text("102 of 102 are shown.").wait_for()
         assert page.locator("#earlier-more").is_hidden()
         texts = page.locator("#earlier-list button span").all_inner_texts()
         assert sorted(texts) == sorted(sample["prompt"] for sample in samples)
         page.wait_for_function(  # the first of those that were added
             "document.activeElement.closest('li') === document.querySelector('#earlier-list')"
-            ".children[50]"
+            ".children[100]"
         )
         page.keyboard.press("Enter")
         page.wait_for_selector("#leave-correction:not([hidden])")
-        assert page.locator("#prompt").inner_text() == texts[50]
+        assert page.locator("#prompt").inner_text() == texts[100]
         page.context.close()
 
 
