@@ -24,7 +24,8 @@ main() {
   bash "$here/setup.sh"
   plan="$("$PYTHON" -m common.evaluation.ablation plan "${arguments[@]}")" || exit $?
   if ((jobs > 1)); then
-    export OMP_NUM_THREADS_OVERRIDE="$(($(nproc) / jobs / processes > 0 ? $(nproc) / jobs / processes : 1))"
+    local threads="$(($(nproc) / jobs / processes))"
+    export OMP_NUM_THREADS_OVERRIDE="${OMP_NUM_THREADS_OVERRIDE:-$((threads > 0 ? threads : 1))}"
   fi
 
   # A background command is deaf to Ctrl-C: it is passed on as a signal that stages stop at.
