@@ -190,9 +190,7 @@ def load_all(settings: ChatArguments) -> tuple[list[Speaker], Judge | None]:
         check_model_folder(path)
         if "policy" not in kinds(path):
             kind = kinds(path)[0]
-            advice = (
-                f"--reward {path} lets it score answers" if kind == "reward" else "name another"
-            )
+            advice = f"use --reward {path}" if kind == "reward" else "name another"
             raise UserError(f"{path}: a {kind} model, which cannot talk; {advice}")
     arguments = ModelArguments(dtype=settings.dtype, trust_remote_code=settings.trust_remote_code)
     judge = Judge(reward, arguments, settings.template) if reward else None
