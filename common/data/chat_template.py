@@ -2,7 +2,8 @@
 
 With it `transformers serve`, vLLM and `apply_chat_template` give a model the ids that it was
 trained on. They render a conversation as one text and read that at once, special tokens included;
-so what users write is defused inside the template: a blank parts "</" from "s>".
+so what users write is defused inside the template: a blank parts "</" from "s>". And as they give
+answers with the blank that stands before them, an earlier answer may begin with it, or not.
 """
 
 import json
@@ -40,7 +41,7 @@ _JINJA = """\
 {%- endfor -%}
 {%- for message in messages if message.role != 'system' -%}
 {%- if message.role == 'assistant' -%}
-{{- ' ' + text(message.content) + eos_token -}}
+{{- ('' if message.content.startswith(' ') else ' ') + text(message.content) + eos_token -}}
 {%- else -%}
 {{- (HEAD if loop.first else FOLLOW_UP) + text(message.content) + CUE -}}
 {%- endif -%}

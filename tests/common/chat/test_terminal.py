@@ -17,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from common.chat import speaker
 from common.chat.terminal import Terminal
+from common.evaluation.formatting import visible
 from tests.common.chat.models import save_endless, save_run, session
+from tests.models import byte_tokenizer
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 60.0
@@ -40,7 +43,7 @@ def test_one_model_through_a_pipe_gives_the_answer_alone(run):
     talk = session([f"{run}/models/sft"])
     fine, out, aside = piped(talk, "Hi")
     (turn,) = talk.conversation.turns
-    assert fine and out.strip() == "".join(turn.answers) and "> " not in out
+    assert fine and out.strip() == visible(turn.answers[0]).strip()
     assert re.fullmatch(r"\(\d+ tokens.*\)\n", aside)
 
 
@@ -48,7 +51,9 @@ def test_two_models_below_each_other_with_scores(run):
     talk = session([run])
     _, out, aside = piped(talk, "Hi")
     (turn,) = talk.conversation.turns
-    assert out == f"[sft]\n{turn.answers[0]}\n[actor]\n{turn.answers[1]}\n"
+    first, second = (visible(answer).strip() for answer in turn.answers)
+    parts = re.fullmatch(r"\[sft\]\n(.*)\n\[actor\]\n(.*)\n", out, re.DOTALL)
+    assert [part.strip() for part in parts.groups()] == [first, second]
     for name, score in zip(("sft", "actor"), turn.scores, strict=True):
         assert f"({name}: reward {score:+.2f}, " in aside
 
@@ -104,11 +109,10 @@ def test_what_cannot_be_done_is_told_and_the_chat_goes_on(run, line, complaint):
 
 def test_what_a_model_says_cannot_steer_the_terminal(run, monkeypatch):
     talk = session([f"{run}/models/sft"])
-    speaker = talk.speakers[0]
-    said = "\x1b[2Jred\u202e"
-    monkeypatch.setattr(speaker.template.tokenizer, "decode", lambda ids, **_: said[: len(ids)])
+    said = byte_tokenizer()("\x1b[2Jred\u202e").input_ids
+    monkeypatch.setattr(speaker, "stream_response", lambda *_, **__: iter([*said, 2]))
     _, out, _ = piped(talk, "Hi")
-    assert "\x1b" not in out and "\\u001b[2Jred\\u202e" in out
+    assert "\x1b" not in out and out == "\\u001b[2Jred\\u202e\n"
 
 
 class Typist:

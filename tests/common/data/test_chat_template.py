@@ -97,6 +97,20 @@ def test_a_saved_folder_gives_the_ids_of_training(make, tmp_path):
 
 
 @tokenizers
+def test_earlier_answers_may_bring_the_blank_before_them(make):
+    """A server's answer goes back to it as it came."""
+    template = Template(make())
+    keep_format(template)
+
+    def ids(answer):
+        roles = ("user", "assistant", "user")
+        rows = [{"role": r, "content": c} for r, c in zip(roles, ("a", answer, "b"), strict=True)]
+        return template.tokenizer.apply_chat_template(rows, return_dict=False)
+
+    assert ids(" well") == ids("well") == template.encode_prompt(turns("a", "well", "b"))
+
+
+@tokenizers
 def test_training_reads_what_one_text_gives(make):
     template = Template(make())
     encoded = template.encode_conversation(turns("hello you", "well, 12", "more", "them"))
