@@ -110,7 +110,7 @@ def test_what_cannot_be_done_is_told_and_the_chat_goes_on(run, line, complaint):
 def test_what_a_model_says_cannot_steer_the_terminal(run, monkeypatch):
     talk = session([f"{run}/models/sft"])
     said = byte_tokenizer()("\x1b[2Jred\u202e").input_ids
-    monkeypatch.setattr(speaker, "stream_response", lambda *_, **__: iter([*said, 2]))
+    monkeypatch.setattr(speaker, "stream_response", lambda *_, **__: (i for i in [*said, 2]))
     _, out, _ = piped(talk, "Hi")
     assert "\x1b" not in out and out == "\\u001b[2Jred\\u202e\n"
 
