@@ -54,6 +54,10 @@ class Terminal:
             except UserError as error:
                 fine = False
                 self.say(f"error: {visible(str(error))}")
+            except KeyboardInterrupt:  # while answers are scored, for one
+                if not self.talks:
+                    raise
+                self.say("\n(Ctrl-D ends the chat)")
         return fine or self.talks
 
     def say(self, text: str) -> None:
@@ -138,6 +142,8 @@ class Terminal:
                         self._write(visible(piece))
                     self._write("\n")
         except KeyboardInterrupt:
+            if not self.talks:
+                raise
             stopped = True
             if not columns:
                 self._write("\n")

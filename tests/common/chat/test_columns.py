@@ -1,7 +1,7 @@
 """Texts side by side: whole lines, as soon as all columns have them, and never over the width."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.chat.columns import Columns, cells, width_for, wrap
@@ -42,6 +42,7 @@ def test_words_that_are_too_long_are_broken():
 TEXTS = st.text(alphabet="ab \n日é", max_size=60)
 
 
+@settings(max_examples=40, deadline=None)
 @given(TEXTS, st.integers(min_value=2, max_value=9))
 def test_nothing_is_lost_and_nothing_is_too_wide(text, width):
     lines = wrap(text, width)
@@ -49,6 +50,7 @@ def test_nothing_is_lost_and_nothing_is_too_wide(text, width):
     assert "".join("".join(lines).split()) == "".join(text.split())
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), TEXTS), max_size=12))
 def test_pieces_make_no_difference(pieces):
     """What is printed as it comes is what the whole texts would give."""
