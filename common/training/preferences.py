@@ -1,7 +1,7 @@
 """What training on pairs shares: reward models (§3.2) and DPO learn from the same comparisons."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from common.files import write_json
 from common.training.batching import FILLER
 from common.training.distributed import device, is_main
 from common.training.once_per_node import once_per_node
+from common.training.resume.identity import hash_of_examples
 from common.training.seeding import derive_seed
 from common.training.stage import Stage
 
@@ -99,7 +100,7 @@ def load_comparisons(
         rankings: files of the rankings that the pairs were made from, where they were made before.
 
     Raises:
-        UserError: bad rows, too few prompts, nothing left.
+        UserError: bad rows, too few prompts, nothing left; the run was begun with other pairs.
     """
     pairs, known = once_per_node(lambda: load_pairs(stage, source, rankings))
     train, held_out = split_pairs(pairs, source.eval_fraction, stage.run.seed)
@@ -113,6 +114,11 @@ def load_comparisons(
         )
     )
     counts += more
+    parts = {"trained on": train_set, "held out": held_out_set}
+    stage.bind_examples(
+        {name: hash_of_examples(map(_texts, part)) for name, part in parts.items()},
+        follows=["seed", *(f.name for f in (*fields(PreferenceArguments), *fields(TextArguments)))],
+    )
     sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
     stage.say(", ".join(filter(None, [sizes, describe(counts)])))
     facts = {"pairs": len(train), "held_out_pairs": len(held_out), "left_out": dict(counts)}
@@ -141,6 +147,15 @@ def part_of(pairs: list[Pair], fraction: float, seed: int) -> list[Pair]:
         return pairs
     seed = derive_seed(seed, "part")
     return split_by_prompt(pairs, count=count, seed=seed, key=_conversation)[1]
+
+
+def _texts(comparison: Comparison) -> list[Any]:
+    """What tells a comparison from others."""
+    pairs = comparison.records
+    return [
+        [(m.role, m.content) for m in pairs[0].messages],
+        [(p.chosen, p.rejected) for p in pairs],
+    ]
 
 
 def _conversation(pair: Pair) -> str:

@@ -9,12 +9,14 @@ from common.data.pairs import write_pairs
 from common.data.records import Message, Pair
 from common.data.template import Template
 from common.errors import UserError
+from common.training import preferences
 from common.training.preferences import (
     PreferenceArguments,
     load_comparisons,
     part_of,
     ranking_files,
 )
+from common.training.resume.folders import Label, partial_folder, publish, write_manifest
 from common.training.stage import Stage
 from tests.models import byte_tokenizer
 
@@ -128,3 +130,31 @@ def test_the_rankings_are_those_that_the_pairs_stage_has_read(tmp_path):
     ):
         settings.write_text(json.dumps({"rankings": rankings}))
         assert ranking_files(stage, PreferenceArguments()) == expected
+
+
+def test_an_unfinished_run_does_not_go_on_with_another_split(tmp_path, monkeypatch):
+    write_pairs(tmp_path / "pairs" / "pairs.jsonl", pairs_of(30))
+
+    def go_on(**run):
+        stage = Stage("reward", RunArguments(run=str(tmp_path), **run), {})
+        stage.begin()
+        source = PreferenceArguments(eval_fraction=0.3)
+        sets = load_comparisons(stage, source, Template(byte_tokenizer()), TEXT, always_ends=True)
+        stage._lock.close()
+        return held_out_prompts(sets)
+
+    before = go_on()
+    checkpoint = partial_folder(tmp_path / "reward/checkpoints", Label(1))
+    checkpoint.mkdir(parents=True)
+    write_manifest(checkpoint, {}, {"step": 1})
+    publish(checkpoint.parent, Label(1))
+    assert go_on() == before
+    # As by code that tells conversations apart in another way.
+    monkeypatch.setattr(preferences, "_conversation", lambda pair: pair.prompt_key[::-1])
+    with pytest.raises(UserError, match="trained on changed.*held out changed.*_changes examples"):
+        go_on()
+    assert go_on(allow_changes=["examples"]) != before
+    # The same pairs in another order are trained on in other batches.
+    write_pairs(tmp_path / "pairs" / "pairs.jsonl", pairs_of(30)[::-1])
+    with pytest.raises(UserError, match="trained on changed"):
+        go_on()
