@@ -103,6 +103,29 @@ def test_rankings_behind_ready_made_pairs_are_known_from_their_file_alone(tmp_pa
     assert ranking_files(stage, PreferenceArguments(data=["elsewhere.jsonl"])) == []
 
 
+def test_rankings_that_are_given_become_pairs_as_in_stage_pairs(tmp_path, capsys):
+    write_rankings(tmp_path / "rankings.jsonl", 10)
+    data = [str(tmp_path / "rankings.jsonl")]
+    for settings, each, words in (
+        ({}, 4, "the best 2 of a prompt against the worst 2, by mean ranks"),
+        ({"choice": "all", "aggregation": "bradley_terry"}, 6, "every two of a prompt, by bradley"),
+        ({"choice": "best_worst"}, 1, "the best of a prompt against the worst"),
+        ({"top": 1, "margin_from_gap": 0.5}, 2, "the best 1 of a prompt against the worst 2"),
+    ):
+        sets = load(tmp_path, PreferenceArguments(data=data, eval_fraction=0.3, **settings))
+        assert sets.facts["pairs"] + sets.facts["held_out_pairs"] == 10 * each
+        assert words in capsys.readouterr().out
+    assert all(p.margin == p.gap / 2 for c in sets.train for p in c.records)
+
+
+def test_settings_that_made_pairs_do_not_heed_are_refused(tmp_path):
+    write_pairs(tmp_path / "pairs" / "pairs.jsonl", pairs_of(10))
+    with pytest.raises(UserError, match="top, min_agreement: the run's pairs are made already"):
+        load(tmp_path, PreferenceArguments(top=1, min_agreement=0.5))
+    with pytest.raises(UserError, match="top and bottom are for top_bottom"):
+        PreferenceArguments(choice="all", top=1)
+
+
 def test_weights_count_in_training_alone(tmp_path):
     pairs = [
         Pair((Message("user", f"q {k}"),), "good", "bad", 1.0, f"f:{k}", weight=0.25, margin=2.0)
