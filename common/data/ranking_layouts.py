@@ -217,7 +217,7 @@ def _ranks_of_orders(
 
 
 def _labelers(row: Row, orders: Sequence[Any]) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """Whom the row names, those of them who gave an order, and how many others could not judge.
+    """Whom the row names, those of them who compared any, and how many others could not judge.
 
     `labelers` has a name for each order, or one for all; `cannot_judge` lists others, as the
     annotation's export does, who have no order.
@@ -228,9 +228,14 @@ def _labelers(row: Row, orders: Sequence[Any]) -> tuple[tuple[str, ...], tuple[s
     if isinstance(names, str):
         names = [f"{names}:{i + 1}" for i in range(len(orders))]
     names = names if isinstance(names, list) and len(names) == len(orders) else []
-    judges = [n for n, order in zip(names, orders, strict=False) if order not in (None, [])]
+    judges = [n for n, order in zip(names, orders, strict=False) if _size(order) > 1]
     names = [*names, *(o.get("labeler") for o in others if isinstance(o, dict))]
     return _texts(names), _texts(judges), len(others)
+
+
+def _size(order: Any) -> int:  # noqa: ANN401
+    """How many responses a checked order names, or none at all."""
+    return sum(len(group) if isinstance(group, list) else 1 for group in order or ())
 
 
 def _texts(values: Any) -> tuple[str, ...]:  # noqa: ANN401

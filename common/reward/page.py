@@ -127,8 +127,8 @@ def _short(found: Mapping[str, Any], chosen_by_accuracy: bool) -> str:
         items.append(
             (
                 "open",
-                "Training stopped by these same held-out pairs, so their accuracy is a little too "
-                "good: it is the best of several looks.",
+                "These same held-out pairs chose the weights among those of several evaluations, "
+                "so their accuracy is a little too good: it is the best of several looks.",
             )
         )
     if accuracy["prompts"] < ENOUGH:
