@@ -16,10 +16,6 @@ from common.reward.labelers import (
     one_against_others,
     support_groups,
 )
-    leave_one_out,
-    one_against_others,
-    support_groups,
-)
 from common.reward.lengths import length_correlations, length_only, longer_wins
 from common.reward.training import PairObjective, RewardArguments
 from tests.common.reward.held_out_pairs import make
