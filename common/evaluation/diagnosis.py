@@ -163,7 +163,8 @@ def _nobody(checks: Sequence[Check], ill: Sequence[Check]) -> str:
     if not ill:
         return f"All {measured} things that were checked look healthy."
     names = ", ".join(f"{check.name} ({NAMES[check.stage]})" for check in ill)
-    return f"Of {measured} things that were checked, {len(ill)} need a look: {names}."
+    need = "needs" if len(ill) == 1 else "need"
+    return f"Of {measured} things that were checked, {len(ill)} {need} a look: {names}."
 
 
 def _notes(evaluation: dict[str, Any]) -> tuple[str, ...]:

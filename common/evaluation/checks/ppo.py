@@ -265,7 +265,7 @@ def _over_optimised(logged: Metrics | None) -> Check:
         return unmeasured("rlhf", name, "No judge scored held-out prompts during PPO (eval_data).")
     best = int(judged.argmax())
     fall = float(judged[best] - judged[-1])
-    healthy = fall <= MAX_FALL_FROM_BEST or score[-1] < score[best]
+    healthy = bool(fall <= MAX_FALL_FROM_BEST or score[-1] < score[best])
     return Check(
         "rlhf",
         name,

@@ -187,6 +187,7 @@ def _agrees(evaluation: Block) -> Check:
         healthy,
         "On the answers that PPO writes it still prefers what the judge prefers."
         if healthy
-        else f"Under {MIN_AGREES:.0%}, which is chance: on PPO's answers it prefers others than the judge does.",
+        else f"Under {MIN_AGREES:.0%}, which is chance: of PPO's answers it prefers others than "
+        "the judge does.",
         "Rank samples of the trained actor and train the reward model on them too.",
     )
