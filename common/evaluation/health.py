@@ -22,10 +22,10 @@ Part = Literal["sft", "reward", "rlhf"]
 GENERAL = "general"
 """The split that watches for loss of general ability."""
 MIN_EOS_RATE = 0.95
-"""Share of the answers that end by themselves. Measured: 1.00; EOS_BROKEN."""
+"""Share of the answers that end by themselves. Measured: 1.00; 0 (PPO)."""
 MAX_REPEATS = 0.2
-"""Share of repeated word 4-grams; text by people has 0.01 to 0.05 (Welleck et al. 2019, Table 1,
-https://arxiv.org/abs/1908.04319)."""
+"""Share of repeated word 4-grams. Measured: 0.01; 0.88 (PPO). People's text has about 0.01 to 0.05
+(Welleck et al. 2019, https://arxiv.org/abs/1908.04319)."""
 MAX_KL_PER_SEQUENCE = 6.0
 """Nats. Further from the reference than that, the reward model judges text it never saw."""
 MIN_REWARD_ACCURACY = 0.85

@@ -127,7 +127,7 @@ def test_two_ill_checks_of_the_reward_model_explain_that_nothing_came_of_ppo(hea
     assert diagnose(summary, metrics).culprit == ""
     changed_by(summary, 0.1, reward=0.0)
     found = diagnose(summary, metrics)
-    assert found.culprit == "reward" and "right minus wrong: 1.00" in found.because
+    assert found.culprit == "reward" and "right minus wrong (1.00" in found.because
 
 
 def test_the_verdict_tells_splits_apart(healthy):

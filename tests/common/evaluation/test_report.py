@@ -63,7 +63,7 @@ def test_it_names_seed_versions_simulated_labelers_and_explains_the_probe(run):
     assert table_row(text, "2-3") == ["2-3", "0.97", "900"]
     assert "mean score of right answers minus that of wrong ones" in text
     assert "reconstructed" in text
-    assert "No warning." in text
+    assert "things that were checked look healthy." in text
 
 
 def test_people_who_rank_are_not_called_simulated(run, write_result):
