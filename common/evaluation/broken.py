@@ -30,6 +30,8 @@ QUICKSTART = Path(__file__).parents[2] / "launch" / "quickstart.yaml"
 SHUFFLED = "shuffled_pairs.jsonl"
 PPO_STEPS = 40
 """Instead of 100: what is broken shows long before."""
+EVALUATED_PROMPTS = 100
+"""Of each split, instead of 200."""
 SAMPLED_PROMPTS = 1500
 """Instead of 5,600, where all stages after SFT are done again."""
 SFT_EPOCHS = 0.005
@@ -67,12 +69,12 @@ def broken_settings(kind: Kind, tree: dict[str, Any], out: Path) -> dict[str, An
         out: the broken run.
     """
     rlhf: dict[str, Any] = {"steps": PPO_STEPS}
-    changes: dict[str, dict[str, Any]] = {"rlhf": rlhf}
+    changes: dict[str, dict[str, Any]] = {"rlhf": rlhf, "evaluation": {"limit": EVALUATED_PROMPTS}}
     if kind == "labels":
-        changes["reward"] = {"data": [f"{{run}}/{SHUFFLED}"]}
+        changes["reward"] = {"data": [f"{{run}}/{SHUFFLED}"], "epochs": 1}
     elif kind == "sft":
         # What cannot end its answers writes long ones, and takes several times as long for each.
-        rlhf["steps"] //= 2
+        rlhf["steps"] //= 4
         changes["sft"] = {"epochs": SFT_EPOCHS}
         (prompts,) = tree["sample"]["data"]
         changes["sample"] = {"data": [{"path": prompts, "limit": SAMPLED_PROMPTS}]}
