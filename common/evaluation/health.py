@@ -24,8 +24,7 @@ GENERAL = "general"
 MIN_EOS_RATE = 0.95
 """Share of the answers that end by themselves. Measured: 1.00; 0 (PPO)."""
 MAX_REPEATS = 0.2
-"""Share of repeated word 4-grams. Measured: 0.01; 0.88 (PPO). People's text has about 0.01 to 0.05
-(Welleck et al. 2019, https://arxiv.org/abs/1908.04319)."""
+"""Share of repeated word 4-grams. Measured: 0.01; 0.88 (PPO)."""
 MAX_KL_PER_SEQUENCE = 6.0
 """Nats. Further from the reference than that, the reward model judges text it never saw."""
 MIN_REWARD_ACCURACY = 0.85
