@@ -67,7 +67,7 @@ def alarms(stage: Part, metrics: Metrics | None) -> Check:
     return Check(
         stage,
         name,
-        f"{len(events)} alarms",
+        "1 alarm" if len(events) == 1 else f"{len(events)} alarms",
         False,
         f"Its guard found something while it ran; the first: {events[0]}.",
         "Look at the curves around that step; on_gradient, on_kl and their like say what is done.",

@@ -1,6 +1,5 @@
 """What is broken on purpose: that and nothing else, in a copy."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -8,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config.parsing import parse_arguments, read_yaml
-from common.config.pipeline import MODULES
+from common.config.parsing import read_yaml
 from common.errors import UserError
 from common.evaluation.broken import CULPRITS, QUICKSTART, SHUFFLED, break_run, shuffled
 from common.evaluation.diagnosis import diagnose
@@ -24,12 +22,6 @@ PAIRS = [{"prompt": f"p{i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for 
 def finished(run, write_lines):
     write_lines(run / "pairs" / "pairs.jsonl", PAIRS)
     return run
-
-
-def settings_of(config, run, stage):
-    arguments = importlib.import_module(MODULES[stage]).ARGUMENTS
-    groups = parse_arguments(arguments, stage, ["--config", str(config), "--run", str(run)])
-    return {name: value for group in groups for name, value in vars(group).items()}
 
 
 @pytest.mark.parametrize(
@@ -52,18 +44,19 @@ def test_only_what_is_named_is_changed(finished, tmp_path, kind, changed):
     before, after = read_yaml(QUICKSTART)[0], read_yaml(config)[0]
     assert after["run"] == str(out)
     assert list(after) == list(before)  # the stages, in their order
-    found = set()
-    for stage in MODULES.keys() & before.keys():
-        ours, theirs = settings_of(config, out, stage), settings_of(QUICKSTART, out, stage)
-        found |= {(stage, name) for name in ours if ours[name] != theirs[name]}
+    found = {
+        (stage, name)
+        for stage, section in after.items()
+        if isinstance(section, dict)
+        for name in section.keys() | before[stage].keys()
+        if section.get(name) != before[stage].get(name)
+    }
     assert found == changed | {("rlhf", "steps"), ("evaluation", "limit")}
-    rlhf, quick = settings_of(config, out, "rlhf"), settings_of(QUICKSTART, out, "rlhf")
     if kind == "ppo":
         for name in ("actor_learning_rate", "critic_learning_rate"):
-            assert rlhf[name] == pytest.approx(100 * quick[name])
+            assert after["rlhf"][name] == pytest.approx(100 * before["rlhf"][name])
     if kind == "sft":
-        batches = 31_725 / settings_of(config, out, "sft")["batch_size"]
-        assert round(batches * settings_of(config, out, "sft")["epochs"]) == 10
+        assert round(31_725 / after["sft"]["batch_size"] * after["sft"]["epochs"]) == 10
 
 
 def test_a_coin_chooses_the_better_response_and_the_run_is_not_touched(finished, tmp_path):
