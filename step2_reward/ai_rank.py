@@ -16,12 +16,12 @@ from typing import Any
 from common.config.arguments import RunArguments, check_range, option
 from common.data.encoding import describe
 from common.data.labeled import AI, Sample, read_samples
+from common.endpoint.cache import AnswerCache
+from common.endpoint.judge import BudgetSpent, EndpointArguments, Judge
 from common.errors import UserError
 from common.files import write_json_lines
 from common.training.metrics import progress_bar
 from common.training.stage import Stage, run_stage
-from step2_reward.ai_feedback.cache import AnswerCache
-from step2_reward.ai_feedback.endpoint import BudgetSpent, EndpointArguments, Judge
 from step2_reward.ai_feedback.orders import (
     disagreement,
     merge_orders,

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from common.data.labeled import Order, Sample
+from common.endpoint.judge import BudgetSpent, Halted, Judge
 from common.errors import UserError
 from common.reward.callers import text_of
 from common.web import NoAnswer
-from step2_reward.ai_feedback.endpoint import BudgetSpent, Halted, Judge
 from step2_reward.ai_feedback.orders import Unreadable, read_order
 from step2_reward.ai_feedback.rubric import messages_for
 

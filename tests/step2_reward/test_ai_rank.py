@@ -17,13 +17,13 @@ from transformers import AutoTokenizer
 from transformers.utils.import_utils import is_serve_available
 
 from common.config.arguments import RunArguments
+from common.endpoint import judge as endpoints
+from common.endpoint.cache import AnswerCache
+from common.endpoint.judge import EndpointArguments
 from common.errors import UserError
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.stage import Finished, Stage
 from step2_reward import ai_rank, pairs
-from step2_reward.ai_feedback import endpoint as endpoints
-from step2_reward.ai_feedback.cache import AnswerCache
-from step2_reward.ai_feedback.endpoint import EndpointArguments
 from step2_reward.ai_feedback.ranking import (
     FAILURES_IN_A_ROW,
     REFUSALS_IN_A_ROW,

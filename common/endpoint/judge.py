@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from common.config.arguments import check_range, option
+from common.endpoint.cache import AnswerCache, key_of
 from common.errors import UserError
 from common.web import ask, post_json, short
-from step2_reward.ai_feedback.cache import AnswerCache, key_of
 
 JITTER = 0.5
 SHOWN_OF_KEY = 7
