@@ -171,9 +171,7 @@ def _which(judge: Mapping[str, Any]) -> str:
     """Which of a model's answers to a prompt were judged."""
     if judge["decoding"] == "greedy":
         return "greedy answers"
-    return (
-        "all sampled answers" if judge["kind"] == "rubric" else "the first sampled answer to each"
-    )
+    return "all sampled answers" if judge["kind"] == "rubric" else "first sampled answers"
 
 
 def _table(block: Mapping[str, Any], paper: Mapping[str, Mapping[str, float]]) -> list[str]:
