@@ -3,6 +3,7 @@
 Each brings `RUN/evaluation/criteria.json` and `.md` up to date with all that has been judged.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from common.evaluation.judges.judgements import folder_of, title_of, write_judge
 from common.evaluation.judges.people import prepare, project_of, read_back
 from common.evaluation.judges.table import write_criteria
 from common.files import take_lock
+from common.training.ending import report, stop_at_once
+from common.training.resume.signals import STOP_CODE, Stopped
 
 
 @dataclass
@@ -49,10 +52,14 @@ def people(settings: TableArguments, answers: AnswersArguments, work: PeopleArgu
     folder = project_of(run)
     say(f"{len(questions)} prompts, answers in a hidden order: {samples}")
     say("people rate them (who wrote what stands in key.json beside it; labelers must not see it):")
-    common = f"bash step2_reward/annotate.sh --run {folder} --samples {samples}"
-    say(f"  {common} --labelers NAME NAME NAME")
-    say(f"  {common} --export {folder / 'ratings.jsonl'}")
-    say(f"  bash launch/judge.sh people --run {run} --ratings {folder / 'ratings.jsonl'}")
+    export = folder / "ratings.jsonl"
+    pages = ["bash", "step2_reward/annotate.sh", "--run", folder, "--samples", samples]
+    for words in (
+        [*pages, "--labelers", "NAME", "NAME", "NAME"],
+        [*pages, "--export", export],
+        ["bash", "launch/judge.sh", "people", "--run", run, "--ratings", export],
+    ):
+        say(f"  {shlex.join(map(str, words))}")
 
 
 def ai(
@@ -106,6 +113,19 @@ def main(argv: Sequence[str]) -> None:
         lock.close()
 
 
+def run(argv: Sequence[str]) -> int:
+    """The command line as a process: its exit code, errors and signals told in a line."""
+    stop_at_once()
+    try:
+        main(argv)
+    except Stopped:
+        say("stopped; the same command goes on")
+        return STOP_CODE
+    except Exception as error:
+        return report("judge", error)
+    return 0
+
+
 def say_table(settings: TableArguments) -> None:
     """Writes the table, and says where it is."""
     name, weights = weights_of(settings.weights)
@@ -120,8 +140,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"judge: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(sys.argv[1:]))
