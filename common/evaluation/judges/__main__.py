@@ -13,10 +13,15 @@ from common.config.arguments import option
 from common.config.parsing import parse_arguments
 from common.endpoint.judge import EndpointArguments
 from common.errors import UserError
-from common.evaluation.judges.ai import AiJudgeArguments, judge_by_ai
+from common.evaluation.judges.ai import AiJudgeArguments, judge_by_ai, questions_about
 from common.evaluation.judges.answers import questions_of
 from common.evaluation.judges.arguments import AnswersArguments, TableArguments, weights_of
-from common.evaluation.judges.judgements import folder_of, title_of, write_judgement
+from common.evaluation.judges.judgements import (
+    folder_of,
+    forget_judgements,
+    title_of,
+    write_judgement,
+)
 from common.evaluation.judges.people import prepare, project_of, read_back
 from common.evaluation.judges.table import write_criteria
 from common.files import take_lock
@@ -40,7 +45,9 @@ def people(settings: TableArguments, answers: AnswersArguments, work: PeopleArgu
     """Makes the annotation pages' file; or reads their export back, and makes the table."""
     run = Path(settings.run)
     if work.ratings:
-        for judgement in read_back(run, Path(work.ratings)):
+        judgements = read_back(run, Path(work.ratings))
+        forget_judgements(run, ("people", "simulated"))  # of an export before
+        for judgement in judgements:
             write_judgement(run, judgement)
             title = title_of(judgement.kind, judgement.name, judgement.labelers)
             say(f"{len(judgement.prompts)} prompts by {title}")
@@ -72,6 +79,8 @@ def ai(
     run = Path(settings.run)
     questions, note = questions_of(run, answers, settings.seed)
     say(note)
+    most = sum(questions_about(question, compare=judge.compare) for question in questions)
+    say(f"{len(questions)} prompts, {most} questions, of which the cache may know some")
     judgement, error = judge_by_ai(run, questions, answers.decoding, judge, at)
     facts = judgement.facts
     say(

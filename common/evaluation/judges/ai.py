@@ -106,6 +106,12 @@ def judge_question(asker: Asker, question: Question, name: str, *, compare: bool
     return Judged(question.split, question.index, marks, ratings, comparisons)
 
 
+def questions_about(question: Question, *, compare: bool) -> int:
+    """How many different questions `judge_question` asks, answers that are the same put once."""
+    texts = len(set(question.answers.values()))
+    return texts + texts * (texts - 1) * compare
+
+
 def account(judge: Judge, done: Sequence[Outcome[Judged]], asked: int) -> dict[str, Any]:
     """What came of it, for the reader of the table."""
     spent = judge.cache.spent()

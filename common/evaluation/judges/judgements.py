@@ -100,6 +100,13 @@ def write_judgement(run: Path, judgement: Judgement) -> Path:
     return path
 
 
+def forget_judgements(run: Path, kinds: Sequence[Kind]) -> None:
+    """Removes the files of these kinds of judges."""
+    for path in _files(run):
+        if read_judgement(path).kind in kinds:
+            path.unlink()
+
+
 def read_judgement(path: Path) -> Judgement:
     """What `write_judgement` wrote.
 
@@ -119,7 +126,7 @@ def read_judgement(path: Path) -> Judgement:
 
 def read_judgements(run: Path) -> list[Judgement]:
     """Of all judges who have been at work on a run; people first, then by name."""
-    found = [read_judgement(p) for p in sorted((folder_of(run) / "judgements").glob("*.json"))]
+    found = [read_judgement(path) for path in _files(run)]
     return sorted(found, key=lambda j: (j.kind != "people", j.name))
 
 
@@ -137,6 +144,10 @@ def still_there(judgement: Judgement, marks: dict[tuple[str, int, str], set[str]
             for model, mark in prompt.marks.items()
         )
     ]
+
+
+def _files(run: Path) -> list[Path]:
+    return sorted((folder_of(run) / "judgements").glob("*.json"))
 
 
 def _judged(row: dict[str, Any]) -> Judged:

@@ -163,7 +163,9 @@ def _judgement(
         "kendalls_w": fmean(agreement) if agreement else None,
         "kendalls_w_prompts": len(agreement),
     }
-    name = next(iter(sorted(names))) if kind == "ai" and len(names) == 1 else kind
+    name = str(kind)
+    if kind == "ai":  # by another name than the same model's that was asked by `ai`
+        name = f"{', '.join(sorted(names))} on the pages"
     return Judgement(kind, name, len(names), decoding, tuple(prompts), facts)
 
 

@@ -80,7 +80,10 @@ def test_a_judge_who_does_not_mind_places(answered, capsys):
     best = pair(table["splits"]["all"], "best_of_4", "rlhf", "both orders")
     assert (best["wins"], best["losses"]) == (6, 2)
     page = (answered / "evaluation/criteria.md").read_text()
-    assert "## By AI judge some judge" in page and "8 of 8 prompts" in capsys.readouterr().out
+    assert "## By AI judge some judge" in page and "8 of 8 prompts" in (
+        said := capsys.readouterr().out
+    )
+    assert f"8 prompts, {QUESTIONS} questions" in said
 
 
 def test_a_judge_who_looks_at_places_alone_comes_out_as_ties(answered):

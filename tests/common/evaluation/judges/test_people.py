@@ -107,6 +107,17 @@ def test_simulated_labelers_are_called_so_and_kept_apart(answered):
     page = (answered / "evaluation/criteria.md").read_text()
     assert "## By people (1 labeler)" in page
     assert "## By simulated labelers, not people (2 labelers)" in page
+    export = answered / "evaluation/judges/people/ratings.jsonl"
+    lists = ("orders", "labelers", "ratings", "comments", "seconds", "saved", "revisions", "shown")
+    rows = read_json_lines(export)
+    write_json_lines(export, [r | {name: r[name][:1] for name in lists} for r in rows])
+    assert [t["kind"] for t in read(answered, export)] == ["people"]  # they are not there any more
+
+
+def test_a_language_model_on_the_pages_is_no_person(answered):
+    main(["people", "--run", str(answered)])
+    (table,) = read(answered, label(answered, ("ai:m",)))
+    assert (table["kind"], table["title"]) == ("ai", "AI judge m on the pages")
 
 
 def test_the_same_command_goes_on_and_another_choice_is_refused_once_people_have_begun(answered):
