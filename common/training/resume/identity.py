@@ -18,7 +18,10 @@ from typing import Any
 from common.files import write_json
 
 RECORD = "begun.json"
-OWN_FILES = ("metrics.jsonl", "events.jsonl", "result.json", "diagnostics.html", RECORD)
+OWN_FILES = (
+    *("metrics.jsonl", "events.jsonl", "result.json", "diagnostics.html", RECORD),
+    *("criteria.json", "criteria.md"),
+)
 """What a stage's folder holds besides its checkpoints and what it makes for others."""
 CACHE = ".content_hashes.json"
 INPUTS = "inputs"
@@ -134,6 +137,8 @@ def movable(value: Any, run: Path) -> Any:
     """A setting with the run directory's name taken out, so that a run can be moved."""
     if isinstance(value, str):
         inside = value == str(run) or value.startswith(f"{run}/")
+        if value.startswith("{"):  # a data source as a mapping, which is held as JSON
+            return value.replace(f'"{run}/', '"{run}/')
         return "{run}" + value[len(str(run)) :] if inside else value
     if isinstance(value, list):
         return [movable(v, run) for v in value]
