@@ -30,7 +30,7 @@ NAMES: dict[Part, str] = {"sft": "SFT", "reward": "the reward model", "rlhf": "P
 ENOUGH_ILL = 2
 """Ill checks, none of them grave, that together explain why nothing came of what followed."""
 CEILING = 97.0
-"""Greedy overall score above which two settings can no longer be told apart."""
+"""Overall score above which two settings, or SFT and RLHF, can no longer be told apart."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,15 @@ def _culprit(
     ill = [check for check in checks if check.healthy is False]
     if outcome in ("better", "unknown"):
         return "", _nobody(checks, ill)
+    before = over_splits(evaluation, "sft", "overall")
+    if outcome == "same" and before is not None and before > CEILING:
+        return "", f"SFT scores {before:.1f} points of 100 already: there was nothing left to gain."
     for stage in ("sft", "reward"):
         found = [check for check in ill if check.stage == stage]
         if len(found) >= ENOUGH_ILL:
             return stage, _told(stage, found)
+    if not any(check.stage == "rlhf" and check.healthy is not None for check in checks):
+        return "", f"The run has no PPO to be judged. {_nobody(checks, ill)}"
     return _by_symptoms(ill, evaluation)
 
 

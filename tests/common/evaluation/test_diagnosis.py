@@ -130,6 +130,17 @@ def test_two_ill_checks_of_the_reward_model_explain_that_nothing_came_of_ppo(hea
     assert found.culprit == "reward" and "right minus wrong (1.00" in found.because
 
 
+def test_where_nothing_was_left_to_gain_nobody_is_at_fault(healthy):
+    summary, metrics = healthy
+    for name in ("seen", "unseen"):
+        summary["evaluation"][name]["sft"]["overall"] = 98.0
+    changed_by(summary, 0.1)
+    found = diagnose(summary, metrics)
+    assert found.culprit == "" and "98.0 points of 100 already" in found.because
+    changed_by(summary, -9.0)
+    assert diagnose(summary, metrics).culprit != ""
+
+
 def test_the_verdict_tells_splits_apart(healthy):
     summary, metrics = healthy
     changed_by(summary, -3.0, splits=["unseen"])
@@ -183,6 +194,9 @@ def test_dpo_in_place_of_ppo_is_no_illness(healthy):
     found = diagnose(summary, metrics)
     (check,) = [check for check in found.checks if check.stage == "rlhf"]
     assert check.healthy is None and "DPO" in check.why
+    changed_by(summary, -9.0)  # DPO's doing, of which nothing was checked
+    found = diagnose(summary, metrics)
+    assert found.culprit == "" and "no PPO to be judged" in found.because
 
 
 def test_greedy_at_the_ceiling_is_noted(healthy):
