@@ -1,5 +1,6 @@
 """What is looked at in the reward model: does its score mean what the labelers meant?"""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +11,16 @@ Block = dict[str, Any]
 
 CHANCE = 0.5
 MIN_WAY_TO_CEILING = 0.7
-"""From chance to the labelers' agreement with each other. Measured: 0.79; WAY_BROKEN. Of models
+"""From chance to the labelers' agreement with each other. Measured: 0.79. Of models
 of 520 to 2,071 pairs: 0.37 to 0.66."""
 MAX_CALIBRATION_ERROR = 0.1
 """After one factor is fitted. Measured: 0.02, which is also what networks for images come to
 (Guo et al. 2017, Table 1, https://arxiv.org/abs/1706.04599). Of models of 520 to 2,071 pairs:
 0.03 to 0.11."""
+NO_NATS = math.log(2) - 0.005
+"""Mean of −log σ after that factor; ln 2 is a coin's. Measured: 0.27; 0.69."""
 MIN_RIGHT_MINUS_WRONG = 1.5
-"""Deviations of the scores of SFT samples. Measured: 1.86; PROBE_BROKEN."""
+"""Deviations of the scores of SFT samples. Measured: 1.86; 0.01."""
 NO_RIGHT_MINUS_WRONG = 0.5
 """Below this, right and wrong answers are the same to the reward model."""
 MAX_LENGTH_CORRELATION = 0.4
@@ -123,7 +126,8 @@ def _calibration(found: Block | None) -> Check:
     if not found:
         return unmeasured("reward", name, "Too few held-out prompts to measure it.")
     error = found["error_after_on_half"]
-    healthy = error <= MAX_CALIBRATION_ERROR
+    blind = found["nats_after_on_half"] > NO_NATS
+    healthy = error <= MAX_CALIBRATION_ERROR and not blind
     return Check(
         "reward",
         name,
@@ -131,6 +135,8 @@ def _calibration(found: Block | None) -> Check:
         healthy,
         "A larger difference of scores means a surer preference."
         if healthy
+        else "However far two scores differ, the preference is as good as a coin's."
+        if blind
         else "How far two scores differ does not say how sure the preference is.",
         "Set loss to logistic, or score_penalty against scores that spread.",
     )

@@ -56,6 +56,7 @@ FOUND = f"{REWARD}/diagnostics"
             f"{REWARD}/accuracy",
         ),
         ("reward: calibration", 0.1, True, f"{FOUND}/calibration/error_after_on_half"),
+        ("reward: calibration", 0.688, True, f"{FOUND}/calibration/nats_after_on_half"),
         ("reward: right minus wrong", 1.5, False, f"{REWARD}/right_minus_wrong"),
         ("reward: length in the score", 0.4, True, f"{FOUND}/length/given_rank"),
         ("reward: length in the score", -0.4, False, f"{FOUND}/length/given_rank"),
