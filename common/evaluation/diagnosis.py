@@ -88,7 +88,9 @@ def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
         outcome: Outcome = "worse" if downs else "unknown" if ups else "same"
         return outcome, f"Not known to be better, for {judge}: RLHF against SFT {found}."
     if ups:
-        return "better", f"Better: RLHF against SFT {found}{_cost(evaluation)}."
+        cost = _cost(evaluation)
+        how = "Better, at the cost of general ability" if cost else "Better"
+        return "better", f"{how}: RLHF against SFT {found}{cost}."
     if downs:
         return "worse", f"Worse: RLHF against SFT {found}."
     return "same", f"No difference seen: RLHF against SFT {found}."
@@ -99,7 +101,7 @@ def _cost(evaluation: dict[str, Any]) -> str:
     difference = (splits_of(evaluation).get(GENERAL) or {}).get("difference")
     if difference is None or difference["ci95"][1] >= 0:
         return ""
-    return f"; but worse on {GENERAL}: {interval_of(difference, 'points of 100', 1)}"
+    return f"; {interval_of(difference, 'points of 100', 1)} on {GENERAL}"
 
 
 def _culprit(

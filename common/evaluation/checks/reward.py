@@ -26,9 +26,9 @@ NO_RIGHT_MINUS_WRONG = 0.5
 MAX_LENGTH_CORRELATION = 0.4
 """Of the score with length. Measured, given the rank: 0.09. Of models of 520 to 2,071 pairs:
 0.43 to 0.76."""
-MIN_AGREES = 0.5
-"""Share of the pairs of PPO's own answers that reward model and judge order alike: chance.
-Measured: 0.64 (of SFT's answers 0.84); AGREES_BROKEN."""
+MIN_AGREES = {"sft": 0.65, "rlhf": 0.5}
+"""Share of the pairs of a model's own answers that reward model and judge order alike; chance is
+0.5. Measured: 0.84 of SFT's; 0.57. Of PPO's it is 0.64, for it has done what the two agreed on."""
 
 
 def reward_checks(summary: dict[str, Any], metrics: Mapping[str, Metrics]) -> list[Check]:
@@ -188,15 +188,17 @@ def _agrees(evaluation: Block) -> Check:
         return unmeasured(
             "reward", name, "It needs several answers a prompt that a rubric and it scored."
         )
-    healthy = after >= MIN_AGREES
+    known, followed = before >= MIN_AGREES["sft"], after >= MIN_AGREES["rlhf"]
+    why = "It prefers what the judge prefers, among SFT's answers and among those that PPO writes."
+    if not known:
+        why = f"Under {MIN_AGREES['sft']:.0%} of SFT's: it prefers others than the judge does."
+    elif not followed:
+        why = f"Under {MIN_AGREES['rlhf']:.0%} of PPO's: there it no longer follows the judge."
     return Check(
         "reward",
         name,
-        f"same order on {after:.1%} of the pairs of PPO's answers, {before:.1%} of SFT's",
-        healthy,
-        "On the answers that PPO writes it still prefers what the judge prefers."
-        if healthy
-        else f"Under {MIN_AGREES:.0%}, which is chance: of PPO's answers it prefers others than "
-        "the judge does.",
-        "Rank samples of the trained actor and train the reward model on them too.",
+        f"same order on {before:.1%} of the pairs of SFT's answers, {after:.1%} of PPO's",
+        known and followed,
+        why,
+        "Check that labelers and judge want the same, and rank samples of the trained actor too.",
     )

@@ -60,6 +60,7 @@ FOUND = f"{REWARD}/diagnostics"
         ("reward: right minus wrong", 1.5, False, f"{REWARD}/right_minus_wrong"),
         ("reward: length in the score", 0.4, True, f"{FOUND}/length/given_rank"),
         ("reward: length in the score", -0.4, False, f"{FOUND}/length/given_rank"),
+        ("reward: agreement with the judge", 0.65, False, "evaluation/SPLIT/sft/reward_agrees"),
         ("reward: agreement with the judge", 0.5, False, "evaluation/SPLIT/rlhf/reward_agrees"),
         ("rlhf: KL to the SFT model", 6.0, True, "stages/rlhf/kl_per_sequence"),
         ("rlhf: KL to the SFT model", 0.05, False, "stages/rlhf/kl_per_sequence"),

@@ -151,7 +151,8 @@ def test_the_verdict_tells_what_general_ability_paid(healthy):
     summary, metrics = healthy
     changed_by(summary, -4.0, splits=["general"])
     found = diagnose(summary, metrics)
-    assert "but worse on general: -4.0 points of 100 (95% interval -5.0 to -3.0)" in found.verdict
+    assert found.verdict.startswith("Better, at the cost of general ability")
+    assert "; -4.0 points of 100 (95% interval -5.0 to -3.0) on general." in found.verdict
     assert ("rlhf", "general ability") in ill(found)
 
 
