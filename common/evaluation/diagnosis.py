@@ -42,7 +42,7 @@ class Diagnosis:
     culprit: Literal["", "sft", "reward", "rlhf"]
     """The earliest stage whose ill health explains the outcome; empty: nobody is to blame."""
     because: str
-    """One or two sentences: what speaks for that."""
+    """A few sentences: what speaks for that."""
     checks: list[Check]
     """In the order of the stages: SFT, reward model, PPO."""
     notes: tuple[str, ...] = ()
@@ -116,7 +116,8 @@ def _culprit(
     for stage in NAMES:
         grave = [c for c in checks if c.stage == stage and c.healthy is False and c.grave]
         if grave and (stage != "rlhf" or outcome != "better"):
-            return stage, _told(stage, grave)
+            little = " That RLHF is better than SFT says little then." * (outcome == "better")
+            return stage, _told(stage, grave) + little
     ill = [check for check in checks if check.healthy is False]
     if outcome in ("better", "unknown"):
         return "", _nobody(checks, ill)

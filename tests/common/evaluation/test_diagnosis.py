@@ -62,6 +62,9 @@ def test_each_broken_run_names_what_was_broken(kind, culprit):
     first = next(check for check in found.checks if check.healthy is False)
     assert first.stage == culprit and first.name in found.because
     assert first.try_
+    # Both of these runs came out better than their SFT model; that must not hide the fault.
+    assert found.verdict.startswith("Better") == (kind != "ppo")
+    assert ("says little" in found.because) == (kind != "ppo")
 
 
 def test_every_check_is_a_whole_one(real):
