@@ -134,12 +134,12 @@ def _header(name: str, summary: dict[str, Any], configs: Sequence[str]) -> list[
     if configs:
         links = ", ".join(f"[{stage}]({stage}/config.yaml)" for stage in configs)
         lines.append(f"- settings: {links}")
-    if _simulated(stages):
-        lines.append(
-            "- rankings: by *simulated* labelers (the rubric with noise); no person ranked anything"
-        )
-    if "ai_rank" in stages:
-        names = ", ".join(map(str, stages["ai_rank"].get("labelers") or ["ai"]))
+    who = _who_ranked(stages)
+    if who["simulated"]:
+        nobody = "" if who["people"] or who["unnamed"] else "; no person ranked anything"
+        lines.append(f"- rankings: by *simulated* labelers (the rubric with noise){nobody}")
+    if who["ai"]:
+        names = ", ".join(map(str, who["ai"]))
         lines.append(f"- rankings: *AI feedback* by {cell(names)}, a language model, no person")
     return lines
 
@@ -283,7 +283,7 @@ def _stages(stages: Mapping[str, dict[str, Any]], metrics: Mapping[str, Metrics]
                 else "Left out: no `result.json`."
             )
             continue
-        if stage == "rank" and _simulated(stages):
+        if stage == "rank" and result.get("labelers") == "simulated":
             lines += ["The labelers are *simulated*: the rubric with noise.", ""]
         lines += ["| | |", "|---|---|"]
         for key, value in result.items():
@@ -365,8 +365,20 @@ def _digits(judge: str | None) -> int:
     return 2 if judge == "reward_model" else 1
 
 
-def _simulated(stages: Mapping[str, dict[str, Any]]) -> bool:
-    return stages.get("rank", {}).get("labelers") == "simulated"
+def _who_ranked(stages: Mapping[str, dict[str, Any]]) -> Mapping[str, Any]:
+    """Who ranked the pairs that were trained on, as `common.data.labelers` has it.
+
+    Runs of earlier code noted only which stages ranked.
+    """
+    for stage in ("reward", "dpo"):
+        if "labelers" in stages.get(stage, {}):
+            return stages[stage]["labelers"]
+    made = stages.get("pairs", {}).get("labelers", {}).get("of_pairs")
+    if made:
+        return made
+    played = stages.get("rank", {}).get("labelers") == "simulated"
+    asked = stages.get("ai_rank", {}).get("labelers") or []
+    return {"people": [], "simulated": ["simulated"] * played, "ai": asked, "unnamed": 0}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -79,6 +79,18 @@ def test_ai_feedback_is_called_so(run, write_result):
     assert "### Ranking by a language model (AI feedback)" in text
 
 
+def test_who_ranked_is_what_the_pairs_say_whatever_else_was_ranked(run, write_result):
+    who = {"people": ["ann"], "simulated": [], "ai": ["ai:judge"], "unnamed": 0}
+    write_result(run, "pairs", {"seconds": 1.0, "labelers": {"of_pairs": who}})
+    text = report(run)
+    assert "- rankings: *AI feedback* by ai:judge" in text and "- rankings: by *sim" not in text
+    who = {"people": ["ann"], "simulated": ["simulated:1"], "ai": [], "unnamed": 0}
+    write_result(run, "reward", {"seconds": 1.0, "accuracy": 0.9, "labelers": who})
+    text = report(run)
+    assert "- rankings: by *simulated* labelers (the rubric with noise)\n" in text
+    assert "no person" not in text and "AI feedback* by" not in text
+
+
 def test_ten_prompts_are_drawn_by_seed_and_not_by_score(run):
     path = run / "evaluation" / "responses.jsonl"
     rows, _ = read_responses(path)
