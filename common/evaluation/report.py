@@ -14,8 +14,8 @@ from typing import Any
 
 from common.errors import UserError
 from common.evaluation.contenders import title
+from common.evaluation.diagnosis import NAMES, diagnose
 from common.evaluation.formatting import cell, duration, fact, number
-from common.evaluation.health import findings
 from common.evaluation.plots import make_plots
 from common.evaluation.run_files import (
     METRIC_STAGES,
@@ -61,7 +61,7 @@ _UNITS = {
     "score": "deviations of the reward model's scores",
     "drift": "nats a response",
 }
-_LEVELS = {"warning": "⚠ **warning**", "ok": "ok", "note": "note"}
+_LEVELS = {True: "ok", False: "⚠ look", None: "not measured"}
 
 
 def write_report(run: Path) -> tuple[dict[str, Any], Path]:
@@ -252,18 +252,16 @@ def _criteria_table(evaluation: dict[str, Any]) -> list[str]:
 def _health(
     summary: dict[str, Any], metrics: Mapping[str, Metrics], notes: Sequence[str]
 ) -> list[str]:
-    found = findings(summary, metrics)
-    warnings = sum(finding.level == "warning" for finding in found)
-    verdict = "No warning." if warnings == 0 else f"{warnings} of {len(found)} need a look."
-    lines = ["## Health", "", verdict if found else "Nothing to check: too little was recorded."]
-    if found:
-        lines.append("")
-        for level in ("warning", "ok", "note"):
-            lines += [
-                f"- {_LEVELS[level]}: {cell(finding.text)}"
-                for finding in found
-                if finding.level == level
-            ]
+    found = diagnose(summary, metrics)
+    culprit = NAMES[found.culprit] if found.culprit else "nobody"
+    lines = ["## Diagnosis", "", f"**{cell(found.verdict)}** At fault: **{culprit}**."]
+    lines += ["", cell(found.because), "", "| stage | looked at | found | | meaning | try |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for check in found.checks:
+        level = _LEVELS[check.healthy]
+        told = (check.value or "–", level, check.why, "" if check.healthy else check.try_)
+        lines.append(f"| {' | '.join(map(cell, (NAMES[check.stage], check.name, *told)))} |")
+    lines += [line for note in found.notes for line in ("", cell(note))]
     if notes:
         lines += ["", "Odd in the files:", ""]
         lines += [f"- {cell(note)}" for note in notes]

@@ -4,7 +4,9 @@ Several samples of one prompt are not independent of each other: they share its 
 prompt's samples are averaged first, and prompts are what is resampled, paired and counted.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -15,6 +17,9 @@ RESAMPLES = 2000
 TIE_TOLERANCE = 1e-9
 """Two means of the same points may differ by rounding alone; that is a tie."""
 
+_NO_BLANKS = "\\u0e00-\\u0e7f\\u3040-\\u30ff\\u3400-\\u9fff"
+"""Thai, kana and Chinese characters: writings that set no blanks between words."""
+_WORDS = re.compile(rf"[{_NO_BLANKS}]|[^\W{_NO_BLANKS}]+|[^\w\s]")
 _INDICES_AT_ONCE = 4_000_000
 """Bounds the memory of one draw (8 bytes an index) when there are very many prompts."""
 
@@ -79,3 +84,35 @@ def win_tie_loss(first: Mapping[Prompt, float], second: Mapping[Prompt, float]) 
     wins = sum(gap > TIE_TOLERANCE for gap in gaps)
     losses = sum(gap < -TIE_TOLERANCE for gap in gaps)
     return WinTieLoss(wins, len(gaps) - wins - losses, losses)
+
+
+def repeated_share(text: str, size: int = 4) -> float:
+    """1 − distinct / all n-grams of words: seq-rep-n of Welleck et al. 2019 (§6), on words.
+
+    https://arxiv.org/abs/1908.04319. A word is a run of letters and digits; a sign, and a
+    character of a writing without blanks (Chinese, Japanese, Thai), counts as one.
+
+    Returns:
+        0 to 1; 0 where there is no n-gram.
+    """
+    words = _WORDS.findall(text)
+    grams = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def same_order(scores: Sequence[tuple[float, float]]) -> float | None:
+    """The share of pairs of answers to one prompt that two judges order alike.
+
+    Args:
+        scores: of each answer, by the judge that is the yardstick and by the other one. Pairs that
+            the first ties are passed over; ties of the second count a half.
+
+    Returns:
+        None where the first tells no two of them apart.
+    """
+    found = []
+    for (a, x), (b, y) in combinations(scores, 2):
+        if abs(a - b) > TIE_TOLERANCE:
+            product = (a - b) * (x - y)
+            found.append(0.5 + 0.5 * (product > 0) - 0.5 * (product < 0))
+    return float(np.mean(found)) if found else None

@@ -104,6 +104,8 @@ def movable(value: Any, run: Path) -> Any:
     """A setting with the run directory's name taken out, so that a run can be moved."""
     if isinstance(value, str):
         inside = value == str(run) or value.startswith(f"{run}/")
+        if value.startswith("{"):  # a data source as a mapping, which is held as JSON
+            return value.replace(f'"{run}/', '"{run}/')
         return "{run}" + value[len(str(run)) :] if inside else value
     if isinstance(value, list):
         return [movable(v, run) for v in value]
