@@ -16,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 36
 COLOURS = 6
 DOTTED_UP_TO = 60
 """Curves this short show their points: gaps and single values stay visible."""
-ROW = 27
+ROW = 33
 """Pixels of one row of an interval chart."""
 
 
@@ -132,12 +132,13 @@ def interval_chart(axes: Axes, rows: Sequence[Interval]) -> Markup:
         x = across(level.value)
         parts.append(f'<line class="limit" x1="{x}" x2="{x}" y1="{TOP}" y2="{height - BOTTOM}"/>')
     for place, row in enumerate(rows):
-        y, c = TOP + ROW * place + 19, row.colour % COLOURS
+        y, c = TOP + ROW * place + 24, row.colour % COLOURS
         told = f"{row.label}: {short(row.value)} ({short(row.low)} to {short(row.high)})"
         dot = f"hollow k{c}" if row.few else f"f{c}"
         parts += [
-            _text(14, y - 7, row.label, "label"),
-            f'<line class="line k{c}" stroke-dasharray="none" x1="{across(row.low)}" '
+            f'<line class="grid" x1="12" x2="{WIDTH - 12}" y1="{y}" y2="{y}"/>',
+            _text(12, y - 9, row.label, "label"),
+            f'<line class="whisker k{c}" x1="{across(row.low)}" '
             f'x2="{across(row.high)}" y1="{y}" y2="{y}"/>',
             f'<circle class="{dot}" cx="{across(row.value)}" cy="{y}" r="4.5">'
             f"<title>{escaped(told)}</title></circle>",

@@ -78,7 +78,7 @@ def table(
         lines.append(element("tr", joined([first, *cells], ""), class_="total" if last else None))
     inside = joined(
         [
-            element("caption", caption),
+            element("caption", element("span", caption)),
             element("thead", element("tr", joined(heads, ""))),
             element("tbody", joined(lines)),
         ]

@@ -36,7 +36,7 @@
       else if (value === true) node.setAttribute(name, "");
       else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, String(value));
     }
-    node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
     return node;
   };
   /** Text with what acts instead of being seen written out. */
@@ -121,11 +121,11 @@
   const tokenText = (answer) => {
     const k = answer.k;
     const shown = state.colour && COLOURS[state.colour].of(k);
-    const detail = el("p", { class: "detail", "aria-live": "polite" }, "Point at a token, or move through them with the arrow keys.");
+    const detail = el("p", { class: "detail", "aria-live": "polite" });
     const box = el("div", { class: "text tokens", role: "group", "aria-label": "Answer by token" });
     const spans = k.x.map((text, t) => {
       const end = t === k.x.length - 1 && text === "" && answer.e;
-      const span = el("span", { class: end ? "token mark" : "token", tabindex: t === 0 ? 0 : -1 }, end ? "⏹" : visible(text));
+      const span = el("span", { class: end ? "token stop" : "token", tabindex: t === 0 ? 0 : -1 }, end ? "end" : visible(t === 0 ? text.trimStart() : text));
       if (shown) paint(span, shown[t], extent(state.colour));
       return span;
     });
@@ -175,7 +175,8 @@
     const d = p.d[state.decoding];
     const kind = outcome(d.g);
     const words = { win: "RLHF wins", tie: "tie", loss: "RLHF loses" }[kind];
-    const gap = kind ? `${words}${kind === "tie" ? "" : `, ${signed(d.g, digits(p.s))} ${unit(p.s)}`}` : "";
+    const over = state.decoding === "sample" ? ", mean of all samples" : "";
+    const gap = kind ? `${words}${kind === "tie" ? "" : ` by ${signed(d.g, digits(p.s))} ${unit(p.s)}`}${over}` : "";
     return el("article", { class: "sample" },
       el("h3", {}, `${p.s}, prompt ${p.i}`, p.t ? el("span", { class: "tag" }, p.t) : null, gap ? el("span", { class: `tag ${kind}` }, gap) : null),
       el("div", { class: "text prompt" }, visible(p.p)),
@@ -203,7 +204,7 @@
         el("span", {}, `${c.title}, ${c.unit}:`),
         el("span", {}, `${fixed(-most, 2)} ${c.words[0]}`), el("span", { class: both ? "ramp" : "ramp half", role: "img", "aria-label": "colour ramp" }),
         el("span", {}, both ? `+${most.toFixed(2)} ${c.words[1]}` : "0"),
-        c.note ? el("span", { class: "note" }, c.note) : "");
+        el("span", { class: "note" }, `${c.note} Point at a token for its numbers, or move through them with the arrow keys.`));
     }
     list.replaceChildren(...found.slice(state.page * PAGE, (state.page + 1) * PAGE).map(card));
   };

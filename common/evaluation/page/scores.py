@@ -31,12 +31,12 @@ def held_out(run: RunFacts) -> Markup:
             difference = with_interval(split["difference"], digits, sign=True)
             counts = f"{split['rlhf_wins']} / {split['ties']} / {split['rlhf_losses']}"
         scores = [_score(split, model, digits) for model in models]
-        judge = JUDGES.get(split["judge"], "none")
+        judge = {"rubric": "rubric", "reward_model": "reward model"}.get(split["judge"], "none")
         lines.append((name, decoding, str(split["prompts"]), *scores, difference, counts, judge))
     heads = ("split", "decoding", "prompts", *map(title, models), "RLHF − SFT")
     words = (
-        "In brackets: 95% percentile bootstrap over prompts, each prompt's samples averaged first; "
-        "differences are paired by prompt. A win is a prompt whose mean is strictly higher."
+        "The rubric gives points of 100, the reward model a raw score. In brackets: 95% percentile "
+        "bootstrap over prompts, each prompt's samples averaged first; differences are paired by prompt. A win is a prompt whose mean is strictly higher."
     )
     parts = [
         _chart(rows),
