@@ -106,9 +106,9 @@ def section(name: str, title: str, *parts: str) -> Markup:
 def data_script(name: str, content: Any) -> Markup:  # noqa: ANN401
     """Data for the page's script. Nothing in it can end the element, or be run."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for char in "<>&\u2028\u2029":
+    text = visible(text)  # what it writes out, JSON reads back as the character itself
+    for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
-    text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates
     return Markup(f'<script type="application/json" id="{name}">{text}</script>')
 
 
