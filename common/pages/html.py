@@ -112,7 +112,7 @@ def data_script(name: str, content: Any) -> Markup:  # noqa: ANN401
     return Markup(f'<script type="application/json" id="{name}">{text}</script>')
 
 
-def page(title: str, body: str, *, style: str = "", script: str = "", narrow: bool = False) -> str:
+def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
     """A whole page that needs nothing else, and whose policy lets nothing else in.
 
     Args:
@@ -123,7 +123,7 @@ def page(title: str, body: str, *, style: str = "", script: str = "", narrow: bo
     styles = common_style() + style
     script_source = f"script-src '{_digest(script)}'" if script else "script-src 'none'"
     policy = (
-        f"default-src 'none'; style-src '{_digest(styles)}'; {script_source}; img-src data:; "
+        f"default-src 'none'; style-src '{_digest(styles)}'; {script_source}; "
         "base-uri 'none'; form-action 'none'"
     )
     return (
