@@ -5,7 +5,8 @@
 #
 # labels: the reward model learns from pairs whose better response a coin chose; sft: stopped after
 # ten steps; ppo: a hundredfold learning rate. RUN stays as it is. Only the stages from the break on
-# are done again, with 40 PPO steps: some minutes. The same command goes on where it was stopped.
+# are done again, and cut down (common/evaluation/broken.py): some minutes. The same command goes on
+# where it was stopped.
 set -euo pipefail
 
 main() {

@@ -28,8 +28,12 @@ CULPRITS = {"labels": "reward", "sft": "sft", "ppo": "rlhf"}
 
 QUICKSTART = Path(__file__).parents[2] / "launch" / "quickstart.yaml"
 SHUFFLED = "shuffled_pairs.jsonl"
-PPO_STEPS = 40
+PPO_STEPS: dict[Kind, int] = {"labels": 20, "sft": 10, "ppo": 40}
 """Instead of 100: what is broken shows long before."""
+EVALUATED_PROMPTS = 100
+"""Of each split, instead of 200."""
+SAMPLED_PROMPTS = 1500
+"""Instead of 5,600, where all stages after SFT are done again."""
 SFT_EPOCHS = 0.005
 """Ten steps of 16 of the quickstart's 31,725 examples."""
 
@@ -64,14 +68,15 @@ def broken_settings(kind: Kind, tree: dict[str, Any], out: Path) -> dict[str, An
         tree: of `launch/quickstart.yaml`.
         out: the broken run.
     """
-    rlhf: dict[str, Any] = {"steps": PPO_STEPS}
-    changes: dict[str, dict[str, Any]] = {"rlhf": rlhf}
+    rlhf: dict[str, Any] = {"steps": PPO_STEPS[kind]}
+    changes: dict[str, dict[str, Any]] = {"rlhf": rlhf, "evaluation": {"limit": EVALUATED_PROMPTS}}
     if kind == "labels":
-        changes["reward"] = {"data": [f"{{run}}/{SHUFFLED}"]}
+        changes["reward"] = {"data": [f"{{run}}/{SHUFFLED}"], "epochs": 1}
     elif kind == "sft":
-        # What cannot end its answers writes long ones, and each step takes several times as long.
-        rlhf["steps"] //= 2
+        # What cannot end its answers writes long ones, and takes several times as long for each.
         changes["sft"] = {"epochs": SFT_EPOCHS}
+        (prompts,) = tree["sample"]["data"]
+        changes["sample"] = {"data": [{"path": prompts, "limit": SAMPLED_PROMPTS}]}
         changes["reward"] = {"epochs": 1}
     else:
         for name in ("actor_learning_rate", "critic_learning_rate"):

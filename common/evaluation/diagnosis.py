@@ -82,16 +82,16 @@ def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
     downs = [name for name, split in splits.items() if split["difference"]["ci95"][1] < 0]
     if ups and downs:
         where = f"Better on {', '.join(ups)} and worse on {', '.join(downs)}"
-        return "worse", f"{where}. RLHF against SFT: {found}."
+        return "worse", f"{where}. RLHF against SFT {found}."
     if by_reward:
         judge = "only the reward model judged it, which PPO was trained to please"
         outcome: Outcome = "worse" if downs else "unknown" if ups else "same"
-        return outcome, f"Not known to be better, for {judge}: RLHF against SFT: {found}."
+        return outcome, f"Not known to be better, for {judge}: RLHF against SFT {found}."
     if ups:
-        return "better", f"Better than SFT: {found}{_cost(evaluation)}."
+        return "better", f"Better: RLHF against SFT {found}{_cost(evaluation)}."
     if downs:
-        return "worse", f"Worse than SFT: {found}."
-    return "same", f"No difference from SFT seen: {found}."
+        return "worse", f"Worse: RLHF against SFT {found}."
+    return "same", f"No difference seen: RLHF against SFT {found}."
 
 
 def _cost(evaluation: dict[str, Any]) -> str:
@@ -150,10 +150,10 @@ def _by_symptoms(
 
 
 def _told(stage: Part, found: Sequence[Check]) -> str:
-    """The first two of what was found, as sentences."""
-    parts = [f"{check.name}: {check.value}. {check.why}" for check in found[:2]]
+    """What speaks against a stage: the first two of what was found, and what the first means."""
+    values = " and ".join(f"{check.name} ({check.value})" for check in found[:2])
     name = NAMES[stage]
-    return f"{name[0].upper()}{name[1:]} is ill. {' '.join(parts)}"
+    return f"{name[0].upper()}{name[1:]} is ill by its {values}. {found[0].why}"
 
 
 def _nobody(checks: Sequence[Check], ill: Sequence[Check]) -> str:
@@ -163,7 +163,8 @@ def _nobody(checks: Sequence[Check], ill: Sequence[Check]) -> str:
     if not ill:
         return f"All {measured} things that were checked look healthy."
     names = ", ".join(f"{check.name} ({NAMES[check.stage]})" for check in ill)
-    return f"Of {measured} things that were checked, {len(ill)} need a look: {names}."
+    need = "needs" if len(ill) == 1 else "need"
+    return f"Of {measured} things that were checked, {len(ill)} {need} a look: {names}."
 
 
 def _notes(evaluation: dict[str, Any]) -> tuple[str, ...]:

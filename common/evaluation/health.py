@@ -22,10 +22,9 @@ Part = Literal["sft", "reward", "rlhf"]
 GENERAL = "general"
 """The split that watches for loss of general ability."""
 MIN_EOS_RATE = 0.95
-"""Share of the answers that end by themselves. Measured: 1.00; EOS_BROKEN."""
+"""Share of the answers that end by themselves. Measured: 1.00; 0 (PPO)."""
 MAX_REPEATS = 0.2
-"""Share of repeated word 4-grams; text by people has 0.01 to 0.05 (Welleck et al. 2019, Table 1,
-https://arxiv.org/abs/1908.04319)."""
+"""Share of repeated word 4-grams. Measured: 0.01; 0.88 (PPO)."""
 MAX_KL_PER_SEQUENCE = 6.0
 """Nats. Further from the reference than that, the reward model judges text it never saw."""
 MIN_REWARD_ACCURACY = 0.85
@@ -68,7 +67,7 @@ def alarms(stage: Part, metrics: Metrics | None) -> Check:
     return Check(
         stage,
         name,
-        f"{len(events)} alarms",
+        "1 alarm" if len(events) == 1 else f"{len(events)} alarms",
         False,
         f"Its guard found something while it ran; the first: {events[0]}.",
         "Look at the curves around that step; on_gradient, on_kl and their like say what is done.",

@@ -10,11 +10,12 @@ import numpy as np
 from common.config.arguments import TextArguments
 from common.data.records import Pair, Ranking
 from common.data.template import Template
+from common.evaluation.metrics.pairwise_accuracy.equation import correct
 from common.reward.calibration import calibration
 from common.reward.held_out import HeldOut, score_held_out
 from common.reward.labelers import agreement_groups, agreement_name, ceiling
 from common.reward.lengths import length_correlations, length_only
-from common.reward.measures import ENOUGH, Estimate, by_group, correct, distribution, share
+from common.reward.measures import ENOUGH, Estimate, by_group, distribution, share
 from common.reward.probe import ProbeRow, probe_scores
 from common.reward.rewrites import rewrite_shifts
 from common.reward.training import PairObjective

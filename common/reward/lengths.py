@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from common.data.encoding import Comparison
+from common.evaluation.metrics.pairwise_accuracy.equation import correct
 from common.reward.held_out import HeldOut
-from common.reward.measures import centred, correct, correlation, mean, partial_correlation, share
+from common.reward.measures import centred, correlation, mean, partial_correlation, share
 
 
 def pair_lengths(comparisons: Sequence[Comparison]) -> np.ndarray:

@@ -23,23 +23,23 @@ from common.evaluation.run_files import Metrics
 from common.evaluation.summary import splits_of
 
 EXPLODED_KL = 30.0
-"""Nats a sequence; the default of the guard's `kl_limit`. Measured: 2.3; KL_BROKEN."""
+"""Nats a sequence; the default of the guard's `kl_limit`. Measured: 2.3; 369."""
 MIN_KL_PER_SEQUENCE = 0.05
 """Nats. Nearer to the SFT model than that, nothing was learned."""
 MIN_SCORE_RISE = 0.2
-"""Deviations of the reward model's scores of SFT samples. Measured: 1.1; RISE_BROKEN."""
+"""Deviations of the reward model's scores of SFT samples. Measured: 1.1; −3.1."""
 MAX_CLIP_FRACTION = 0.2
-"""Of the tokens of all updates. Measured: 0.002; CLIP_BROKEN."""
-MAX_APPROX_KL = 0.05
-"""Nats a token between a rollout's policy and its updates, in the mean over rollouts. Measured:
-0.0004; APPROX_BROKEN. Spinning Up ends a step at 0.015
-(https://spinningup.openai.com/en/latest/algorithms/ppo.html)."""
+"""Of a rollout's tokens, in the worst rollout. Measured: 0.006; 0.33."""
+MAX_APPROX_KL = 0.1
+"""Nats a token between a rollout's policy and its updates, in the worst rollout. Measured: 0.004;
+5.9. Spinning Up ends a step at 0.015 (https://spinningup.openai.com/en/latest/algorithms/ppo.html).
+"""
 ENTROPY_LEFT = (0.1, 3.0)
-"""Times what it was at the start, at least and at most. Measured: 0.3; ENTROPY_BROKEN."""
+"""Times what it was at the start, at least and at most. Measured: 0.30; 0.04."""
 ENTROPY_FLOOR = 0.01
 """Nats a token; the default of the guard's `entropy_floor`."""
 LENGTH_LEFT = (0.5, 2.0)
-"""Times what it was at the start, at least and at most. Measured: 1.3; LENGTH_BROKEN."""
+"""Times what it was at the start, at least and at most. Measured: 1.2; 3.2."""
 EOS_RATE_LOST = 0.05
 """Where SFT's own answers do not all end, PPO may lose so much more."""
 MAX_SAMPLER_GAP = 0.1
@@ -94,8 +94,8 @@ def _score(logged: Metrics | None) -> Check:
         healthy,
         "PPO raises what it is there to raise."
         if healthy
-        else f"It rose by less than {MIN_SCORE_RISE:g}: PPO did not raise what it is there to "
-        "raise.",
+        else f"It {'fell' if last < first else f'rose by less than {MIN_SCORE_RISE:g}'}: PPO did "
+        "not raise what it is there to raise.",
         "Where KL exploded, lower actor_learning_rate; where nothing moved, raise it, make more "
         "steps, or lower kl_coefficient.",
         grave=last < first,
@@ -144,12 +144,12 @@ def _updates(logged: Metrics | None) -> Iterator[Check]:
         if values.size == 0:
             yield unmeasured("rlhf", name, "It was not recorded.")
             continue
-        mean = float(values.mean())
-        healthy = mean <= limit
+        worst = float(values.max())
+        healthy = worst <= limit
         yield Check(
             "rlhf",
             name,
-            f"{shown.format(mean)} {unit}, in the mean over rollouts",
+            f"{shown.format(worst)} {unit}, in the worst rollout",
             healthy,
             "The policy changes little enough in a step for PPO's ratios to hold."
             if healthy
@@ -265,7 +265,7 @@ def _over_optimised(logged: Metrics | None) -> Check:
         return unmeasured("rlhf", name, "No judge scored held-out prompts during PPO (eval_data).")
     best = int(judged.argmax())
     fall = float(judged[best] - judged[-1])
-    healthy = fall <= MAX_FALL_FROM_BEST or score[-1] < score[best]
+    healthy = bool(fall <= MAX_FALL_FROM_BEST or score[-1] < score[best])
     return Check(
         "rlhf",
         name,

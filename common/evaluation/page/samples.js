@@ -18,7 +18,7 @@
       title: "Log-ratio RLHF / SFT (per-token KL)", unit: "nats",
       of: (k) => k.a && k.s && k.a.map((a, t) => a - k.s[t]),
       words: ["SFT likelier", "RLHF likelier"],
-      note: "Over RLHF’s own samples the mean sum of an answer is the KL to the SFT model.",
+      note: "Summed over an answer and averaged over RLHF’s own samples it is the KL to the SFT model.",
     },
     v: { title: "Value (the critic’s expected return)", unit: "deviations", of: (k) => k.v, words: ["low", "high"],
       note: "The return that the critic expects before this token, in deviations of the reward model’s scores." },

@@ -69,9 +69,7 @@ def browser(run: RunFacts) -> Markup:
         return Markup()
     content = browser_data(run)
     shown, there = len(content["prompts"]), content["there"]
-    words = (
-        "Samples are first draws, not best ones; the scores under them are those of that answer."
-    )
+    words = "Samples are first draws, not best ones; the scores below an answer are its own."
     if shown < there:
         words += (
             f" {shown} of {there} prompts are on this page, drawn by the run's seed; those with "

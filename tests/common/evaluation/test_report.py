@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ import yaml
 from common.evaluation.page.curves import PANELS
 from common.evaluation.page.facts import read_facts
 from common.evaluation.page.samples import MOST_CHARACTERS, browser_data
+from common.evaluation.page.verdict import checks, verdict
 from common.evaluation.report import main, write_report
 from tests.pages import Reader
 
@@ -165,6 +167,23 @@ def test_lost_values_are_flagged_in_words(run):
     text = write_report(run)[1].read_text()
     assert "policy/loss is not a finite number at any step" in Reader(text).text
     assert not re.search(r'(d|cx|cy|x1|y1|points)="[^"]*nan', text)
+
+
+def test_what_needs_a_look_is_open_and_the_culprit_is_named(run, write_result):
+    write_result(run, "rlhf", {"seconds": 1.0, "kl_per_sequence": 40.0, "eos_rate": 0.99})
+    text = write_report(run)[1].read_text()
+    page = Reader(text)
+    assert "1 needs a look: KL to the SFT model (PPO)." in page.text
+    assert "At fault: nobody." in page.text and 'class="stage culprit"' not in text
+    (ill,) = re.findall(r"<details open>(.*?)</details>", text, re.S)
+    told = Reader(ill).text
+    assert "KL to the SFT model" in told and "40.00 nats" in told and "Try: " in told
+    assert "kl_coefficient" in told
+
+    at_fault = replace(read_facts(run).diagnosis, culprit="reward", because="It is <deaf>.")
+    assert "At fault: The reward model. It is <deaf>." in Reader(verdict(at_fault)).text
+    (column,) = re.findall(r'<div class="stage culprit">\s*<h3>([^<]*)', checks(at_fault))
+    assert column.strip() == "Reward model"
 
 
 def test_users_own_data_says_who_judged(tmp_path, response_row, write_lines):

@@ -6,13 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from common.reward.calibration import (
-    calibration,
-    calibration_error,
-    fitted_factor,
-    logistic_mean,
-    reliability,
-)
+from common.evaluation.metrics.calibration_error.equation import calibration_error, reliability
+from common.reward.calibration import calibration, fitted_factor, logistic_mean
 
 
 def chance(x):
