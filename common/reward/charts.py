@@ -48,6 +48,8 @@ def accuracy_chart(found: Mapping[str, Any]) -> Markup:
     parts += [(f"model, rank gap {gap}", part, MODEL) for gap, part in found["by_gap"].items()]
     for w, part in (found["by_agreement"] or {}).items():
         parts.append((f"model, agreement W {w}", part, MODEL))
+    for group, part in (found.get("by_support") or {}).items():  # not in runs of earlier code
+        parts.append((f"model, {group} prefer it", part, MODEL))
     rows = [
         Interval(
             f"{label} ({part['count']} pairs)",

@@ -20,7 +20,7 @@ def pair_lengths(comparisons: Sequence[Comparison]) -> np.ndarray:
 def longer_wins(training: np.ndarray) -> bool:
     """Whether the longer response is preferred more often than not.
 
-    That is all that a logistic model of the difference in length alone learns from these pairs.
+    Of the two rules that length alone allows, the one that orders more of these pairs rightly.
 
     Args:
         training: `[pairs, 2]` lengths.

@@ -18,21 +18,27 @@ from common.reward.diagnostics import Diagnosis, Mistake
 from common.reward.measures import ENOUGH
 
 
-def write_page(path: Path, diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool) -> None:
+def write_page(
+    path: Path, diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool, labelers: str
+) -> None:
     """Writes the page.
 
     Args:
         loss: that the model was trained with.
         chosen_by_accuracy: the held-out pairs have picked the weights, too (early stop).
+        labelers: who ranked, in words.
     """
-    write_text(path, page(diagnosis, loss=loss, chosen_by_accuracy=chosen_by_accuracy))
+    write_text(
+        path, page(diagnosis, loss=loss, chosen_by_accuracy=chosen_by_accuracy, labelers=labelers)
+    )
 
 
-def page(diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool) -> str:
+def page(diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool, labelers: str) -> str:
     """The page's HTML; arguments as of `write_page`."""
     found = diagnosis.facts["diagnostics"]
     parts = [
         "<h1>How far to trust this reward model</h1>",
+        notes(f"Who ranked the pairs: {labelers}."),
         _short(found, chosen_by_accuracy),
         _accuracy(found),
         _calibration(found["calibration"], loss),
@@ -58,13 +64,16 @@ def _short(found: Mapping[str, Any], chosen_by_accuracy: bool) -> str:
         _against_length(length),
     ]
     if best:
-        above = accuracy["value"] >= best["value"]
+        above = best["model"] >= best["value"]
+        where = ""
+        if best["count"] < accuracy["count"]:
+            where = f" ({best['model']:.1%} of the {best['count']} pairs that two compared)"
         items.append(
             (
                 "open",
                 f"One labeler orders a pair as the others do together in {_share(best)}: the model "
                 + ("is at" if above else "is below")
-                + " that ceiling.",
+                + f" that ceiling{where}.",
             )
         )
     else:
@@ -90,8 +99,8 @@ def _short(found: Mapping[str, Any], chosen_by_accuracy: bool) -> str:
         items.append(
             (
                 "open",
-                "Training stopped by these same held-out pairs, so their accuracy is a little too "
-                "good: it is the best of several looks.",
+                "These same held-out pairs chose the weights among those of several evaluations, "
+                "so their accuracy is a little too good: it is the best of several looks.",
             )
         )
     if accuracy["prompts"] < ENOUGH:
@@ -126,6 +135,8 @@ def _accuracy(found: Mapping[str, Any]) -> str:
     rows += [(f"model, rank gap {name}", part) for name, part in found["by_gap"].items()]
     by_agreement = found["by_agreement"] or {}
     rows += [(f"model, agreement W {name}", part) for name, part in by_agreement.items()]
+    by_support = found["by_support"] or {}
+    rows += [(f"model, {name} prefer it", part) for name, part in by_support.items()]
     cells = [
         (name, f"{p['value']:.1%}", _interval(p), str(p["count"]), str(p["prompts"]))
         for name, p in rows
@@ -138,6 +149,8 @@ def _accuracy(found: Mapping[str, Any]) -> str:
         if by_agreement
         else "Agreement of the labelers on each prompt is not known.",
     ]
+    if by_support:
+        lines.append("“Prefer it”: of the labelers who ranked both responses, those who agree.")
     if found["ceiling"]:
         lines.append(
             "The ceiling leaves each labeler out in turn and counts how often the mean rank of the "
@@ -236,7 +249,10 @@ def _rewrites(found: Mapping[str, Mapping[str, Any]]) -> str:
         "two responses makes the other one win. What PPO can gain this way, it will find."
     ]
     if unseen:
-        lines.append(f"{unseen} responses are cut off before the change, and are left out.")
+        lines.append(
+            f"Up to {unseen} responses are left out: the model reads them as before, most of them "
+            "because they are cut off before the change."
+        )
     caption = "What rewriting moves, in deviations of the scores"
     return "<h2>Harmless rewrites</h2>\n" + table(caption, head, cells) + notes(*lines)
 
@@ -247,14 +263,15 @@ def _scores(diagnosis: Diagnosis) -> str:
     cells = [
         (name, *(number(facts[key][q], 2) for q in ("mean", "std", "p25", "median", "p75")))
         for name, key in (
-            ("all responses", "scores"),
+            ("all that are in pairs", "scores"),
             ("preferred", "scores_preferred"),
             ("other", "scores_other"),
         )
     ]
     lines = [
         f"The model's config has the mean {spread['mean']:.3g} and the deviation "
-        f"{spread['std']:.3g} of all responses, by which PPO normalizes."
+        f"{spread['std']:.3g} of all responses in pairs, by which PPO normalizes. A response that "
+        "is in several pairs counts once among all, and once in each pair in the other rows."
     ]
     return (
         "<h2>Scores</h2>\n"

@@ -41,8 +41,6 @@ class RunFacts:
     """Stage -> all its settings, paths inside the run with `{run}`."""
     alarms: dict[str, list[Alarm]]
     benchmarks: dict[str, Any] | None
-    account: dict[str, Any]
-    """Of the pairs: who ranked, what was dropped."""
     notes: list[str]
     diagnosis: Diagnosis
 
@@ -76,7 +74,6 @@ def read_facts(run: Path) -> RunFacts:
         settings={stage: found for stage in STAGES if (found := _settings(run, stage))},
         alarms={stage: _alarms(run / stage / "events.jsonl") for stage in METRIC_STAGES},
         benchmarks=_json(run / "benchmarks" / "benchmarks.json") or None,
-        account=_json(run / "pairs" / "account.json"),
         notes=summary["notes"] + [note for stage in metrics.values() for note in stage.notes],
         diagnosis=diagnose(summary, metrics),
     )

@@ -73,13 +73,34 @@ def overview(run: RunFacts) -> Markup:
 
 def who_ranked(run: RunFacts) -> list[str]:
     """Whose preferences the reward model learned; simulated labelers are always called that."""
+    who = _labelers(run.stages)
     told = []
-    if run.stages.get("rank", {}).get("labelers") == "simulated":
-        told.append("by simulated labelers (the rubric with noise); no person ranked anything")
-    if "ai_rank" in run.stages:
-        names = ", ".join(map(str, run.stages["ai_rank"].get("labelers") or ["ai"]))
+    if who["people"] or who["unnamed"]:
+        names = ", ".join(map(str, who["people"])) or "labelers without names"
+        told.append(f"by people: {names}" if who["people"] else f"by {names}")
+    if who["simulated"]:
+        nobody = "" if who["people"] or who["unnamed"] else "; no person ranked anything"
+        told.append(f"by simulated labelers (the rubric with noise){nobody}")
+    if who["ai"]:
+        names = ", ".join(map(str, who["ai"]))
         told.append(f"AI feedback by {names}, a language model, no person")
     return told
+
+
+def _labelers(stages: Mapping[str, dict[str, Any]]) -> Mapping[str, Any]:
+    """Who ranked the pairs that were trained on, as `common.data.labelers` has it.
+
+    Runs of earlier code noted only which stages ranked.
+    """
+    for stage in ("reward", "dpo"):
+        if "labelers" in stages.get(stage, {}):
+            return stages[stage]["labelers"]
+    made = stages.get("pairs", {}).get("labelers", {}).get("of_pairs")
+    if made:
+        return made
+    played = stages.get("rank", {}).get("labelers") == "simulated"
+    asked = stages.get("ai_rank", {}).get("labelers") or []
+    return {"people": [], "simulated": ["simulated"] * played, "ai": asked, "unnamed": 0}
 
 
 def _has_metrics(run: RunFacts, stage: str) -> bool:

@@ -36,7 +36,8 @@ def held_out(run: RunFacts) -> Markup:
     heads = ("split", "decoding", "prompts", *map(title, models), "RLHF − SFT")
     words = (
         "The rubric gives points of 100, the reward model a raw score. In brackets: 95% percentile "
-        "bootstrap over prompts, each prompt's samples averaged first; differences are paired by prompt. A win is a prompt whose mean is strictly higher."
+        "bootstrap over prompts, each prompt's samples averaged first; differences are paired by "
+        "prompt. A win is a prompt whose mean is strictly higher."
     )
     parts = [
         _chart(rows),

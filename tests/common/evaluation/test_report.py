@@ -98,6 +98,19 @@ def test_rankings_by_a_language_model_are_called_ai_feedback(run, write_result):
     assert "simulated labelers" not in text
 
 
+def test_who_ranked_is_what_the_pairs_say_whatever_else_was_ranked(run, write_result):
+    who = {"people": ["ann"], "simulated": [], "ai": ["ai:judge"], "unnamed": 0}
+    write_result(run, "pairs", {"seconds": 1.0, "labelers": {"of_pairs": who}})
+    text = report(run).text
+    assert "by people: ann" in text and "AI feedback by ai:judge" in text
+    assert "by simulated labelers" not in text
+    who = {"people": [], "simulated": ["simulated:1"], "ai": [], "unnamed": 2}
+    write_result(run, "reward", {"seconds": 1.0, "accuracy": 0.9, "labelers": who})
+    text = report(run).text
+    assert "by simulated labelers (the rubric with noise)" in text
+    assert "no person ranked" not in text and "AI feedback by" not in text
+
+
 def test_alarms_are_on_the_curves_of_their_stage(run, write_lines):
     event = {"step": 20, "text": "the KL is <b>high</b>", "action": "goes on"}
     write_lines(run / "rlhf" / "events.jsonl", [event, {"odd": 1}])
