@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from common.data.labelers import in_words
 from common.evaluation.formatting import duration, fact
 from common.evaluation.page.facts import RunFacts
 from common.evaluation.run_files import STAGES, UNMISSED
@@ -74,17 +75,13 @@ def overview(run: RunFacts) -> Markup:
 def who_ranked(run: RunFacts) -> list[str]:
     """Whose preferences the reward model learned; simulated labelers are always called that."""
     who = _labelers(run.stages)
-    told = []
-    if who["people"] or who["unnamed"]:
-        names = ", ".join(map(str, who["people"])) or "labelers without names"
-        told.append(f"by people: {names}" if who["people"] else f"by {names}")
+    if not any(who.values()):
+        return []
+    told = in_words(who)
     if who["simulated"]:
-        nobody = "" if who["people"] or who["unnamed"] else "; no person ranked anything"
-        told.append(f"by simulated labelers (the rubric with noise){nobody}")
-    if who["ai"]:
-        names = ", ".join(map(str, who["ai"]))
-        told.append(f"AI feedback by {names}, a language model, no person")
-    return told
+        told += " (the rubric with noise)"
+        told += "" if who["people"] or who["unnamed"] else "; no person ranked anything"
+    return [told]
 
 
 def _labelers(stages: Mapping[str, dict[str, Any]]) -> Mapping[str, Any]:
@@ -98,7 +95,8 @@ def _labelers(stages: Mapping[str, dict[str, Any]]) -> Mapping[str, Any]:
     made = stages.get("pairs", {}).get("labelers", {}).get("of_pairs")
     if made:
         return made
-    played = stages.get("rank", {}).get("labelers") == "simulated"
+    ranked = stages.get("rank", {})
+    played = ranked.get("labelers_per_prompt", 1) * (ranked.get("labelers") == "simulated")
     asked = stages.get("ai_rank", {}).get("labelers") or []
     return {"people": [], "simulated": ["simulated"] * played, "ai": asked, "unnamed": 0}
 
@@ -125,9 +123,9 @@ def _stage(run: RunFacts, stage: str) -> Markup:
         parts.append(table(f"What {TITLES[stage]} reported", ("", "value"), rows, text=(1,)))
     changed = (result or {}).get("changed_settings")
     if changed is not None:
-        parts.append(_settings("Settings that differ from the defaults", changed))
+        parts.append(_settings(f"Settings that differ from the defaults: {stage}", changed))
     if settings:
-        every = _settings("All settings", settings)
+        every = _settings(f"All settings: {stage}", settings)
         parts.append(element("details", joined([element("summary", "All settings"), every])))
     if result is not None and changed is None:
         parts.append(notes("Which settings differ from their defaults was not recorded."))
