@@ -56,7 +56,7 @@ def labels(runs: Sequence[RunFacts]) -> list[str]:
 def different_settings(runs: Sequence[RunFacts]) -> list[tuple[str, str, list[Any]]]:
     """(stage, setting, its value in each run) where these are not all the same.
 
-    A stage that a run does not have is passed over: there is nothing to compare.
+    What a run does not have, a stage or a setting that came later, is nothing to compare.
     """
     found = []
     for stage in STAGES:
@@ -65,7 +65,7 @@ def different_settings(runs: Sequence[RunFacts]) -> list[tuple[str, str, list[An
             continue
         for name in dict.fromkeys(name for settings in have for name in settings):
             values = [run.settings.get(stage, {}).get(name) for run in runs]
-            known = [settings.get(name) for settings in have]
+            known = [settings[name] for settings in have if name in settings]
             if any(value != known[0] for value in known):
                 found.append((stage, name, values))
     return found

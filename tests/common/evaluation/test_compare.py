@@ -35,9 +35,9 @@ def two(tmp_path, response_row, write_lines, write_result):
         rising = [{"step": s, "reward/score": s / 10, "kl/sequence_k1": s / 5} for s in (1, 2, 3)]
         write_lines(run / "rlhf" / "metrics.jsonl", rising)
         rate = {"a": 0.1, "b": 0.2}[name]
-        write_config(
-            run, "rlhf", actor_learning_rate=rate, data=[f"/old/run/{name}.jsonl"], steps=3
-        )
+        later = {"came_later": 1} if name == "b" else {}
+        data = [f"/old/run/{name}.jsonl"]
+        write_config(run, "rlhf", actor_learning_rate=rate, data=data, steps=3, **later)
         runs.append(run)
     write_config(runs[0], "sft", epochs=1.0)
     return runs
