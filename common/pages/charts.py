@@ -4,7 +4,7 @@ Series differ by colour and by dashes, so that neither colour-blind readers nor 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -81,7 +81,8 @@ class Axes:
     alarms: tuple[Alarm, ...] = ()
     bounds: tuple[float, float] | None = None
     """Ends of the y axis."""
-    include_x: tuple[float, ...] = field(default=())
+    include_x: tuple[float, ...] = ()
+    """Places that the x axis reaches, beside those of the values."""
 
 
 def line_chart(axes: Axes, lines: Sequence[Line]) -> Markup:
@@ -92,12 +93,13 @@ def line_chart(axes: Axes, lines: Sequence[Line]) -> Markup:
     xs = np.concatenate([line.x[np.isfinite(line.y)] for line in known])
     low, high = limits([float(xs.min()), float(xs.max())], include=axes.include_x)
     over_steps = all(line.joined and not line.points for line in known)
-    if over_steps and xs.max() > xs.min():  # no air before the first step
-        low, high = float(xs.min()), float(xs.max())
+    ends = [float(xs.min()), float(xs.max()), *axes.include_x]
+    if over_steps and max(ends) > min(ends):  # no air before the first step
+        low, high = min(ends), max(ends)
     across = Scale(low, high, LEFT, WIDTH - RIGHT)
     values = [v for line in known for v in _extent(line)]
-    ends = axes.bounds or limits(values, include=[level.value for level in axes.levels])
-    up = Scale(*ends, HEIGHT - BOTTOM, TOP)
+    sides = axes.bounds or limits(values, include=[level.value for level in axes.levels])
+    up = Scale(*sides, HEIGHT - BOTTOM, TOP)
     parts = [_frame(across, up, axes), *_alarms(axes.alarms, across)]
     parts += [_level(level, up) for level in axes.levels]
     legend = []

@@ -13,6 +13,7 @@ from common.evaluation.page.curves import (
     curves,
     frontier,
     histograms,
+    live_benchmarks,
 )
 from common.evaluation.page.facts import RunFacts
 from common.evaluation.page.overview import overview
@@ -36,7 +37,7 @@ def report(run: RunFacts) -> str:
         ("scores", "Held-out scores", [held_out(run)]),
         ("criteria", "The eight criteria", [criteria(run)]),
         ("tasks", "By task", [tasks(run)]),
-        ("benchmarks", "Benchmarks", [benchmarks(run.benchmarks)]),
+        ("benchmarks", "Benchmarks", [benchmarks(run.benchmarks), live_benchmarks(run)]),
         ("curves", "Reward and KL over training", [curves(run, REWARD), frontier(run)]),
         ("rewards", "Rewards before and after", [histograms(run)]),
         ("length", "Length and entropy", [curves(run, LENGTH)]),

@@ -158,6 +158,7 @@ BEFORE = (
         bounds=SHARE,
     ),
 )
+LIVE = "benchmark/"
 PANELS = (*REWARD, *LENGTH, *UPDATES, *BEFORE)
 
 
@@ -174,6 +175,22 @@ def grid(charts: Sequence[str]) -> Markup:
     """Charts beside one another as far as there is room."""
     inside = joined(charts)
     return element("div", inside, class_="charts") if inside else Markup()
+
+
+def live_benchmarks(run: RunFacts) -> Markup:
+    """Benchmarks that the actor was asked while it was trained, five curves a chart."""
+    series = run.metrics["rlhf"].series if "rlhf" in run.metrics else {}
+    names = sorted(n for n in series if n.startswith(LIVE) and drawable(series, n))
+    panels = [
+        Panel(
+            "rlhf",
+            "Benchmarks of the actor during PPO: good does not fall",
+            "percent, of few questions",
+            {name: name.removeprefix(LIVE) for name in names[i : i + 5]},
+        )
+        for i in range(0, len(names), 5)
+    ]
+    return curves(run, panels)
 
 
 def _chart(panel: Panel, run: RunFacts) -> Markup:
@@ -193,8 +210,15 @@ def _chart(panel: Panel, run: RunFacts) -> Markup:
         levels=panel.levels,
         alarms=tuple(run.alarms.get(panel.stage, ())),
         bounds=panel.bounds,
+        include_x=_steps(series),
     )
     return line_chart(axes, lines)
+
+
+def _steps(series: Mapping[str, Series]) -> tuple[float, ...]:
+    """A stage's first and last step: all its charts show the same ones, alarms included."""
+    steps = [float(s.steps[end]) for s in series.values() if s.steps.size for end in (0, -1)]
+    return (min(steps), max(steps)) if steps else ()
 
 
 def _spread(series: Mapping[str, Series], name: str, deviation: str) -> np.ndarray:

@@ -34,11 +34,9 @@ UNITS = {
     "drift": "nats a response",
     "eval_perplexity": "per token",
     "best_of_kl_bound": "nats a response",
-    "sft_overall": "points of 100",
-    "rlhf_overall": "points of 100",
-    "sft_reward": "raw score",
-    "rlhf_reward": "raw score",
 }
+ENDINGS = {"_overall": "points of 100", "_reward": "raw score"}
+"""Units of what each contender got: "sft_overall", "best_of_8_reward"."""
 ELSEWHERE = (
     *("seconds", "checkpoint_seconds", "peak_megabytes", "reserved_megabytes", "planned"),
     *("outputs", "diagnostics", "accuracy_by_gap", "scores", "scores_preferred", "scores_other"),
@@ -140,5 +138,6 @@ def _settings(caption: str, settings: Mapping[str, Any]) -> Markup:
 
 
 def _with_unit(name: str, value: Any) -> str:  # noqa: ANN401
-    unit = f" ({UNITS[name]})" if name in UNITS and value is not None else ""
-    return fact(value) + unit
+    found = [unit for ending, unit in ENDINGS.items() if name.endswith(ending)]
+    unit = UNITS.get(name) or next(iter(found), "")
+    return fact(value) + (f" ({unit})" if unit and value is not None else "")

@@ -118,6 +118,8 @@ def test_alarms_are_on_the_curves_of_their_stage(run, write_lines):
     page = Reader(text)
     panels = [p for p in PANELS if p.stage == "rlhf"]
     assert text.count('class="alarm-head" d="M9 1h10l-5 9z"') == len(panels)  # in each legend
+    places = re.findall(r'class="alarm" x1="([\d.]+)"', text)
+    assert len(places) == len(panels) and len(set(places)) == 1  # all axes have the same steps
     assert "step 20: the KL is <b>high</b>; the run goes on" in page.text
 
 
@@ -340,9 +342,20 @@ def test_benchmarks_are_shown_with_the_papers_rows(run):
     assert "Benchmarks" not in report(run).headings
 
 
-def test_the_reward_models_page_is_linked_and_its_numbers_are_not_repeated(run):
+def test_benchmarks_during_ppo_are_curves(run, write_lines):
+    rows = [{"step": s, "benchmark/mmlu": 25.0 + s, "benchmark/arc_e": 30.0} for s in (10, 20)]
+    write_lines(run / "rlhf" / "metrics.jsonl", rows)
+    text = write_report(run)[1].read_text()
+    assert "Benchmarks" in Reader(text).headings
+    assert "mmlu: from 35 to 45" in text and "arc_e: from 30 to 30" in text
+
+
+def test_the_reward_models_page_is_linked_and_its_numbers_are_not_repeated(run, write_result):
     page = report(run)
     assert "The diagnostics page has the scores, the worst mistakes" in page.text
     row = page.row("What Reward model (ICE-Reward) reported", "length only accuracy")
     assert row[1] == "0.61 (share of held-out pairs)"
+    write_result(run, "evaluation", {"seconds": 1.0, "best_of_8_reward": 0.5, "rlhf_overall": None})
+    rows = dict(report(run).table("What Evaluation reported")[1:])
+    assert rows["best of 8 reward"] == "0.5 (raw score)" and rows["rlhf overall"] == "not measured"
     assert not [r for r in page.table("What Reward model") if r[0] == "diagnostics"]
