@@ -30,7 +30,7 @@ NAMES: dict[Part, str] = {"sft": "SFT", "reward": "the reward model", "rlhf": "P
 ENOUGH_ILL = 2
 """Ill checks, none of them grave, that together explain why nothing came of what followed."""
 CEILING = 97.0
-"""Greedy overall score above which two settings can no longer be told apart."""
+"""Overall score above which two settings, or SFT and RLHF, can no longer be told apart."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Diagnosis:
     culprit: Literal["", "sft", "reward", "rlhf"]
     """The earliest stage whose ill health explains the outcome; empty: nobody is to blame."""
     because: str
-    """One or two sentences: what speaks for that."""
+    """A few sentences: what speaks for that."""
     checks: list[Check]
     """In the order of the stages: SFT, reward model, PPO."""
     notes: tuple[str, ...] = ()
@@ -88,7 +88,9 @@ def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
         outcome: Outcome = "worse" if downs else "unknown" if ups else "same"
         return outcome, f"Not known to be better, for {judge}: RLHF against SFT {found}."
     if ups:
-        return "better", f"Better: RLHF against SFT {found}{_cost(evaluation)}."
+        cost = _cost(evaluation)
+        how = "Better, at the cost of general ability" if cost else "Better"
+        return "better", f"{how}: RLHF against SFT {found}{cost}."
     if downs:
         return "worse", f"Worse: RLHF against SFT {found}."
     return "same", f"No difference seen: RLHF against SFT {found}."
@@ -99,7 +101,7 @@ def _cost(evaluation: dict[str, Any]) -> str:
     difference = (splits_of(evaluation).get(GENERAL) or {}).get("difference")
     if difference is None or difference["ci95"][1] >= 0:
         return ""
-    return f"; but worse on {GENERAL}: {interval_of(difference, 'points of 100', 1)}"
+    return f"; {interval_of(difference, 'points of 100', 1)} on {GENERAL}"
 
 
 def _culprit(
@@ -114,14 +116,20 @@ def _culprit(
     for stage in NAMES:
         grave = [c for c in checks if c.stage == stage and c.healthy is False and c.grave]
         if grave and (stage != "rlhf" or outcome != "better"):
-            return stage, _told(stage, grave)
+            little = " That RLHF is better than SFT says little then." * (outcome == "better")
+            return stage, _told(stage, grave) + little
     ill = [check for check in checks if check.healthy is False]
     if outcome in ("better", "unknown"):
         return "", _nobody(checks, ill)
+    before = over_splits(evaluation, "sft", "overall")
+    if outcome == "same" and before is not None and before > CEILING:
+        return "", f"SFT scores {before:.1f} points of 100 already: there was nothing left to gain."
     for stage in ("sft", "reward"):
         found = [check for check in ill if check.stage == stage]
         if len(found) >= ENOUGH_ILL:
             return stage, _told(stage, found)
+    if not any(check.stage == "rlhf" and check.healthy is not None for check in checks):
+        return "", f"The run has no PPO to be judged. {_nobody(checks, ill)}"
     return _by_symptoms(ill, evaluation)
 
 

@@ -1,5 +1,6 @@
 """What is looked at in the reward model: does its score mean what the labelers meant?"""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,22 +11,24 @@ Block = dict[str, Any]
 
 CHANCE = 0.5
 MIN_WAY_TO_CEILING = 0.7
-"""From chance to the labelers' agreement with each other. Measured: 0.79; WAY_BROKEN. Of models
+"""From chance to the labelers' agreement with each other. Measured: 0.79. Of models
 of 520 to 2,071 pairs: 0.37 to 0.66."""
 MAX_CALIBRATION_ERROR = 0.1
 """After one factor is fitted. Measured: 0.02, which is also what networks for images come to
 (Guo et al. 2017, Table 1, https://arxiv.org/abs/1706.04599). Of models of 520 to 2,071 pairs:
 0.03 to 0.11."""
+NO_NATS = math.log(2) - 0.005
+"""Mean of −log σ after that factor; ln 2 is a coin's. Measured: 0.27; 0.69."""
 MIN_RIGHT_MINUS_WRONG = 1.5
-"""Deviations of the scores of SFT samples. Measured: 1.86; PROBE_BROKEN."""
+"""Deviations of the scores of SFT samples. Measured: 1.86; 0.01."""
 NO_RIGHT_MINUS_WRONG = 0.5
 """Below this, right and wrong answers are the same to the reward model."""
 MAX_LENGTH_CORRELATION = 0.4
 """Of the score with length. Measured, given the rank: 0.09. Of models of 520 to 2,071 pairs:
 0.43 to 0.76."""
-MIN_AGREES = 0.5
-"""Share of the pairs of PPO's own answers that reward model and judge order alike: chance.
-Measured: 0.64 (of SFT's answers 0.84); AGREES_BROKEN."""
+MIN_AGREES = {"sft": 0.65, "rlhf": 0.5}
+"""Share of the pairs of a model's own answers that reward model and judge order alike; chance is
+0.5. Measured: 0.84 of SFT's; 0.57. Of PPO's it is 0.64, for it has done what the two agreed on."""
 
 
 def reward_checks(summary: dict[str, Any], metrics: Mapping[str, Metrics]) -> list[Check]:
@@ -123,7 +126,8 @@ def _calibration(found: Block | None) -> Check:
     if not found:
         return unmeasured("reward", name, "Too few held-out prompts to measure it.")
     error = found["error_after_on_half"]
-    healthy = error <= MAX_CALIBRATION_ERROR
+    blind = found["nats_after_on_half"] > NO_NATS
+    healthy = error <= MAX_CALIBRATION_ERROR and not blind
     return Check(
         "reward",
         name,
@@ -131,6 +135,8 @@ def _calibration(found: Block | None) -> Check:
         healthy,
         "A larger difference of scores means a surer preference."
         if healthy
+        else "However far two scores differ, the preference is as good as a coin's."
+        if blind
         else "How far two scores differ does not say how sure the preference is.",
         "Set loss to logistic, or score_penalty against scores that spread.",
     )
@@ -182,15 +188,17 @@ def _agrees(evaluation: Block) -> Check:
         return unmeasured(
             "reward", name, "It needs several answers a prompt that a rubric and it scored."
         )
-    healthy = after >= MIN_AGREES
+    known, followed = before >= MIN_AGREES["sft"], after >= MIN_AGREES["rlhf"]
+    why = "It prefers what the judge prefers, among SFT's answers and among those that PPO writes."
+    if not known:
+        why = f"Under {MIN_AGREES['sft']:.0%} of SFT's: it prefers others than the judge does."
+    elif not followed:
+        why = f"Under {MIN_AGREES['rlhf']:.0%} of PPO's: there it no longer follows the judge."
     return Check(
         "reward",
         name,
-        f"same order on {after:.1%} of the pairs of PPO's answers, {before:.1%} of SFT's",
-        healthy,
-        "On the answers that PPO writes it still prefers what the judge prefers."
-        if healthy
-        else f"Under {MIN_AGREES:.0%}, which is chance: of PPO's answers it prefers others than "
-        "the judge does.",
-        "Rank samples of the trained actor and train the reward model on them too.",
+        f"same order on {before:.1%} of the pairs of SFT's answers, {after:.1%} of PPO's",
+        known and followed,
+        why,
+        "Check that labelers and judge want the same, and rank samples of the trained actor too.",
     )

@@ -20,11 +20,13 @@ from common.evaluation.run_files import Metrics
 MIN_LOSS_FALL = 0.02
 """Nats a token below the base model's loss, from which on anything was learned."""
 MAX_SFT_LOSS = 3.0
-"""Nats a token. Measured: 0.25; LOSS_BROKEN."""
+"""Nats a token. Measured: 0.25; 4.77, where going by the words' frequencies alone costs 4.71."""
 MAX_FALL_AT_END = 0.1
-"""Of the loss, between the last two evaluations. Measured: 0.04; FALL_BROKEN."""
+"""Of the loss, between the last two evaluations. Measured: 0.04; 0.02, for the ten steps had a
+learning rate that went down to 0 in them; from their second evaluation to their third it is 0.08,
+from the first to the second 0.17."""
 MIN_SFT_OVERALL = 50.0
-"""Of 100. Measured: 71; SCORE_BROKEN."""
+"""Of 100. Measured: 71; 34."""
 MAX_SAMPLES_ALIKE = 0.6
 """Share of the drawn responses of which the prompt had the same already. Measured: 0.23."""
 

@@ -62,6 +62,9 @@ def test_each_broken_run_names_what_was_broken(kind, culprit):
     first = next(check for check in found.checks if check.healthy is False)
     assert first.stage == culprit and first.name in found.because
     assert first.try_
+    # Both of these runs came out better than their SFT model; that must not hide the fault.
+    assert found.verdict.startswith("Better") == (kind != "ppo")
+    assert ("says little" in found.because) == (kind != "ppo")
 
 
 def test_every_check_is_a_whole_one(real):
@@ -130,6 +133,17 @@ def test_two_ill_checks_of_the_reward_model_explain_that_nothing_came_of_ppo(hea
     assert found.culprit == "reward" and "right minus wrong (1.00" in found.because
 
 
+def test_where_nothing_was_left_to_gain_nobody_is_at_fault(healthy):
+    summary, metrics = healthy
+    for name in ("seen", "unseen"):
+        summary["evaluation"][name]["sft"]["overall"] = 98.0
+    changed_by(summary, 0.1)
+    found = diagnose(summary, metrics)
+    assert found.culprit == "" and "98.0 points of 100 already" in found.because
+    changed_by(summary, -9.0)
+    assert diagnose(summary, metrics).culprit != ""
+
+
 def test_the_verdict_tells_splits_apart(healthy):
     summary, metrics = healthy
     changed_by(summary, -3.0, splits=["unseen"])
@@ -140,7 +154,8 @@ def test_the_verdict_tells_what_general_ability_paid(healthy):
     summary, metrics = healthy
     changed_by(summary, -4.0, splits=["general"])
     found = diagnose(summary, metrics)
-    assert "but worse on general: -4.0 points of 100 (95% interval -5.0 to -3.0)" in found.verdict
+    assert found.verdict.startswith("Better, at the cost of general ability")
+    assert "; -4.0 points of 100 (95% interval -5.0 to -3.0) on general." in found.verdict
     assert ("rlhf", "general ability") in ill(found)
 
 
@@ -183,6 +198,9 @@ def test_dpo_in_place_of_ppo_is_no_illness(healthy):
     found = diagnose(summary, metrics)
     (check,) = [check for check in found.checks if check.stage == "rlhf"]
     assert check.healthy is None and "DPO" in check.why
+    changed_by(summary, -9.0)  # DPO's doing, of which nothing was checked
+    found = diagnose(summary, metrics)
+    assert found.culprit == "" and "no PPO to be judged" in found.because
 
 
 def test_greedy_at_the_ceiling_is_noted(healthy):
