@@ -21,15 +21,10 @@ from common.data.sources import parse_sources
 from common.data.template import Template
 from common.errors import UserError
 from common.evaluation.contenders import Contender, contenders, keep_best, kl_bound
+from common.evaluation.judged import Judged
 from common.evaluation.policy import mean_of, respond
 from common.evaluation.run_files import MODELS
-from common.evaluation.tokens import (
-    TokenScorer,
-    TrainingFacts,
-    read_training,
-    token_row,
-    wanted,
-)
+from common.evaluation.tokens import TokenScorer, read_training
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.hybrid_engine.rollout import Rollout
@@ -178,7 +173,8 @@ def main(
                     for i, row in enumerate(answers):
                         place = {"split": split, "index": i, "model": contender.name}
                         place |= {"decoding": "greedy" if greedy else "sample"}
-                        judged.add(place | {"sample": 0 if greedy else number}, row, settings)
+                        place["sample"] = 0 if greedy else number
+                        judged.add(place, row, settings.token_prompts)
                     bar.update()
                     checkpoints.after(step, {}, last=step == total)
         model, rollouts, scorer = None, None, None
@@ -220,47 +216,6 @@ def main(
         outputs=[stage.folder / "responses.jsonl", stage.folder / "tokens.jsonl"],
         checkpoints=checkpoints,
     )
-
-
-class Judged:
-    """The responses so far, and the scores of some of their tokens; the same on every rank."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.scored: list[dict[str, Any]] = []
-        """Those whose tokens are scored, with their `ids`."""
-        self.token_scores: dict[str, list[list[float]]] = {}
-        """Model -> a number at every token of each of them."""
-        self.scale: tuple[float, float] | None = None
-        """Mean and deviation of the reward model's scores over reference responses."""
-
-    def add(
-        self, place: dict[str, Any], row: dict[str, Any], settings: EvaluationArguments
-    ) -> None:
-        """Takes in an answer; `place` says which it is."""
-        kept = place | {name: value for name, value in row.items() if name != "ids"}
-        self.rows.append(kept)
-        if wanted(kept, settings.token_prompts):
-            self.scored.append(kept | {"ids": row["ids"]})
-
-    def token_rows(
-        self, template: Template, training: TrainingFacts | None
-    ) -> list[dict[str, Any]]:
-        """The rows of `tokens.jsonl`."""
-        return [
-            token_row(
-                row, {n: s[i] for n, s in self.token_scores.items()}, template, training, self.scale
-            )
-            for i, row in enumerate(self.scored)
-        ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything."""
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-        vars(self).update(state)
 
 
 def token_models(

@@ -75,6 +75,13 @@ def browser(run: RunFacts) -> Markup:
             f" {shown} of {there} prompts are on this page, drawn by the run's seed; those with "
             "scores by token and the largest wins and regressions are among them."
         )
+    if not run.tokens:
+        words += " No answer is scored by token: the evaluation's token_prompts is 0, or it is old."
+    elif not any("values" in row for row in run.tokens.values()):
+        words += (
+            " Values and advantages by token need the critic: models/critic of the run, or the "
+            "evaluation's setting critic."
+        )
     fallback = element(
         "noscript", "Browsing needs JavaScript; the answers are in evaluation/responses.jsonl."
     )

@@ -276,6 +276,10 @@ def test_answers_to_browse_have_their_scores_and_tokens(run, write_lines):
     token = {"split": "seen", "index": 5, "model": "rlhf", "decoding": "greedy", "sample": 0}
     token |= {"tokens": ["a", "b"], "sft": [-1.0, -2.0], "rlhf": [-0.5, -2.5], "values": [0.1, 0.2]}
     short = token | {"index": 6, "sft": [-1.0]}
+    assert "No answer is scored by token" in report(run).text
+    plain = {name: value for name, value in token.items() if name != "values"}
+    write_lines(run / "evaluation" / "tokens.jsonl", [plain])
+    assert "need the critic: models/critic of the run" in report(run).text
     write_lines(run / "evaluation" / "tokens.jsonl", [token, short])
     data = browser_data(read_facts(run))
     assert [m for m, _ in data["models"]] == ["sft", "rlhf"] and data["there"] == 72
