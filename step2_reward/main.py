@@ -16,6 +16,7 @@ from common.config.arguments import (
     check_range,
     option,
 )
+from common.data.chat_template import keep_format
 from common.data.labelers import in_words, limits_of
 from common.data.sources import paths_of
 from common.data.template import Template
@@ -112,6 +113,7 @@ def main(
         load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     )
     template = Template(tokenizer, text.template)
+    keep_format(template)
     probe = read_probe(source.probe)  # a mistake in it must not cost a training
     rankings = source.rankings or ranking_files(stage, source)
     sets = load_comparisons(stage, source, template, text, always_ends=True, rankings=rankings)

@@ -13,6 +13,7 @@ from common.config.arguments import (
     TextArguments,
     ZeroArguments,
 )
+from common.data.chat_template import keep_format
 from common.data.labelers import limits_of
 from common.data.template import Template
 from common.dpo.training import DPOArguments, DPOObjective, check_start
@@ -69,6 +70,7 @@ def main(
     stage.begin([base, *pair_files(stage, source)])
     tokenizer = load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
+    keep_format(template)
     sets = load_comparisons(stage, source, template, text, always_ends=False)
 
     model = load_causal_lm(base, model_settings, lora)

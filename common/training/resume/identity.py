@@ -18,7 +18,10 @@ from typing import Any
 from common.files import write_json
 
 RECORD = "begun.json"
-OWN_FILES = ("metrics.jsonl", "events.jsonl", "result.json", "diagnostics.html", RECORD)
+OWN_FILES = (
+    *("metrics.jsonl", "events.jsonl", "result.json", "diagnostics.html", RECORD),
+    *("criteria.json", "criteria.md"),
+)
 """What a stage's folder holds besides its checkpoints and what it makes for others."""
 CACHE = ".content_hashes.json"
 INPUTS = "inputs"

@@ -10,6 +10,8 @@ from common.data.records import Message, Pair, Ranking
 from common.reward.diagnostics import gap_groups, gap_name, measure, worst_mistakes
 from common.reward.held_out import held_out_of
 from common.reward.labelers import (
+    agreement_groups,
+    agreement_name,
     leave_one_out,
     one_against_others,
     support_groups,
@@ -61,7 +63,12 @@ def test_without_rankings_a_response_stands_by_the_pairs_that_it_loses():
     comparisons, _, scores = make(5)
     found = held_out_of(comparisons, scores, [])
     assert found.rankings == [None] * 5 and not found.ranked
-    assert set(found.responses.standing.tolist()) == {0.0, 1.0}
+    expected = []
+    for c in comparisons:
+        for row in sorted({i for pair in c.pairs for i in pair}):
+            losses = [row == worse for better, worse in c.pairs if row in (better, worse)]
+            expected.append(sum(losses) / len(losses))
+    assert found.responses.standing.tolist() == expected and set(expected) == {0.0, 1.0}
     assert found.agreement() == [None] * len(found.pairs) and np.isnan(leave_one_out(found)).all()
 
 
@@ -77,6 +84,14 @@ def test_a_rank_among_few_counts_as_one_among_all():
     # Rank r of k stands for r·5/(k + 1) of four.
     expected = [1.0, 2.0, (3 + 5 / 3) / 2, (4 + 10 / 3) / 2]
     assert found.responses.standing.tolist() == pytest.approx(expected)
+
+
+def test_of_two_rankings_of_a_prompt_the_one_that_has_the_pairs_responses_counts():
+    (comparison,), (ranking,), (scores,) = make(1)
+    other = replace(ranking, responses=tuple(f"other {i}" for i in range(5)), ranks=((5.0,) * 5,))
+    found = held_out_of([comparison], [scores], [other, ranking])
+    assert found.rankings == [ranking]
+    assert held_out_of([comparison], [scores], [other]).rankings == [None]
 
 
 def test_ranks_say_more_than_pairs_where_a_group_has_three_responses():
@@ -166,17 +181,48 @@ def test_accuracy_by_how_many_labelers_prefer_the_preferred_response():
     assert found["by_support"] is None  # one group, which is all of them
 
 
+def test_one_labeler_against_the_others_by_hand():
+    three = ranking_of((1, 2, 3), (1, 3, 2), (2, 1, 3))
+    # b − a: +1, +2, −1. The others of the first: +1; of the second: 0; of the third: +3.
+    assert one_against_others(three, "a", "b") == [1.0, 0.5, 0.0]
+    assert one_against_others(ranking_of((1, 2)), "a", "b") == []
+    tied = ranking_of((1.5, 1.5), (1, 2))
+    assert one_against_others(tied, "a", "b") == [0.5, 0.5]
+    absent = ranking_of((1, None, 2), (1, 2, 3), (2, 1, 3))
+    assert one_against_others(absent, "a", "b") == [0.0, 0.0]
+    assert one_against_others(absent, "a", "c") == [1.0, 1.0, 1.0]
+
+
+def test_agreement_is_the_labelers_or_what_the_pairs_bring():
+    comparisons, rankings, scores = make(6, noise=0.0)
+    held_out = held_out_of(comparisons, scores, rankings)
+    assert held_out.agreement() == [pytest.approx(1.0)] * len(held_out.pairs)
+    for c in comparisons[:2]:  # a file of pairs may say it itself
+        c.records[:] = [replace(p, agreement=0.3) for p in c.records]
+    known = held_out_of(comparisons, scores, rankings)
+    expected = [0.3 if number < 2 else 1.0 for number in known.prompts]
+    assert known.agreement() == pytest.approx(expected)
+    assert agreement_groups([None, 0.0, 0.25, 0.6, 0.75, 1.0]) == [None, 0, 1, 2, 3, 3]
+    assert [agreement_name(g) for g in range(4)] == [
+        "0 to 0.25",
+        "0.25 to 0.5",
+        "0.5 to 0.75",
+        "0.75 to 1",
+    ]
+
+
 # Length.
 
 
 def test_the_length_only_baseline_learns_its_direction_from_the_training_pairs():
-    comparisons, rankings, scores = make(60, seed=2)
+    comparisons, rankings, scores = make(60, seed=3)
     held_out = held_out_of(comparisons, scores, rankings)
     long_wins = [of_texts("long one", "short"), of_texts("longest", "long"), of_texts("a", "bb")]
     right = sum(
         1.0 if len(p.chosen) > len(p.rejected) else 0.5 * (len(p.chosen) == len(p.rejected))
         for p in held_out.pairs
     ) / len(held_out.pairs)
+    assert abs(right - 0.5) > 0.01  # else both rules would be equally good
     longer = length_only(held_out, long_wins)
     shorter = length_only(held_out, [of_texts("a", "bb")])
     assert (longer["prefers"], shorter["prefers"]) == ("longer", "shorter")
