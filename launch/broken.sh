@@ -14,6 +14,10 @@ main() {
   here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
   source "$here/env.sh"
   config="$("$PYTHON" -m common.evaluation.broken "$@")" || exit $?
+  if [[ ! -f "$config" ]]; then # --help: what it printed
+    echo "$config"
+    return
+  fi
   exec bash "$here/pipeline.sh" "$config"
 }
 

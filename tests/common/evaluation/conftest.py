@@ -159,6 +159,7 @@ def _responses():
                             name: float(min(2, noise.choice((0, 1, 2, 2)) + better))
                             for name in CRITERIA
                         }
+                        overall = 100 * sum(points.values()) / 16
                         yield response_row(
                             split,
                             index,
@@ -166,7 +167,7 @@ def _responses():
                             decoding,
                             sample,
                             criteria=points,
-                            overall=100 * sum(points.values()) / 16,
-                            reward=better + noise.gauss(0, 0.5),
+                            overall=overall,
+                            reward=better + overall / 50 - 1 + noise.gauss(0, 0.2),
                             tokens=noise.randint(10, 40),
                         )

@@ -111,3 +111,11 @@ def whole_run(tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "quickstart"
     subprocess.run(["bash", ROOT / "launch" / "quickstart.sh", "--run", run], check=True)
     return run
+
+
+def test_asking_for_help_starts_nothing():
+    done = subprocess.run(
+        ["bash", ROOT / "launch" / "broken.sh", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "hundredfold" in done.stdout
+    assert "setup" not in done.stdout + done.stderr and "pipeline" not in done.stderr
