@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from common.data.records import Message
 from common.data.template import Template
+from tests.pages import Reader
 from tests.stages import (
     COLOURS,
     ROOT,
@@ -319,8 +320,45 @@ def test_the_report_reads_what_the_stages_wrote(pipeline):
     assert {"sft", "sample", "reward", "rlhf"} <= summary["stages"].keys()
     result, _ = read(pipeline[0], "rlhf")
     assert summary["stages"]["rlhf"]["kl_per_sequence"] == result["kl_per_sequence"]
-    text = (pipeline[0] / "report.md").read_text()
-    assert "| SFT | RLHF | best of 2 | dpo |" in text and "which is a bound" in text
+    page = Reader((pipeline[0] / "report.html").read_text())
+    heads = page.table("SFT against RLHF on held-out prompts")[0]
+    assert heads[3:7] == ["SFT", "RLHF", "best of 2", "dpo"] and "which is a bound" in page.text
+    assert page.row("Settings that differ from the defaults: evaluation", "best_of")[1] == "2"
+
+
+def test_the_evaluation_scores_tokens_as_stock_classes_do(pipeline):
+    """On two ranks under ZeRO-3: log-probabilities of both models, and the critic's values."""
+    run, _ = pipeline
+    lines = (run / "evaluation/tokens.jsonl").read_text().splitlines()
+    rows = {(r["index"], r["model"], r["decoding"]): r for r in map(json.loads, lines)}
+    assert len(rows) == len(lines) == 5 * 2 * 2
+    answers = [
+        json.loads(line) for line in (run / "evaluation/responses.jsonl").read_text().splitlines()
+    ]
+    for answer in answers:
+        row = rows.get((answer["index"], answer["model"], answer["decoding"]))
+        if row is not None and answer["sample"] == 0:
+            assert "".join(row["tokens"]).strip() == answer["response"]
+            assert len(row["tokens"]) == len(row["advantages"]) == answer["tokens"]
+    greedy = next(a for a in answers if a["model"] == "rlhf" and a["decoding"] == "greedy")
+    row = rows[greedy["index"], "rlhf", "greedy"]
+    actor, sft = (
+        transformers.AutoModelForCausalLM.from_pretrained(run / "models" / name).eval()
+        for name in ("actor", "sft")
+    )
+    critic = transformers.AutoModelForTokenClassification.from_pretrained(run / "models/critic")
+    template = Template(transformers.AutoTokenizer.from_pretrained(run / "models/actor"))
+    prompt = torch.tensor([template.encode_prompt([Message("user", greedy["prompt"])])])
+    length = len(row["tokens"])
+    with torch.no_grad():
+        whole = actor.generate(prompt, max_new_tokens=10, do_sample=False)[:, -length:]
+        ids = torch.cat([prompt, whole], dim=1)
+        for name, model in (("rlhf", actor), ("sft", sft)):
+            logits = model(ids).logits[0, -length - 1 : -1]
+            logprobs = logits.log_softmax(-1).gather(1, whole[0][:, None])[:, 0]
+            assert row[name] == pytest.approx(logprobs.tolist(), abs=2e-3)
+        values = critic.eval()(ids).logits[0, -length - 1 : -1, 0]
+    assert row["values"] == pytest.approx(values.tolist(), abs=2e-3)
 
 
 @pytest.mark.slow

@@ -98,6 +98,19 @@ def kl_bound(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
+def best_of_curve(scores: Sequence[float]) -> list[float]:
+    """Expected best score of k samples, k = 1 … n, from n scores drawn alike, `[n]`.
+
+    The mean of the maximum over all subsets of k: C(i−1, k−1)/C(n, k) of them have the i-th lowest
+    score as their highest (Nakano et al. 2021, https://arxiv.org/abs/2112.09332, App. I).
+    """
+    n, ordered = len(scores), sorted(scores)
+    return [
+        sum(math.comb(i, k - 1) * score for i, score in enumerate(ordered)) / math.comb(n, k)
+        for k in range(1, n + 1)
+    ]
+
+
 def title(name: str) -> str:
     """A contender's name for readers."""
     return name.upper() if name in MODELS else name.replace("best_of_", "best of ")

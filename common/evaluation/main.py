@@ -20,8 +20,11 @@ from common.data.layouts import read_prompts
 from common.data.sources import parse_sources
 from common.data.template import Template
 from common.errors import UserError
-from common.evaluation.contenders import contenders, keep_best, kl_bound
+from common.evaluation.contenders import Contender, contenders, keep_best, kl_bound
+from common.evaluation.judged import Judged
 from common.evaluation.policy import mean_of, respond
+from common.evaluation.run_files import MODELS
+from common.evaluation.tokens import TokenScorer, read_training
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
 from common.hybrid_engine.rollout import Rollout
@@ -58,9 +61,15 @@ class EvaluationArguments:
     best_of: int = option(
         0, "also keep the best of so many SFT samples by the reward model, 2 or more; 0: don't"
     )
+    token_prompts: int = option(
+        40, "prompts per split whose answers are scored token by token, for the report; 0: none"
+    )
+    critic: str = option(
+        "", "critic of that RLHF model, for those scores; by default RUN/models/critic, if there"
+    )
 
     def __post_init__(self) -> None:
-        check_range(self, 0, "samples", "limit", "best_of")
+        check_range(self, 0, "samples", "limit", "best_of", "token_prompts")
         if self.best_of == 1:
             raise UserError("best_of is 1, which is plain sampling: it must be 0, or at least 2")
 
@@ -106,7 +115,9 @@ def main(
             f"best_of chooses by a reward model, but {reward} is not there: set reward, or "
             "--best_of 0"
         )
-    stage.begin([*dict.fromkeys(c.path for c in compared), reward, *(s.path for s in sources)])
+    scored = token_models(stage, settings, compared)
+    inputs = dict.fromkeys([*(c.path for c in compared), *scored.values(), reward])
+    stage.begin([*inputs, *(s.path for s in sources)])
     names = [s.name for s in sources]
     for name in names:
         if names.count(name) > 1:
@@ -116,7 +127,8 @@ def main(
     left_out: Counter[str] = Counter()
     dtype, spread = resolve_dtype(model_settings.dtype), stage.resolve_zero(zero)
     judged = Judged()
-    total = len(splits) * sum(c.passes for c in compared)
+    encoded: dict[str, list[EncodedPrompt]] = {}
+    total = len(splits) * sum(c.passes for c in compared) + len(scored)
     with (
         stage.checkpoints(saving, shared={"judged": judged}) as checkpoints,
         progress_bar(total, "evaluation", done=checkpoints.restore(), shown=run.progress) as bar,
@@ -136,9 +148,10 @@ def main(
                 )
                 rollouts = HybridRollout.for_template(model, template, text, sampling, rollout)
                 scorer = reward_scorer(stage, settings, model_settings, text, template, spread)
+                judged.scale = (scorer.mean, scorer.std) if scorer else None
             for split, records in splits.items():
                 prompts, counts = encode_prompts(records, template, text)
-                prompts = prompts[: settings.limit or None]
+                encoded[split] = prompts = prompts[: settings.limit or None]
                 if split not in answered:  # the second model has the same tokenizer
                     answered[split] = len(prompts)
                     left_out += counts
@@ -157,22 +170,34 @@ def main(
                         greedy=greedy,
                         check=number == 0,
                     )
-                    judged.rows += [
-                        {
-                            "split": split,
-                            "index": i,
-                            "model": contender.name,
-                            "decoding": "greedy" if greedy else "sample",
-                            "sample": 0 if greedy else number,
-                            **row,
-                        }
-                        for i, row in enumerate(answers)
-                    ]
+                    for i, row in enumerate(answers):
+                        place = {"split": split, "index": i, "model": contender.name}
+                        place |= {"decoding": "greedy" if greedy else "sample"}
+                        place["sample"] = 0 if greedy else number
+                        judged.add(place, row, settings.token_prompts)
                     bar.update()
                     checkpoints.after(step, {}, last=step == total)
+        model, rollouts, scorer = None, None, None
+        training = read_training(stage.root)
+        score = TokenScorer(
+            scored,
+            model_settings,
+            spread,
+            sampling.generation_batch_size,
+            training.temperature if training else sampling.temperature,
+        )
+        for name in scored:
+            step += 1
+            if step <= done:
+                continue
+            pad_id = template.tokenizer.pad_token_id
+            judged.token_scores[name] = score(name, judged.scored, encoded, pad_id)
+            bar.update()
+            checkpoints.after(step, {}, last=step == total)
     rows = keep_best(judged.rows, f"best_of_{settings.best_of}")
     if is_main():
         write_json_lines(stage.folder / "responses.jsonl", rows)
+        write_json_lines(stage.folder / "tokens.jsonl", judged.token_rows(template, training))
     means = {
         f"{c.name}_{key}": mean_of([r for r in rows if r["model"] == c.name], key)
         for c in compared
@@ -188,24 +213,27 @@ def main(
         },
         ", ".join(filter(None, [f"{len(rows)} responses judged", describe(left_out)]))
         + f", in {stage.folder / 'responses.jsonl'}",
-        outputs=[stage.folder / "responses.jsonl"],
+        outputs=[stage.folder / "responses.jsonl", stage.folder / "tokens.jsonl"],
         checkpoints=checkpoints,
     )
 
 
-class Judged:
-    """The responses so far; the same on every rank."""
+def token_models(
+    stage: Stage, settings: EvaluationArguments, compared: Sequence[Contender]
+) -> dict[str, str]:
+    """Who scores tokens -> model folder: both models, and the critic where there is one.
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rows."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-        self.rows = state["rows"]
+    Raises:
+        UserError: the critic that is asked for is not there.
+    """
+    if not settings.token_prompts:
+        return {}
+    found = {c.name: c.path for c in compared if c.name in MODELS}
+    critic = settings.critic or str(stage.models / "critic")
+    if settings.critic or (not settings.rlhf and Path(critic).exists()):
+        check_model_folder(critic)
+        found["values"] = critic
+    return found
 
 
 def answer(

@@ -21,19 +21,14 @@ def respond(
 ) -> list[dict[str, Any]]:
     """One judged response for each prompt, on every rank and in the prompts' order. A collective.
 
-    Prompts are dealt out over ranks in order of length; a rank that runs short repeats its last
-    prompt, so that all ranks generate equally often.
-
     Args:
         score: raw scores of the reward model for each response, or of several.
 
     Returns:
-        rows with prompt, response, ended, tokens, criteria, overall, reward (None where unknown).
+        rows with prompt, task, response, ids, ended, tokens, criteria, overall, reward (None where
+        unknown); `ids` are the response's tokens, end token included.
     """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    mine = order[rank() :: world_size()]
-    most = -(-len(order) // world_size())
-    padded = mine + [mine[-1] if mine else order[-1]] * (most - len(mine))
+    padded = own_share([len(p.ids) for p in prompts])
     batch = [prompts[i] for i in padded]
     rollout = generate(batch, padded)
     rewards = score(rollout, batch) if score is not None else [None] * len(batch)
@@ -41,22 +36,37 @@ def respond(
     for i, prompt, ids, ended, reward in zip(
         padded, batch, rollout.response_ids(), rollout.ended.tolist(), rewards, strict=True
     ):
-        rows[i] = _row(template.decode_response(ids), prompt, len(ids), ended, reward)
+        rows[i] = _row(template.decode_response(ids), prompt, ids, ended, reward)
     everything: dict[int, dict[str, Any]] = {}
     for part in gather_objects(rows):
         everything |= part  # type: ignore[operator]
     return [everything[i] for i in range(len(prompts))]
 
 
+def own_share(lengths: Sequence[int]) -> list[int]:
+    """This rank's rows: dealt out in order of length, equally many to each rank.
+
+    A rank that runs short repeats its last one, so that all ranks call their models equally often.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    mine = order[rank() :: world_size()]
+    most = -(-len(order) // world_size())
+    return mine + [mine[-1] if mine else order[-1]] * (most - len(mine))
+
+
 def _row(
-    response: str, prompt: EncodedPrompt, tokens: int, ended: bool, reward: Any
+    response: str, prompt: EncodedPrompt, ids: list[int], ended: bool, reward: Any
 ) -> dict[str, Any]:
-    judged = judge(response, prompt.record.facts)
+    facts = prompt.record.facts
+    judged = judge(response, facts)
+    task = (facts or {}).get("task")
     return {
         "prompt": "\n".join(m.content for m in prompt.record.messages),
+        "task": task if isinstance(task, str) else None,
         "response": response,
+        "ids": ids,
         "ended": ended,
-        "tokens": tokens,
+        "tokens": len(ids),
         "criteria": judged[0] if judged else None,
         "overall": judged[1] if judged else None,
         "reward": reward,

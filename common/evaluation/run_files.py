@@ -80,6 +80,10 @@ class Response:
     reward: float | None
     best_of: int | None = None
     """Of how many samples it is the best by the reward model."""
+    task: str | None = None
+    """What kind of question it answers, where its file says so."""
+    scores: tuple[float, ...] = ()
+    """Reward scores of the samples that it is the best of, in the order of their draws."""
 
 
 def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
@@ -232,6 +236,8 @@ def _response(row: dict[str, Any], where: str) -> Response:
         criteria=criteria or None,
         **scores,
         best_of=len(drawn) if drawn else None,
+        task=task if isinstance(task := row.get("task"), str) else None,
+        scores=tuple(x for x in drawn or () if _is_number(x)),
     )
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a reward model's diagnostics, each as a PNG."""
+"""The pictures of a reward model's diagnostics, as charts of a page; and one PNG for a document."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,20 +8,23 @@ import numpy as np
 
 from common.evaluation.formatting import visible
 from common.evaluation.plots import COLORS, figure_of, finish_axes
-from common.reward.held_out import HeldOut
+from common.pages.charts import Axes, Interval, Level, Line, histogram, interval_chart, line_chart
+from common.pages.html import Markup
 from common.reward.measures import centred
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MODEL, LENGTH, LABELERS, OTHER = COLORS
+    from common.reward.held_out import HeldOut
+
+MODEL, LENGTH, LABELERS, OTHER = range(4)
+"""Colours."""
 FEW_PAIRS = 5
 """Points of fewer pairs are drawn hollow."""
 MOST_POINTS = 2000
 MARKERS = "osD^"
 """For lines beyond as many as there are colours."""
-Rows = Sequence[tuple[str, Mapping[str, Any], str]]
-"""(label, `Estimate.facts()`, colour)."""
+CHANCE = Level(0.5, "chance")
 
 
 def png_of(figure: "Figure") -> bytes:
@@ -31,91 +34,76 @@ def png_of(figure: "Figure") -> bytes:
     return file.getvalue()
 
 
-def accuracy_chart(found: Mapping[str, Any]) -> bytes:
+def accuracy_chart(found: Mapping[str, Any]) -> Markup:
     """The model beside the length-only baseline and the labelers; by rank gap, by agreement.
 
     Args:
         found: of `common.reward.diagnostics.measure`.
     """
-    rows: list[tuple[str, Mapping[str, Any], str]] = [("model", found["accuracy"], MODEL)]
+    parts: list[tuple[str, Mapping[str, Any], int]] = [("model", found["accuracy"], MODEL)]
     name = f"prefer the {found['length_only']['prefers']}"
-    rows.append((name, found["length_only"]["accuracy"], LENGTH))
+    parts.append((name, found["length_only"]["accuracy"], LENGTH))
     if found["ceiling"]:
-        rows.append(("one labeler, by the others", found["ceiling"], LABELERS))
-    rows += [(f"model, rank gap {gap}", part, MODEL) for gap, part in found["by_gap"].items()]
+        parts.append(("one labeler, by the others", found["ceiling"], LABELERS))
+    parts += [(f"model, rank gap {gap}", part, MODEL) for gap, part in found["by_gap"].items()]
     for w, part in (found["by_agreement"] or {}).items():
-        rows.append((f"model, agreement W {w}", part, MODEL))
-    for group, part in (found["by_support"] or {}).items():
-        rows.append((f"model, {group} prefer it", part, MODEL))
-    return interval_chart(rows, "Held-out pairs in the labelers' order, with 95% intervals")
-
-
-def interval_chart(rows: Rows, title: str) -> bytes:
-    """Shares below one another, each with its interval and count."""
-    figure, (axes,) = figure_of(1)
-    figure.set_figheight(1.0 + 0.34 * len(rows))
-    for place, (_, part, color) in enumerate(rows):
-        low, high = part["ci95"]
-        full = part["count"] >= FEW_PAIRS
-        axes.plot([low, high], [place, place], color=color, linewidth=2, alpha=0.6)
-        axes.plot(
-            part["value"], place, "o", color=color, markerfacecolor=color if full else "white", ms=7
+        parts.append((f"model, agreement W {w}", part, MODEL))
+    for group, part in (found.get("by_support") or {}).items():  # not in runs of earlier code
+        parts.append((f"model, {group} prefer it", part, MODEL))
+    rows = [
+        Interval(
+            f"{label} ({part['count']} pairs)",
+            part["value"],
+            *part["ci95"],
+            colour,
+            few=part["count"] < FEW_PAIRS,
         )
-    labels = [f"{label}  ({part['count']})" for label, part, _ in rows]
-    axes.set_yticks(range(len(rows)), labels)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, 1)
-    axes.axvline(0.5, color="0.4", linestyle="--", linewidth=1)
-    finish_axes(axes, title, "share (in brackets: pairs; dashed: chance)", "")
-    return png_of(figure)
+        for label, part, colour in parts
+    ]
+    title = "Held-out pairs in the labelers' order, with 95% intervals"
+    axes = Axes(title, "share of pairs", "", levels=(CHANCE,), bounds=(0.0, 1.0))
+    return interval_chart(axes, rows)
 
 
-def reliability_chart(found: Mapping[str, Any]) -> bytes:
+def reliability_chart(found: Mapping[str, Any]) -> Markup:
     """Accuracy at each level of confidence, as scored and after the fitted factor.
 
     Args:
         found: of `common.reward.calibration.calibration`.
     """
-    figure, (axes,) = figure_of(1)
-    figure.set_size_inches(5.5, 4.6)
-    axes.plot([0.5, 1], [0.5, 1], color="0.4", linestyle="--", linewidth=1, label="calibrated")
-    for name, label, color in (
+    lines = [Line("calibrated", np.array([0.5, 1.0]), np.array([0.5, 1.0]), colour=LABELERS)]
+    for name, label, colour in (
         ("curve", "σ(difference of scores)", MODEL),
         ("curve_after", "after one factor, other half of the prompts", OTHER),
     ):
         bins = found[name]
-        xs, ys = ([b[key] for b in bins] for key in ("confidence", "accuracy"))
-        axes.plot(xs, ys, color=color, linewidth=1.2, alpha=0.7, label=label)
-        for x, y, b in zip(xs, ys, bins, strict=True):
-            face = color if b["pairs"] >= FEW_PAIRS else "white"
-            axes.plot(x, y, "o", color=color, markerfacecolor=face, ms=4 + min(b["pairs"], 60) / 12)
-    axes.set_ylim(0, 1.03)
-    finish_axes(axes, "Reliability: below the line is too sure", "confidence", "accuracy")
-    return png_of(figure)
+        x, y = (np.array([b[key] for b in bins], dtype=float) for key in ("confidence", "accuracy"))
+        told = tuple(
+            f"confidence {b['confidence']:.2f}: accuracy {b['accuracy']:.2f}, {b['pairs']} pairs"
+            for b in bins
+        )
+        few = tuple(b["pairs"] < FEW_PAIRS for b in bins)
+        lines.append(Line(label, x, y, colour=colour, points=told, few=few))
+    title = "Reliability: below the line is too sure"
+    axes = Axes(title, "confidence", "accuracy, share of pairs", bounds=(0.0, 1.03))
+    return line_chart(axes, lines)
 
 
-def length_chart(held_out: HeldOut) -> bytes:
+def length_chart(held_out: "HeldOut") -> Markup:
     """Score against length, each less its prompt's mean."""
     r = held_out.responses
     chosen = np.random.default_rng(0).permutation(len(r.scores))[:MOST_POINTS]
     x, y = centred(r.lengths.astype(np.float64), r.prompts), centred(r.scores, r.prompts)
-    figure, (axes,) = figure_of(1)
-    axes.plot(x[chosen], y[chosen], ".", color=MODEL, ms=4, alpha=0.4)
-    axes.axhline(0, color="0.7", linewidth=0.8)
-    axes.axvline(0, color="0.7", linewidth=0.8)
     title = "Score against length within prompts: good is a cloud without a slope"
-    finish_axes(axes, title, "characters more than the prompt's mean", "raw score, less the mean")
-    return png_of(figure)
+    axes = Axes(title, "characters more than the prompt's mean", "raw score, less the mean")
+    return line_chart(axes, [Line("responses", x[chosen], y[chosen], joined=False)])
 
 
-def score_chart(held_out: HeldOut) -> bytes:
+def score_chart(held_out: "HeldOut") -> Markup:
     """Distribution of the scores of preferred and of other responses."""
-    figure, (axes,) = figure_of(1)
-    edges = np.histogram_bin_edges(held_out.scores, bins=40)
-    for column, label, color in ((0, "preferred", MODEL), (1, "other", LENGTH)):
-        axes.hist(held_out.scores[:, column], edges, color=color, alpha=0.45, label=label)
-    finish_axes(axes, "Scores of the pairs' responses: good is apart", "raw score", "responses")
-    return png_of(figure)
+    groups = [(n, held_out.scores[:, c]) for c, n in enumerate(("preferred", "other"))]
+    title = "Scores of the pairs' responses: good is apart"
+    return histogram(Axes(title, "raw score", "percent of each"), groups)
 
 
 def scale_chart(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -4,35 +4,18 @@ All text of prompts, responses and files is escaped, and what would act instead 
 written out. The page's own policy forbids scripts and anything from elsewhere.
 """
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.evaluation.formatting import number, visible
+from common.evaluation.formatting import number
 from common.files import write_text
+from common.pages.html import Markup, element, escaped, joined, notes, table
+from common.pages.html import page as whole_page
 from common.reward.charts import accuracy_chart, length_chart, reliability_chart, score_chart
 from common.reward.diagnostics import Diagnosis, Mistake
 from common.reward.measures import ENOUGH
-
-STYLE = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8882; --good: #009e73; --bad: #d55e00 }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem }
-h1 { line-height: 1.2 } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line) }
-img { max-width: 100%; height: auto; background: #fff; border-radius: 4px }
-table { border-collapse: collapse; margin: .6rem 0; display: block; overflow-x: auto }
-td, th { border: 1px solid var(--line); padding: .25rem .6rem; text-align: right }
-td { white-space: nowrap } td:first-child, th:first-child { text-align: left }
-.short li { margin: .3rem 0 } .good::marker { content: "✓ "; color: var(--good) }
-.bad::marker { content: "✗ "; color: var(--bad) } .open::marker { content: "○ " }
-.text { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft);
-  padding: .6rem; border-radius: 4px; max-height: 24rem; overflow-y: auto }
-article { border: 1px solid var(--line); border-radius: 6px; padding: .2rem 1rem 1rem;
-  margin: 1rem 0 }
-h4 { margin: .8rem 0 .3rem } .note { opacity: .75; font-size: .92em }
-"""
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_page(
@@ -55,7 +38,7 @@ def page(diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool, labelers:
     found = diagnosis.facts["diagnostics"]
     parts = [
         "<h1>How far to trust this reward model</h1>",
-        _notes([f"Who ranked the pairs: {labelers}."]),
+        notes(f"Who ranked the pairs: {labelers}."),
         _short(found, chosen_by_accuracy),
         _accuracy(found),
         _calibration(found["calibration"], loss),
@@ -64,19 +47,8 @@ def page(diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool, labelers:
         _scores(diagnosis),
         _mistakes(diagnosis.mistakes),
     ]
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Reward model diagnostics</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def escaped(text: str) -> str:
-    """Foreign text as it is to be seen."""
-    return html.escape(visible(text))
+    main = element("main", joined([Markup(part) for part in parts]), id="main", class_="narrow")
+    return whole_page("Reward model diagnostics", main)
 
 
 def _short(found: Mapping[str, Any], chosen_by_accuracy: bool) -> str:
@@ -169,7 +141,7 @@ def _accuracy(found: Mapping[str, Any]) -> str:
         (name, f"{p['value']:.1%}", _interval(p), str(p["count"]), str(p["prompts"]))
         for name, p in rows
     ]
-    notes = [
+    lines = [
         "A pair's rank gap is how far apart the labelers' mean ranks put its two responses: wide "
         "gaps should be the easier ones.",
         "Agreement is Kendall's W of the prompt's labelers, 0 to 1: where they disagree, so may "
@@ -178,19 +150,23 @@ def _accuracy(found: Mapping[str, Any]) -> str:
         else "Agreement of the labelers on each prompt is not known.",
     ]
     if by_support:
-        notes.append("“Prefer it”: of the labelers who ranked both responses, those who agree.")
+        lines.append("“Prefer it”: of the labelers who ranked both responses, those who agree.")
     if found["ceiling"]:
-        notes.append(
+        lines.append(
             "The ceiling leaves each labeler out in turn and counts how often the mean rank of the "
             "others agrees with him (ties half). It errs on both sides: he is compared with one "
             "labeler fewer than the model is, and he had a vote in choosing the pairs."
         )
-    notes.append("Intervals: bootstrap over prompts; of few prompts, or where all agree, Wilson's.")
+    lines.append("Intervals: bootstrap over prompts; of few prompts, or where all agree, Wilson's.")
     return (
         "<h2>Accuracy</h2>\n"
-        + _picture(accuracy_chart(found), "Accuracy with intervals; the table has the numbers")
-        + _table(("", "accuracy", "95% interval", "pairs", "prompts"), cells)
-        + _notes(notes)
+        + accuracy_chart(found)
+        + table(
+            "Accuracy on held-out pairs",
+            ("", "accuracy", "95% interval", "pairs", "prompts"),
+            cells,
+        )
+        + notes(*lines)
     )
 
 
@@ -207,13 +183,13 @@ def _calibration(found: Mapping[str, Any] | None, loss: str) -> str:
             found["nats_after_on_half"],
         ),
     ]
-    notes = [
+    lines = [
         "Confidence is σ of the difference of the two scores. ECE is the mean distance of accuracy "
         "from confidence over ten bins. The factor is fitted on the other half of the prompts; one "
         "that knows nothing has 0.693 nats. Hollow points are of fewer than five pairs.",
     ]
     if loss == "margin":
-        notes.insert(
+        lines.insert(
             0,
             "This model was trained with the hinge, which gives scores no scale: that σ of their "
             "difference is no probability is no fault. The factor shows what their order is worth.",
@@ -221,9 +197,11 @@ def _calibration(found: Mapping[str, Any] | None, loss: str) -> str:
     cells = [(name, number(error, 3), number(nats, 3)) for name, error, nats in rows]
     return (
         title
-        + _picture(reliability_chart(found), "Accuracy at each level of confidence")
-        + _table(("", "ECE", "loss, nats a pair"), cells)
-        + _notes(notes)
+        + reliability_chart(found)
+        + table(
+            "Calibration, as scored and with one factor", ("", "ECE", "loss, nats a pair"), cells
+        )
+        + notes(*lines)
     )
 
 
@@ -236,15 +214,19 @@ def _length(found: Mapping[str, Any], diagnosis: Diagnosis) -> str:
         ("within prompts", number(values["within_prompts"], 2, sign=True)),
         ("within prompts, given the rank", number(values["given_rank"], 2, sign=True)),
     ]
-    notes = [
+    lines = [
         "What is left given the rank is a liking for length that the labelers gave no reason for. "
         f"The rank is known from {values['rank_known_from']}. Lengths are in characters.",
     ]
     return (
         "<h2>Score and length</h2>\n"
-        + _picture(length_chart(diagnosis.held_out), "Scatter of score against length")
-        + _table(("correlation of score and length", ""), cells)
-        + _notes(notes)
+        + length_chart(diagnosis.held_out)
+        + table(
+            "Correlation of score and length, −1 to 1",
+            ("", "correlation"),
+            cells,
+        )
+        + notes(*lines)
     )
 
 
@@ -262,16 +244,17 @@ def _rewrites(found: Mapping[str, Mapping[str, Any]]) -> str:
         cells.append((name, shift, interval, size, flips, str(part["responses"])))
     head = ("", "mean shift", "95% interval", "mean size", "orders turned", "responses")
     unseen = max((part["unseen"] for part in found.values()), default=0)
-    notes = [
+    lines = [
         "Shifts are in deviations of the scores. An order is turned when rewriting one of a pair's "
         "two responses makes the other one win. What PPO can gain this way, it will find."
     ]
     if unseen:
-        notes.append(
+        lines.append(
             f"Up to {unseen} responses are left out: the model reads them as before, most of them "
             "because they are cut off before the change."
         )
-    return "<h2>Harmless rewrites</h2>\n" + _table(head, cells) + _notes(notes)
+    caption = "What rewriting moves, in deviations of the scores"
+    return "<h2>Harmless rewrites</h2>\n" + table(caption, head, cells) + notes(*lines)
 
 
 def _scores(diagnosis: Diagnosis) -> str:
@@ -285,16 +268,16 @@ def _scores(diagnosis: Diagnosis) -> str:
             ("other", "scores_other"),
         )
     ]
-    notes = [
+    lines = [
         f"The model's config has the mean {spread['mean']:.3g} and the deviation "
         f"{spread['std']:.3g} of all responses in pairs, by which PPO normalizes. A response that "
         "is in several pairs counts once among all, and once in each pair in the other rows."
     ]
     return (
         "<h2>Scores</h2>\n"
-        + _picture(score_chart(diagnosis.held_out), "Histogram of scores")
-        + _table(("raw score", "mean", "deviation", "25%", "median", "75%"), cells)
-        + _notes(notes)
+        + score_chart(diagnosis.held_out)
+        + table("Raw scores", ("raw score", "mean", "deviation", "25%", "median", "75%"), cells)
+        + notes(*lines)
     )
 
 
@@ -303,7 +286,7 @@ def _mistakes(mistakes: Sequence[Mistake]) -> str:
         return "<h2>Worst mistakes</h2>\n<p>No held-out pair is in the wrong order.</p>"
     shown = "\n".join(_mistake(i, m) for i, m in enumerate(mistakes, start=1))
     head = f"<h2>The worst {len(mistakes)} mistakes</h2>\n"
-    return head + _notes(["At most one of each prompt. Read them: labelers err, too."]) + shown
+    return head + notes("At most one of each prompt. Read them: labelers err, too.") + shown
 
 
 def _mistake(place: int, mistake: Mistake) -> str:
@@ -313,7 +296,7 @@ def _mistake(place: int, mistake: Mistake) -> str:
     texts.append((f"Preferred by the labelers, score {mistake.scores[0]:.2f}", pair.chosen))
     texts.append((f"Preferred by the model, score {mistake.scores[1]:.2f}", pair.rejected))
     blocks = "\n".join(
-        f'<h4>{escaped(head)}</h4>\n<div class="text" dir="auto" tabindex="0">{escaped(text)}</div>'
+        element("h4", head) + element("div", text, class_="text box", dir="auto", tabindex="0")
         for head, text in texts
     )
     return (
@@ -330,20 +313,3 @@ def _share(part: Mapping[str, Any]) -> str:
 def _interval(part: Mapping[str, Any]) -> str:
     low, high = part["ci95"]
     return f"{low:.1%} to {high:.1%}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(kind: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{kind}>{escaped(c)}</{kind}>" for c in cells) + "</tr>"
-
-    body = "\n".join(line("td", row) for row in rows)
-    return f"<table>\n{line('th', head)}\n{body}\n</table>\n"
-
-
-def _notes(lines: Sequence[str]) -> str:
-    return "".join(f'<p class="note">{escaped(line)}</p>\n' for line in lines)
-
-
-def _picture(png: bytes, words: str) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<p><img alt="{escaped(words)}" src="data:image/png;base64,{data}"></p>\n'

@@ -242,6 +242,7 @@ class Stage:
             planned = self._planned()
             result["planned"] = planned
             result["outputs"] = movable([str(path) for path in outputs], self.root)
+            result["changed_settings"] = self._changed_settings()
             result |= {"seed": self.run.seed, "versions": package_versions()}
             write_json(self.folder / "result.json", result)
             print(f"{self.name}: {line} ({seconds:.0f} s)", flush=True)
@@ -251,6 +252,7 @@ class Stage:
                     f"{planned['megabytes']:.0f} MB (in {planned['phase']})",
                     flush=True,
                 )
+            self._report()
             self.publish()
 
     def publish(self) -> None:
@@ -263,6 +265,23 @@ class Stage:
             if (folder / "README.md").is_file():  # models; not samples, pairs
                 hub_name = f"{self.run.hub_name}-{folder.name}"
                 self.say(push(folder, hub_name, private=self.run.hub_private))
+
+    def _report(self) -> None:
+        """Writes the run's report anew, which is no reason for a run that is done to fail."""
+        from common.evaluation.report import REPORTED, write_report  # needed once, at the end
+
+        if self.name not in REPORTED:
+            return
+        try:
+            write_report(self.root)
+        except Exception as error:
+            self.say(f"no report: {type(error).__name__}: {error}")
+
+    def _changed_settings(self) -> dict[str, Any]:
+        """The settings that are not at their defaults, in their order."""
+        defaults = json.loads(json.dumps(self.defaults))
+        settings = json.loads(json.dumps(movable(self.binding, self.root)))
+        return {n: v for n, v in settings.items() if n != "seed" and defaults.get(n) != v}
 
     def _planned(self) -> dict[str, Any] | None:
         """Peak and time by the stage's plan, which is no reason for a run that is done to fail."""

@@ -143,4 +143,4 @@ def test_ai_feedback_joins_other_rankings_in_a_pipeline(run, monkeypatch):
     rows = [json.loads(line) for line in (run / "all.jsonl").read_text().splitlines()]
     names = ["simulated:1", "simulated:2", "ai:judge"]
     assert len(rows) == 6 and all(row["labelers"] == names for row in rows)
-    assert "AI feedback" in (run / "report.md").read_text()
+    assert "AI feedback" in (run / "report.html").read_text()

@@ -67,7 +67,7 @@ def test_every_stage_of_the_chain_has_worked(run):
         counted = block["rlhf_wins"] + block["ties"] + block["rlhf_losses"]
         assert counted == block["prompts"]
     assert "lottery*" in output and "no independent evidence" in output
-    assert "side by side" in (folder / "report.md").read_text()
+    assert '<div id="samples">' in (folder / "report.html").read_text()
 
 
 def test_stock_classes_load_what_was_trained(run):

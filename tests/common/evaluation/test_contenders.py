@@ -211,3 +211,34 @@ def test_a_run_that_was_interrupted_ends_with_the_same_rows(
         evaluate(tmp_path, models, "run")
     monkeypatch.setattr(evaluation, "answer", answer)
     assert evaluate(tmp_path, models, "run")[0] == whole[0]
+
+
+def test_scores_of_tokens_go_on_where_they_were_interrupted(tmp_path, models, monkeypatch):
+    """Nothing is answered or scored twice, and the file is the same."""
+    changes = {"further": [], "best_of": 0, "token_prompts": 3}
+    evaluate(tmp_path, models, "alone", **changes)
+    asked, answered, call = [], [], evaluation.TokenScorer.__call__
+    answer = evaluation.answer
+
+    def counted(scorer, name, *args):
+        if len(asked) == 1:
+            asked.append(name)
+            raise KeyboardInterrupt
+        asked.append(name)
+        return call(scorer, name, *args)
+
+    monkeypatch.setattr(evaluation.TokenScorer, "__call__", counted)
+    monkeypatch.setattr(
+        evaluation, "answer", lambda *args, **kwargs: answered.append(1) or answer(*args, **kwargs)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path, models, "run", **changes)
+    evaluate(tmp_path, models, "run", **changes)
+    assert asked == ["sft", "rlhf", "rlhf"] and len(answered) == 4
+    files = [tmp_path / name / "evaluation" / "tokens.jsonl" for name in ("alone", "run")]
+    one, other = (file.read_text() for file in files)
+    rows = [json.loads(line) for line in one.splitlines()]
+    assert one == other and len(rows) == 3 * 2 * 2
+    assert all(len(r["tokens"]) == len(r["sft"]) == len(r["rlhf"]) > 0 for r in rows)
+    none = evaluate(tmp_path, models, "none", **changes | {"token_prompts": 0})[0]
+    assert len(none) == 20 and (tmp_path / "none/evaluation/tokens.jsonl").read_text() == ""

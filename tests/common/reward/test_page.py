@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
@@ -14,6 +13,7 @@ from common.reward.measures import distribution
 from common.reward.page import page
 from common.reward.training import PairObjective, RewardArguments
 from tests.common.reward.held_out_pairs import make
+from tests.pages import Reader
 
 HOSTILE = '<script>alert(1)</script> <img src=x onerror=alert(2)> \u202eevil \x00 & "quoted"'
 SHIFT = {"shift": 0.8, "ci95": [0.5, 1.0], "size": 0.9, "flips": 0.25, "responses": 40, "unseen": 3}
@@ -49,30 +49,6 @@ def diagnosis(prompts, hostile=False, known=True, factor=1.0):
     return Diagnosis(facts, held_out, worst_mistakes(held_out, 1.0))
 
 
-class Reader(HTMLParser):
-    """Tags, their attributes, and the text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.links, self.open, self.text = [], [], [], ""
-        self.feed(text)
-        self.close()
-        assert self.open == [], "every tag is closed"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.links += [v for k, v in attrs if k in ("src", "href", "action", "data")]
-        assert not any(k.startswith("on") for k, _ in attrs)
-        if tag not in ("meta", "img", "!doctype"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
 WHO = "3 <i>simulated</i> labelers"
 
 
@@ -80,7 +56,7 @@ def test_nothing_comes_from_elsewhere_and_nothing_runs():
     text = page(diagnosis(40, hostile=True), loss="margin", chosen_by_accuracy=False, labelers=WHO)
     found = Reader(text)
     assert "script" not in found.tags and "link" not in found.tags and "b" not in found.tags
-    assert found.links and all(link.startswith("data:image/png;base64,") for link in found.links)
+    assert found.links == ["#main"] and "img" not in found.tags and found.tags.count("figure") == 4
     assert "url(" not in text and "@import" not in text
     assert "default-src 'none'" in text
     assert "<script>alert(1)</script>" in found.text and "onerror=alert(2)" in found.text

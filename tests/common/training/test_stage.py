@@ -72,6 +72,29 @@ def test_a_result_has_the_planned_peak_beside_the_measured_one(here, capsys):
     assert "planned 3 MB (in backward)" in said and "peak memory" in said
 
 
+def test_a_finished_stage_writes_the_report_and_notes_the_settings_it_changed(here):
+    stage = begin(here, rate=0.2, data=[f"{here}/run/x.jsonl"], steps=3)
+    stage.defaults = {"rate": 0.1, "data": [], "steps": 3}
+    stage.finish({"examples": 12345}, "made")
+    result = json.loads((here / "run/sft/result.json").read_text())
+    assert result["changed_settings"] == {"rate": 0.2, "data": ["{run}/x.jsonl"]}
+    page = (here / "run/report.html").read_text()
+    assert "12345" in page and "{run}/x.jsonl" in page
+
+    (here / "run/report.html").unlink()
+    stage.name = "roofline"  # no stage of a run
+    stage.finish({}, "made")
+    assert not (here / "run/report.html").exists()
+
+
+def test_a_report_that_fails_does_not_fail_a_stage_that_is_done(here, capsys):
+    stage = begin(here)
+    (here / "run/report.html").mkdir()
+    stage.finish({}, "made")
+    assert (here / "run/sft/result.json").is_file()
+    assert "sft: no report: IsADirectoryError" in capsys.readouterr().out
+
+
 def test_a_plan_that_fails_does_not_fail_a_stage_that_is_done(here, capsys):
     stage = begin(here)
     stage.plan = lambda: 1 / 0

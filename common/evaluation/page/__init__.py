@@ -1,0 +1,1 @@
+"""`RUN/report.html`: the run report, a part a module."""
