@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.evaluation.benchmarks.files import Row
-from common.evaluation.benchmarks.parsing import LETTERS, boxed
+from common.evaluation.benchmarks.parsing import LETTERS, boxed, first_word
 
 UNLABELED: Row = {}
 
@@ -324,7 +324,8 @@ def lambada(row: Row) -> Row | None:
     """`text`, whose last word is asked."""
     if not _strings(row, "text") or len(row["text"].split()) < 2:
         return None
-    return {"text": row["text"].strip()}
+    text = row["text"].strip()
+    return {"text": text} if first_word(text.rsplit(None, 1)[1]) else UNLABELED
 
 
 FORMS: dict[str, Form] = {

@@ -282,5 +282,5 @@ def _lambada() -> Prompt:
         targets=lambda row: [parsing.first_word(row["text"].rsplit(None, 1)[1]) or ""],
         read=lambda output, row: parsing.first_word(output),
         same=_is_one_of,
-        stops=("\n\n",),
+        stops=(),
     )
