@@ -4,11 +4,13 @@ By math-verify where it is installed, which reads LaTeX into sympy; otherwise by
 after a few rules, which sees less.
 """
 
+import logging
 import re
 import threading
+from fractions import Fraction
 from functools import lru_cache
 
-_SECONDS = 5
+_SECONDS = 10
 """For reading, and for comparing: a model may write 9^{9^{9^9}}."""
 
 
@@ -19,16 +21,18 @@ def same_expression(answer: str, target: str) -> bool:
     Args:
         answer, target: LaTeX or plain text, with or without dollars around it.
     """
-    if canonical_expression(answer) == canonical_expression(target):
+    ours, theirs = canonical_expression(answer), canonical_expression(target)
+    if ours == theirs:
         return True
-    try:
-        from math_verify import parse, verify
-    except ImportError:
-        return False
+    numbers = rational(ours), rational(theirs)
+    if None not in numbers:
+        return numbers[0] == numbers[1]
     # math-verify limits its time by a signal, which only the main thread gets; another would
     # wait without end for some expressions, so it makes do with the spelling.
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or not _ready():
         return False
+    from math_verify import parse, verify
+
     read = [
         parse(_in_dollars(text), parsing_timeout=_SECONDS, raise_on_error=False)
         for text in (target, answer)
@@ -36,6 +40,32 @@ def same_expression(answer: str, target: str) -> bool:
     if not all(read):
         return False
     return bool(verify(*read, timeout_seconds=_SECONDS, raise_on_error=False))
+
+
+@lru_cache(maxsize=1)
+def _ready() -> bool:
+    """Whether math-verify is installed; loads all that it needs outside of any time limit."""
+    try:
+        from math_verify import parse, verify
+    except ImportError:
+        return False
+    logger = logging.getLogger("math_verify")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns that there is no time limit
+    try:
+        half = parse(r"$\frac{1}{2}$", parsing_timeout=None)
+        return bool(verify(half, parse("$0.5$", parsing_timeout=None), timeout_seconds=None))
+    finally:
+        logger.setLevel(level)
+
+
+def rational(text: str) -> Fraction | None:
+    r"""The value of a canonical integer, decimal or `\frac` of integers; None of anything else."""
+    match = re.fullmatch(r"(-?)\\frac\{(-?\d+)\}\{(-?\d+)\}", text)
+    if match and int(match.group(3)):
+        value = Fraction(int(match.group(2)), int(match.group(3)))
+        return -value if match.group(1) else value
+    return Fraction(text) if re.fullmatch(r"-?\d{1,40}(?:\.\d{1,40})?", text) else None
 
 
 def _in_dollars(text: str) -> str:
