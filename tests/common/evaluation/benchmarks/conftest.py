@@ -1,7 +1,9 @@
 """Small data of all fifteen benchmarks, as their home repositories and as the hub ship it."""
 
 import csv
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 
@@ -307,7 +309,7 @@ def make_nq(folder, home):
     for part in ("train", "dev" if home else "validation"):
         rows = []
         for i in range(3):
-            question = f"who is nq {part} {i}"
+            question = f"who is nq {part[0] == 't'} {i}"
             rows.append({"question": question, "answer": [f"Person{i}", f"The Person {i}"]})
             facts.append(Fact(question, f"Person{i}", f"Person{i}0", None))
         name = f"NQ-open.{part}.jsonl" if home else f"nq_open/{part}.jsonl"
@@ -374,6 +376,22 @@ def data(request, tmp_path_factory):
     """(folder, facts) in the home repositories' forms, then with the hub's columns."""
     folder = tmp_path_factory.mktemp(request.param)
     return folder, make_all(folder, home=request.param == "home")
+
+
+@pytest.fixture(scope="session", name="makers")
+def makers_fixture():
+    """Benchmark folder -> function (folder, home) that writes its files and gives its facts."""
+    return MAKERS
+
+
+@pytest.fixture(scope="session")
+def scripted():
+    """The module of scripted models; it imports lm_eval, which takes seconds."""
+    place = Path(__file__).with_name("scripted.py")
+    spec = importlib.util.spec_from_file_location("scripted", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

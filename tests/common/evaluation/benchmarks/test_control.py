@@ -6,19 +6,6 @@ from common.evaluation.benchmarks.catalogue import CATALOGUE
 from common.evaluation.benchmarks.tasks import build_tasks
 
 
-@pytest.fixture(scope="session")
-def scripted():
-    import importlib.util
-    from pathlib import Path
-
-    spec = importlib.util.spec_from_file_location(
-        "scripted", Path(__file__).with_name("scripted.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("mode", ["fathom", "harness"])
 def test_right_wrong_and_unreadable_answers(data, mode, scripted, no_network):
     folder, facts = data
