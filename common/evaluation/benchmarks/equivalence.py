@@ -18,9 +18,18 @@ _SECONDS = 10
 def same_expression(answer: str, target: str) -> bool:
     """Whether an answer equals the target, as text or in value.
 
+    Several expressions, which semicolons part, must be the same one by one.
+
     Args:
         answer, target: LaTeX or plain text, with or without dollars around it.
     """
+    each, wanted = (re.split(r"(?<!\\)[;；]", text) for text in (answer, target))
+    if len(each) != len(wanted):
+        return False
+    return all(_same(ours, theirs) for ours, theirs in zip(each, wanted, strict=True))
+
+
+def _same(answer: str, target: str) -> bool:
     ours, theirs = canonical_expression(answer), canonical_expression(target)
     if ours == theirs:
         return True
@@ -77,7 +86,7 @@ def canonical_expression(text: str) -> str:
 
     `\dfrac12` and `1/2` become `\frac{1}{2}`; a single letter and "=" before a value are dropped.
     """
-    text = text.strip().rstrip(".").replace("$", "").replace("\\\\", "\\")
+    text = text.strip().rstrip(".").replace("\\$", "").replace("$", "").replace("\\\\", "\\")
     text = re.sub(r"\\(?:left|right|!|,|;|:|quad|displaystyle)(?![A-Za-z])", "", text)
     text = re.sub(r"\\[dt]frac", r"\\frac", text)
     text = re.sub(r"\^\{?\\circ\}?|\\?%", "", text)

@@ -138,6 +138,10 @@ def test_an_expression_without_a_solution_is_its_first_line():
     assert parsing.short_expression(" $-\\frac{1}{n}$\n问题") == r"-\frac{1}{n}"
     assert parsing.short_expression("\n3\n\nmore") == "3"
     assert parsing.short_expression("答案是 $56$。") == "56"
+    assert parsing.short_expression("$5$;$10$") == "5;10"
+    assert parsing.short_expression(r"1;$\frac{8}{9}$") == r"1;\frac{8}{9}"
+    assert parsing.short_expression(r"It costs $\$2.50$, or more") == "2.50"
+    assert parsing.short_expression(".5") == ".5"
     assert parsing.short_expression(" …?! ") is None
 
 
@@ -163,6 +167,9 @@ def test_phrases_and_words():
         ("1,050", "1050", True),
         (r"\left[2, 5\right)", "[2,5)", True),
         (r"90^\circ", "90", True),
+        (r"5; 1/2", r"$5$;$\frac12$", True),
+        ("5", "5;10", False),
+        ("10;5", "5;10", False),
         (r"15\text{ cm}", "15", True),
         (r"\text{ east }", "east", True),
         ("0.333", r"\frac{1}{3}", False),
