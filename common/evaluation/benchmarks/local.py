@@ -23,6 +23,7 @@ from common.evaluation.benchmarks.files import (
     find_files,
     plain,
     read_file,
+    table,
     words_of,
 )
 from common.evaluation.benchmarks.forms import FORMS
@@ -112,11 +113,12 @@ def load_local(name: str, data: Path) -> dict[str, Subset] | None:
     if folder is None:
         return None
     others = _OTHERS.get(FAMILY[name], set())
-    files = [
-        read_file(path, folder)
+    paths = [
+        path
         for path in find_files(folder)
         if not others & {word for part in path.relative_to(folder).parts for word in words_of(part)}
     ]
+    files = [file for path in paths if (file := read_file(path, folder)) is not None]
     if not files:
         raise UserError(
             f"{folder}: holds no data file; expected for {benchmark.title}: "
@@ -156,6 +158,9 @@ def _add_file(found: dict[str, Subset], name: str, file: RawFile, folder: Path) 
     raw = file.rows
     if family == "lambada" and file.layout == "text":
         raw = [{"text": line} for line in file.rows[0]["lines"] if line.strip()]
+    elif file.layout == "text" and raw:  # perhaps a table under another name
+        rows, _ = table("\n".join(raw[0]["lines"]))
+        raw = rows if rows and FORMS[family].convert(rows[0]) is not None else raw
     if not raw:
         raise _misfit(file, name)
     sorted_rows: dict[tuple[str, str], list[Row]] = {}
