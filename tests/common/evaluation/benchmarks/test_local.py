@@ -235,6 +235,9 @@ def test_examples_never_come_from_what_is_asked():
     assert (alone.asked, alone.shown) == (_rows("b", "c"), _rows("a"))
     assert "first 1 rows" in alone.source("here")
 
+    hellaswag = choose(CATALOGUE["hellaswag"], _subset(validation=_rows("a", "b")), [], 1, 0)
+    assert (hellaswag.asked, hellaswag.shown) == (_rows("b"), _rows("a"))
+
     chosen = choose(mmlu, _subset(test=_rows("t"), validation=_rows("v"), dev=_rows("d")), [], 5, 0)
     assert (chosen.asked, chosen.shown) == (_rows("t"), _rows("d"))
     assert "only 1 examples" in chosen.source("here")
