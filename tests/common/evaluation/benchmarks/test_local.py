@@ -212,6 +212,21 @@ def test_agieval_options_lose_their_labels_however_they_are_written(put, tmp_pat
     assert found.unlabeled == 1
 
 
+def test_webquestions_descriptions(put, tmp_path):
+    targets = {
+        '(list (description "Padmé \\"P\\" Amidala") (description Jamaica (x)))': [
+            'Padmé "P" Amidala'
+        ],
+        "(list (description New Zealand) (description 1984))": ["New Zealand", "1984"],
+        "(list )": None,
+    }
+    rows = [{"utterance": f"q{i}", "targetValue": target} for i, target in enumerate(targets)]
+    put("webqs/test.json", json.dumps(rows))
+    found = load_local("webqs", tmp_path)["webqs"]
+    assert [row["answers"] for row in found.parts["test"]] == [a for a in targets.values() if a]
+    assert found.unlabeled == 1
+
+
 def _subset(**parts):
     return Subset(parts={part.strip("_"): rows for part, rows in parts.items()})
 
