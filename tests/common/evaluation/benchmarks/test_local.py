@@ -253,6 +253,13 @@ def test_examples_never_come_from_what_is_asked():
     hellaswag = choose(CATALOGUE["hellaswag"], _subset(validation=_rows("a", "b")), [], 1, 0)
     assert (hellaswag.asked, hellaswag.shown) == (_rows("b"), _rows("a"))
 
+    single = choose(arc, _subset(_=_rows("a")), [], 1, 0)
+    assert (single.asked, single.shown, single.remarks) == (
+        _rows("a"),
+        [],
+        ["only 0 examples are there"],
+    )
+
     chosen = choose(mmlu, _subset(test=_rows("t"), validation=_rows("v"), dev=_rows("d")), [], 5, 0)
     assert (chosen.asked, chosen.shown) == (_rows("t"), _rows("d"))
     assert "only 1 examples" in chosen.source("here")
