@@ -1,9 +1,9 @@
-"""What a diagnosis reads of a run, cut to some kilobytes: how `runs/*.json` here were made.
+"""What a diagnosis reads of a run, cut to some kilobytes: how `extracts/*.json` here were made.
 
 bash launch/quickstart.sh                                        # runs/quickstart
 for kind in labels sft ppo; do bash launch/broken.sh $kind runs/quickstart runs/$kind; done
-python -m tests.common.evaluation.extract runs/quickstart tests/common/evaluation/runs/healthy.json
-python -m tests.common.evaluation.extract runs/labels tests/common/evaluation/runs/labels.json
+python -m tests.common.evaluation.extract runs/quickstart tests/common/evaluation/extracts/healthy.json
+python -m tests.common.evaluation.extract runs/labels tests/common/evaluation/extracts/labels.json
 …
 """
 

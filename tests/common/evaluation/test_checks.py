@@ -15,7 +15,7 @@ NEAR = 0.02
 
 @pytest.fixture(scope="module")
 def real():
-    return restore(Path(__file__).parent / "runs" / "healthy.json")
+    return restore(Path(__file__).parent / "extracts" / "healthy.json")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from common.evaluation.run_files import Metrics, Series, read_metrics
 from common.evaluation.summary import build_summary
 from tests.common.evaluation.extract import restore
 
-RUNS = Path(__file__).parent / "runs"
+RUNS = Path(__file__).parent / "extracts"
 """Made by `tests/common/evaluation/extract.py`, which says how."""
 
 
