@@ -1,6 +1,6 @@
 """Sampling responses to prompts with any Hugging Face causal model that has a cache."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ def sample_responses(
     greedy: bool = False,
     together: bool = False,
     record: Recorder | None = None,
+    stop: Callable[[Sequence[int]], bool] | None = None,
 ) -> Rollout:
     """Generates one response for each prompt.
 
@@ -50,6 +51,8 @@ def sample_responses(
         greedy: take the likeliest token instead of sampling.
         together: every forward is a collective, so ranks run equally many.
         record: records decode steps, to play them again without the host's work.
+        stop: whether a response, its ids so far, is long enough; looked at every `CHECK_EVERY`
+            tokens. What stands behind that look is the id 0, and no end token.
 
     Returns:
         a `Rollout` in the order of `prompts`, on the model's device.
@@ -68,6 +71,7 @@ def sample_responses(
         greedy=greedy,
         most_steps=CHECK_EVERY,
         record=record,
+        stop=stop,
     )
     agree = any_rank if together else bool
     try:

@@ -95,11 +95,13 @@ class Stage:
         self._lock: Any = None
         self._identity = Identity({}, {})
 
-    def begin(self, inputs: Sequence[str] = ()) -> None:
+    def begin(self, inputs: Sequence[str] = (), made: Sequence[Path] = ()) -> None:
         """Starts the stage, or goes on with it: the same command does either. A collective.
 
         Args:
             inputs: files, folders and hub names that the result depends on.
+            made: folders that hold what is done so far, where that is not in checkpoints; gone
+                when the stage starts over.
 
         Raises:
             Finished: it has been done from the same inputs.
@@ -109,7 +111,7 @@ class Stage:
         outcome: tuple[str, Any] = ("", None)
         if is_main():
             try:
-                outcome = ("", self._begin(inputs))
+                outcome = ("", self._begin(inputs, made))
             except (UserError, Finished) as error:
                 outcome = (type(error).__name__, str(error))
         kind, content = broadcast_object(outcome)  # type: ignore[misc]
@@ -260,7 +262,7 @@ class Stage:
             text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
             write_text(self.folder / "config.yaml", text)
 
-    def _begin(self, inputs: Sequence[str]) -> Identity:
+    def _begin(self, inputs: Sequence[str], made: Sequence[Path] = ()) -> Identity:
         """What `begin` does on rank 0."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = take_lock(self.folder / ".lock")
@@ -270,8 +272,9 @@ class Stage:
         before = read_identity(self.folder)
         done = (self.folder / "result.json").is_file()
         something = done or bool(labels(self.folder / "checkpoints"))
+        something |= any(folder.is_dir() for folder in made)
         if self.run.fresh or not something:
-            start_over(self.folder)
+            start_over(self.folder, made)
             write_identity(self.folder, now)
             return now
         if before is None:
@@ -284,7 +287,7 @@ class Stage:
         refused = [d for d in found if d.name not in self.run.allow_changes]
         if refused and self._reruns(refused, done):
             self.say(f"done again, because {'; '.join(map(str, refused))}")
-            start_over(self.folder)
+            start_over(self.folder, made)
             write_identity(self.folder, now)
             return now
         if refused:
@@ -311,7 +314,7 @@ class Stage:
 
     def _refuse(self, refused: Sequence[Difference], done: bool) -> None:
         names = " ".join(dict.fromkeys(d.name for d in refused))
-        state = "was done" if done else "was begun, and has checkpoints,"
+        state = "was done" if done else "was begun, and has done part of its work,"
         raise UserError(
             f"{self.folder}: this stage {state} with other settings or inputs: "
             f"{'; '.join(map(str, refused))}. To go on all the same, --allow_changes {names} (in a "

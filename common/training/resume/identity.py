@@ -93,9 +93,14 @@ def write_identity(folder: Path, identity: Identity) -> None:
     write_json(folder / RECORD, asdict(identity))
 
 
-def start_over(folder: Path) -> None:
-    """Deletes what a stage has written, but for what it made for others."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+def start_over(folder: Path, made: Sequence[Path] = ()) -> None:
+    """Deletes what a stage has written, but for what it made for others.
+
+    Args:
+        made: further folders to delete.
+    """
+    for part in (folder / "checkpoints", *made):
+        shutil.rmtree(part, ignore_errors=True)
     for name in OWN_FILES:
         (folder / name).unlink(missing_ok=True)
 
