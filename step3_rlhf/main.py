@@ -20,6 +20,7 @@ from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
+from common.evaluation.benchmarks.watch import BenchmarkWatch, BenchmarkWatchArguments
 from common.hybrid_engine.engine import RolloutArguments
 from common.models.cards import Card
 from common.models.loading import load_tokenizer, save_model
@@ -79,6 +80,7 @@ ARGUMENTS = (
     ZeroArguments,
     CheckpointArguments,
     GuardArguments,
+    BenchmarkWatchArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -98,6 +100,7 @@ def main(
     zero: ZeroArguments,
     saving: CheckpointArguments,
     watching: GuardArguments,
+    watch: BenchmarkWatchArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     sft_folder = rlhf.actor or str(stage.models / "sft")
@@ -141,6 +144,9 @@ def main(
         trainer.pretraining = PretrainingMix(
             examples, tokenizer.pad_token_id, pretraining, run.seed
         )
+    general = None
+    if watch.benchmark_every:
+        general = BenchmarkWatch(watch, trainer.rollouts, tokenizer, run.seed)
 
     def take_step(step: int) -> dict[str, float]:
         indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
@@ -148,6 +154,9 @@ def main(
         if held_out and (step % ppo.evaluate_every == 0 or step == ppo.steps):
             WATCHDOG.at(f"the evaluation after step {step}")
             values |= evaluate(trainer, held_out, sampling.generation_batch_size)
+        if general and general.is_due(step, ppo.steps):
+            WATCHDOG.at(f"the benchmarks after step {step}")
+            values |= general.measure()
         return values
 
     engines = {"actor": trainer.actor, "critic": trainer.critic}

@@ -57,6 +57,8 @@ class DecodingLoop:
         self.seed = seed
         self.greedy = greedy
         self.stop = stop
+        self.most = np.full(len(prompts), max_new_tokens)
+        """`[prompts]`: how many tokens of each response count, where `stop` has not ended it."""
         self.lengths = np.array([len(p) for p in self.prompts])
         self.slots = min(sampling.generation_batch_size, len(prompts))
         self.device = next(model.parameters()).device
@@ -115,7 +117,9 @@ class DecodingLoop:
         if self.stop:
             said = self._tokens[self._tensor(self.held)].tolist()
             for place in np.flatnonzero(works):
-                works[place] = not self.stop(said[place][: self._steps[place]])
+                if self.stop(said[place][: self._steps[place]]):
+                    works[place] = False
+                    self.most[self.held[place]] = self._steps[place]
         kept = int(works.sum())
         if kept == rows:
             return

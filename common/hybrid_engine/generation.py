@@ -52,7 +52,7 @@ def sample_responses(
         together: every forward is a collective, so ranks run equally many.
         record: records decode steps, to play them again without the host's work.
         stop: whether a response, its ids so far, is long enough; looked at every `CHECK_EVERY`
-            tokens. What stands behind that look is the id 0, and no end token.
+            tokens; it then ends there, without an end token.
 
     Returns:
         a `Rollout` in the order of `prompts`, on the model's device.
@@ -88,7 +88,8 @@ def sample_responses(
         loop.close()
     check_finite(loop.logprobs)
     ids, mask = (x.to(loop.device) for x in left_pad(prompts, pad_id))
-    return assemble(ids, mask, loop.tokens, loop.logprobs, eos_id, pad_id)
+    most = torch.from_numpy(loop.most).to(loop.device) if stop else None
+    return assemble(ids, mask, loop.tokens, loop.logprobs, eos_id, pad_id, most)
 
 
 def check_finite(logprobs: Tensor) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.evaluation.benchmarks.model import PolicyLM
+from common.evaluation.benchmarks.storage import Row
 from common.evaluation.benchmarks.tasks import BenchmarkTask
-
-Row = dict[str, Any]
 
 
 def ask(part: BenchmarkTask, model: PolicyLM, limit: int = 0) -> list[Row]:
@@ -59,8 +58,8 @@ def row_of(part: BenchmarkTask, sample: dict[str, Any], cut: set[str]) -> Row:
         "output": output,
         "answer": parsed.answer,
         "target": parsed.target,
-        "correct": parsed.correct,
-        "unparsed": parsed.unparsed,
+        "correct": bool(parsed.correct),
+        "unparsed": bool(parsed.unparsed),
         "score": float(sample[part.metric]),
         "shots": part.shots - parsed.shots_dropped,
         "shots_dropped": parsed.shots_dropped,

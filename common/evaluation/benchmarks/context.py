@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from common.config.arguments import ModelArguments
+from common.models.lora import adapter_base
+
 
 @dataclass(frozen=True)
 class Context:
@@ -17,6 +20,15 @@ class Context:
         from lm_eval.models.utils import resolve_max_length
 
         return cls(tokenizer, resolve_max_length(config, tokenizer))
+
+    @classmethod
+    def of_folder(cls, path: str, tokenizer: Any, settings: ModelArguments) -> "Context":
+        """Of a model's folder or hub name, or of adapters'; no weights are read."""
+        from transformers import AutoConfig
+
+        base = adapter_base(path) or path
+        config = AutoConfig.from_pretrained(base, trust_remote_code=settings.trust_remote_code)
+        return cls.of(config, tokenizer)
 
     def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:
         """Ids of plain text, by default with what the tokenizer puts around it by itself.

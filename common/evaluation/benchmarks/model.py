@@ -45,6 +45,7 @@ class PolicyLM(TemplateLM):
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.context = Context.of(rollouts.model.config, tokenizer)
+        self.checked = False
         self.cut: set[str] = set()
         """Prompts that lost their beginning because they were too long."""
         self.sampling = SamplingArguments(generation_batch_size=batch_size)
@@ -113,7 +114,9 @@ class PolicyLM(TemplateLM):
                 sampling=self.sampling,
                 max_new_tokens=room,
                 stop=stop if until else None,
+                check=not self.checked,
             )
+            self.checked = True
             return [self._text(ids, until) for ids in rollout.response_ids()]
 
         return shared_out(prompts, lambda ids: (len(ids), ids), answer)

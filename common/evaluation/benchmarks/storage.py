@@ -14,6 +14,9 @@ from common.errors import UserError
 from common.evaluation.benchmarks.tasks import BenchmarkTask
 from common.files import read_json_lines, write_json, write_json_lines
 
+Row = dict[str, Any]
+"""What is kept of one question (see `asking.ask`)."""
+
 
 class Answers:
     """The answers of one model."""
@@ -36,7 +39,7 @@ class Answers:
         # As they stand in the file: through JSON tuples become lists.
         return json.loads(json.dumps({**{n: getattr(part, n) for n in own}, **self.facts}))
 
-    def read(self, part: BenchmarkTask) -> list[dict[str, Any]] | None:
+    def read(self, part: BenchmarkTask) -> list[Row] | None:
         """A part's rows; None where they are not there, or come from something else."""
         file = self.file(part)
         try:
@@ -46,7 +49,7 @@ class Answers:
             return None
         return rows if facts == self.facts_of(part) and rows else None
 
-    def write(self, part: BenchmarkTask, rows: Sequence[dict[str, Any]]) -> None:
+    def write(self, part: BenchmarkTask, rows: Sequence[Row]) -> None:
         """Keeps a part's rows. For rank 0."""
         file = self.file(part)
         file.with_suffix(".json").unlink(missing_ok=True)  # it is of the rows before
