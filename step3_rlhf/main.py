@@ -144,9 +144,7 @@ def main(
         trainer.pretraining = PretrainingMix(
             examples, tokenizer.pad_token_id, pretraining, run.seed
         )
-    general = None
-    if watch.benchmark_every:
-        general = BenchmarkWatch(watch, trainer.rollouts, tokenizer, run.seed)
+    general = BenchmarkWatch(watch, trainer.rollouts, tokenizer, run.seed)
 
     def take_step(step: int) -> dict[str, float]:
         indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
@@ -154,10 +152,7 @@ def main(
         if held_out and (step % ppo.evaluate_every == 0 or step == ppo.steps):
             WATCHDOG.at(f"the evaluation after step {step}")
             values |= evaluate(trainer, held_out, sampling.generation_batch_size)
-        if general and general.is_due(step, ppo.steps):
-            WATCHDOG.at(f"the benchmarks after step {step}")
-            values |= general.measure()
-        return values
+        return values | general.after(step, ppo.steps)
 
     engines = {"actor": trainer.actor, "critic": trainer.critic}
     with stage.loop(saving, watching, engines=engines, shared=trainer.states()) as loop:

@@ -57,7 +57,7 @@ class BenchmarkWatch:
     def __init__(
         self, settings: BenchmarkWatchArguments, rollouts: HybridRollout, tokenizer: Any, seed: int
     ) -> None:
-        """Reads the questions.
+        """Reads the questions, where any are to be asked.
 
         Args:
             rollouts: of the live actor.
@@ -67,6 +67,8 @@ class BenchmarkWatch:
             UserError: no such folder or benchmark in it, or a file that cannot be read.
         """
         self.settings = settings
+        if not settings.benchmark_every:
+            return
         with random_states_kept():
             from common.evaluation.benchmarks.model import PolicyLM
 
@@ -85,14 +87,18 @@ class BenchmarkWatch:
                 "--benchmarks, or put their files into benchmark_data"
             )
 
-    def is_due(self, step: int, last: int) -> bool:
-        """Whether it is time after a step, counted from 1, of `last`."""
-        return step in (1, last) or step % self.settings.benchmark_every == 0
+    def after(self, step: int, last: int) -> dict[str, float]:
+        """Scores in percent by "benchmark/NAME", and how long it took. A collective.
 
-    def measure(self) -> dict[str, float]:
-        """Scores in percent by "benchmark/NAME", and how long it took. A collective."""
+        Nothing where it is not time. It is after the first step, counted from 1, whose actor is the
+        SFT model as long as only the critic warms up; after the last; and every so many.
+        """
+        every = self.settings.benchmark_every
+        if not every or (step % every and step not in (1, last)):
+            return {}
         from common.evaluation.benchmarks.asking import ask
 
+        WATCHDOG.at(f"the benchmarks after step {step}")
         started = time.perf_counter()
         rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
         with random_states_kept():
