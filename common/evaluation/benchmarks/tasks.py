@@ -7,10 +7,20 @@ mostly log-likelihoods of the choices; its scores are not comparable with Table 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from common.errors import UserError, nearest
+from common.evaluation.benchmarks.catalogue import CATALOGUE
+from common.evaluation.benchmarks.choosing import Chosen, choose
+from common.evaluation.benchmarks.forms import FORMS
+from common.evaluation.benchmarks.hub import load_hub
+from common.evaluation.benchmarks.local import FAMILY, Subset, load_local
+from common.evaluation.benchmarks.prompts import prompt_of
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -100,4 +110,131 @@ def build_tasks(
         UserError: an unknown benchmark or mode, a data folder that is missing, or a file in it
             that has neither the hub's columns nor the home repository's form.
     """
-    raise NotImplementedError
+    if mode not in MODES:
+        raise UserError(f"mode {mode!r}: unknown{nearest(mode, MODES)}")
+    if data is not None and not data.is_dir():
+        raise UserError(
+            f"{data}: no such folder; give one that holds a folder a benchmark, such as "
+            f"{data}/mmlu, or leave it out to take the data from the hub"
+        )
+    tasks: list[BenchmarkTask] = []
+    left_out: list[str] = []
+    for name in benchmarks:
+        if name not in CATALOGUE:
+            raise UserError(f"benchmark {name!r}: unknown{nearest(name, tuple(CATALOGUE))}")
+        with _quiet():
+            built, missing = _Builder(name, mode, data, fits, seed).build(subtasks)
+        tasks += built
+        left_out += missing
+    return tasks, left_out
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without lm_eval's warnings on settings that are on purpose, and progress bars of a moment."""
+    import datasets
+
+    logger = logging.getLogger("lm_eval")
+    level, bars = logger.level, datasets.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Builds the tasks of one benchmark."""
+
+    name: str
+    mode: str
+    data: Path | None
+    fits: Fits | None
+    seed: int
+
+    def build(self, limit: int) -> tuple[list[BenchmarkTask], list[str]]:
+        """At most `limit` of its parts (0: all), and a line for each that was left out."""
+        benchmark = CATALOGUE[self.name]
+        parts = benchmark.subtasks or (self.name,)
+        local: dict[str, Subset] = {}
+        if self.data is not None:
+            found = load_local(self.name, self.data)
+            if found is None:
+                folders = " or ".join(f"{folder}/" for folder in benchmark.folders)
+                return [], [f"{benchmark.title}: {self.data} has no folder {folders}"]
+            local = found
+        tasks: list[BenchmarkTask] = []
+        left_out: list[str] = []
+        for part in sorted(parts):
+            if limit and len(tasks) == limit:
+                break
+            title = benchmark.title if part == self.name else f"{benchmark.title}, {part}"
+            if self.data is not None and part not in local:
+                left_out.append(f"{title}: no local file of it in {self.data}")
+                continue
+            built = self._task(part, local.get(part))
+            if isinstance(built, str):
+                left_out.append(f"{title}: {built}")
+            else:
+                tasks.append(built)
+        return tasks, left_out
+
+    def _task(self, part: str, subset: Subset | None) -> BenchmarkTask | str:
+        """One part's task, or why there is none."""
+        # lm_eval takes seconds to import.
+        from common.evaluation.benchmarks.harness import harness_task, standard_examples
+
+        benchmark = CATALOGUE[self.name]
+        if subset is None:
+            subset, where = load_hub(benchmark, part, FORMS[FAMILY[self.name]])
+        else:
+            where = subset.source()
+        standard, description = standard_examples(self.name, part)
+        chosen = choose(benchmark, subset, standard, benchmark.shots, self.seed)
+        if isinstance(chosen, str):
+            return chosen
+        source = chosen.source(where)
+        if self.mode == "fathom":
+            return self._fathom(part, chosen, chosen.description or description, source)
+        shots = benchmark.shots or len(chosen.shown)
+        task, definition = harness_task(
+            self.name, part, chosen.asked, chosen.pool, shots, self.fits
+        )
+        stock = "stock" if self.data is None else "stock, local files"
+        return BenchmarkTask(
+            benchmark=self.name,
+            subtask=part,
+            mode=self.mode,
+            origin=stock if definition.stock else "ours",
+            shots=task.config.num_fewshot,
+            source=f"{source}; {definition.remark}" if definition.remark else source,
+            metric=definition.metric,
+            task=task,
+        )
+
+    def _fathom(self, part: str, chosen: Chosen, description: str, source: str) -> BenchmarkTask:
+        from common.evaluation.benchmarks.fitted import FathomTask
+
+        several = any(len(row.get("labels", "")) > 1 for row in chosen.asked)
+        task = FathomTask(
+            "_".join(dict.fromkeys((self.name, part.replace("-", "_"), "fathom"))),
+            prompt_of(self.name, part, description, several),
+            chosen.asked,
+            chosen.shown,
+            CATALOGUE[self.name].max_new_tokens,
+            self.fits,
+        )
+        return BenchmarkTask(
+            benchmark=self.name,
+            subtask=part,
+            mode=self.mode,
+            origin="ours",
+            shots=len(chosen.shown),
+            source=source,
+            metric="exact_match",
+            task=task,
+        )

@@ -1,0 +1,238 @@
+"""The rows of a benchmark from a data folder, by set and by part."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import UserError
+from common.evaluation.benchmarks.catalogue import (
+    AGIEVAL_EN,
+    AGIEVAL_ZH,
+    BBH,
+    CATALOGUE,
+    MATH,
+    MMLU,
+)
+from common.evaluation.benchmarks.files import (
+    PARTS,
+    RawFile,
+    Row,
+    benchmark_folder,
+    digest,
+    find_files,
+    read_file,
+    words_of,
+)
+from common.evaluation.benchmarks.forms import FORMS
+from common.evaluation.benchmarks.shown import cot_prompt, few_shot_table
+
+FAMILY = {
+    **{name: name for name in CATALOGUE},
+    **dict.fromkeys(("agieval", "agieval_zh"), "agieval"),
+    **dict.fromkeys(("arc_e", "arc_c"), "arc"),
+    **dict.fromkeys(("race_m", "race_h"), "race"),
+}
+"""Benchmark -> the family whose files and forms it shares."""
+
+_SETS = {
+    "mmlu": MMLU,
+    "agieval": (*AGIEVAL_EN, *AGIEVAL_ZH),
+    "bbh": BBH,
+    "math": MATH,
+    "arc": ("easy", "challenge"),
+    "race": ("middle", "high"),
+}
+"""Family -> the names of the sets that its files may hold."""
+
+_ONE_SET = {"arc_e": "easy", "arc_c": "challenge", "race_m": "middle", "race_h": "high"}
+
+
+@dataclass
+class Subset:
+    """One set's rows.
+
+    Attributes:
+        parts: part ("test", "train", …, "" where nothing names it) -> rows under the hub's columns.
+        description: a sentence before the examples, where its files hold one (BBH).
+        paths: the files that its rows came from.
+        unlabeled: rows left out because nothing tells their right answer.
+        seen: rows of each part, as text.
+    """
+
+    parts: dict[str, list[Row]] = field(default_factory=dict)
+    description: str = ""
+    paths: list[Path] = field(default_factory=list)
+    unlabeled: int = 0
+    seen: dict[str, set[str]] = field(default_factory=dict, repr=False)
+
+    def add(self, part: str, rows: Sequence[Row], path: Path) -> None:
+        """Adds a file's rows to a part, without those that an earlier file brought.
+
+        WinoGrande's sizes of train overlap. A row that one file holds twice is kept twice.
+        """
+        seen = self.seen.setdefault(part, set())
+        new = [row for row in rows if repr(row) not in seen]
+        seen.update(map(repr, new))
+        self.parts.setdefault(part, []).extend(new)
+        if path not in self.paths:
+            self.paths.append(path)
+
+    def source(self) -> str:
+        """ "local files, sha256 …", over the contents of its files."""
+        files = f"{len(self.paths)} local files" if len(self.paths) > 1 else "local file"
+        return f"{files}, sha256 {digest(self.paths)}"
+
+
+def load_local(name: str, data: Path) -> dict[str, Subset] | None:
+    """A benchmark's sets from `DIR/<benchmark>/…`.
+
+    Args:
+        name: a key of `CATALOGUE`.
+        data: the folder with a folder a benchmark.
+
+    Returns:
+        Set -> its rows; one set under the benchmark's own name where it has none. None where the
+        data folder has no folder for it.
+
+    Raises:
+        UserError: a file fits neither form, or nothing tells which set its rows belong to.
+    """
+    benchmark = CATALOGUE[name]
+    folder = benchmark_folder(data, benchmark.folders)
+    if folder is None:
+        return None
+    files = [read_file(path, folder) for path in find_files(folder)]
+    if not files:
+        raise UserError(
+            f"{folder}: holds no data file; expected for {benchmark.title}: "
+            f"{FORMS[FAMILY[name]].expected}; as JSON, JSON lines, CSV, TSV, Parquet or text"
+        )
+    found: dict[str, Subset] = {}
+    for file in _with_labels(files) if FAMILY[name] == "winogrande" else files:
+        _add_file(found, name, file, folder)
+    if name in _ONE_SET:
+        return {name: found[_ONE_SET[name]]} if _ONE_SET[name] in found else {}
+    return {key: found[key] for key in (benchmark.subtasks or (name,)) if key in found}
+
+
+def _add_file(found: dict[str, Subset], name: str, file: RawFile, folder: Path) -> None:
+    """Puts a file's rows into their sets and parts."""
+    family = FAMILY[name]
+    sets = _SETS.get(family, ())
+    named = _named_set(file, sets)
+    if family in ("arc", "race") and not named:
+        named = _named_set_of_folder(folder, name)
+    if family == "agieval" and "" in file.columns():
+        for key, rows in few_shot_table(file).items():
+            found.setdefault(key, Subset()).add("fewshot", rows, file.path)
+        return
+    if family == "bbh" and file.layout == "text":
+        example = cot_prompt("\n".join(file.rows[0]["lines"]))
+        if example is None or not named:
+            raise _misfit(file, name)
+        subset = found.setdefault(named, Subset())
+        subset.description = example.description
+        return subset.add("fewshot", example.rows, file.path)
+    raw = file.rows
+    if family == "lambada" and file.layout == "text":
+        raw = [{"text": line} for line in file.rows[0]["lines"] if line.strip()]
+    if not raw:
+        raise _misfit(file, name)
+    sorted_rows: dict[tuple[str, str], list[Row]] = {}
+    for number, row in enumerate(raw, 1):
+        converted = FORMS[family].convert(row)
+        if converted is None:
+            raise _misfit(file, name, number)
+        part = _part_of(row) or file.part()
+        for one in converted if isinstance(converted, list) else [converted]:
+            key = _set_of_row(family, row) or named if sets else name
+            if not key and part == "train" and family == "mmlu":
+                continue  # MMLU's auxiliary training questions belong to no subject
+            if not key:
+                raise UserError(
+                    f"{file.path}: row {number}: nothing tells which set of {family} this is; put "
+                    f"the set's name into the file's or the folder's name ({', '.join(sets[:3])}, "
+                    "…)"
+                )
+            sorted_rows.setdefault((key, part), []).append(one)
+    for (key, part), rows in sorted_rows.items():
+        labeled = [row for row in rows if row]
+        subset = found.setdefault(key, Subset())
+        subset.unlabeled += len(rows) - len(labeled)
+        if labeled:
+            subset.add(part, labeled, file.path)
+
+
+def _misfit(file: RawFile, name: str, number: int = 0) -> UserError:
+    row = file.rows[number - 1] if file.rows else {}
+    seen = "no rows" if not row else f"{file.layout} with {', '.join(map(repr, row))}"
+    where = f"row {number}: " if number else ""
+    return UserError(
+        f"{file.path}: {where}is in no known form of {CATALOGUE[name].title}; expected: "
+        f"{FORMS[FAMILY[name]].expected}. Found: {seen}. Take the file out of the folder, or bring "
+        "it into one of these forms"
+    )
+
+
+def _named_set(file: RawFile, sets: Sequence[str]) -> str:
+    """The set that the file's or a folder's name tells; the longest where several fit."""
+    for name in file.names():
+        fits = [s for s in sets if re.search(rf"(?<![a-z]){_plain(s)}(?![a-z])", name)]
+        if fits:
+            return max(fits, key=len)
+    return ""
+
+
+def _named_set_of_folder(folder: Path, name: str) -> str:
+    """ARC's and RACE's set where the benchmark's folder is not one for both."""
+    both = {"arc_e": ("arc", "ai2_arc"), "race_m": ("race",)}
+    both |= {"arc_c": both["arc_e"], "race_h": both["race_m"]}
+    return "" if folder.name.lower() in both[name] else _ONE_SET[name]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower().replace("&", "and")).strip("_")
+
+
+def _set_of_row(family: str, row: Row) -> str:
+    """The set that a row itself tells: MMLU's subject, MATH's type, RACE's id, …"""
+    columns: dict[str, Callable[[], str]] = {
+        "mmlu": lambda: str(row.get("subject") or ""),
+        "math": lambda: str(row.get("type") or row.get("subject") or ""),
+        "race": lambda: str(row.get("example_id") or row.get("id") or ""),
+    }
+    told = _plain(columns[family]()) if family in columns else ""
+    if family == "race":
+        return next((s for s in _SETS["race"] if told.startswith(s)), "")
+    return told if told in _SETS.get(family, ()) else ""
+
+
+def _part_of(row: Row) -> str:
+    """The part that a column `split` tells, or ""."""
+    words = words_of(row["split"]) if isinstance(row.get("split"), str) else []
+    return next((PARTS[word] for word in words if word in PARTS), "")
+
+
+def _with_labels(files: list[RawFile]) -> list[RawFile]:
+    """WinoGrande's files, with the answers of a `.lst` put into the rows of the same part."""
+    labels = [file for file in files if _label_lines(file)]
+    kept = [file for file in files if file not in labels]
+    for file in kept:
+        if any(row.get("answer") for row in file.rows):
+            continue
+        for other in labels:
+            lines = _label_lines(other)
+            if other.part() == file.part() and len(lines) == len(file.rows):
+                file.rows = [
+                    row | {"answer": answer} for row, answer in zip(file.rows, lines, strict=True)
+                ]
+    return kept
+
+
+def _label_lines(file: RawFile) -> list[str]:
+    """The answers, one a line, of a file that holds nothing else."""
+    if file.layout != "text":
+        return []
+    lines = [line.strip() for line in file.rows[0]["lines"] if line.strip()]
+    return lines if all(line in ("1", "2") for line in lines) else []

@@ -1,0 +1,252 @@
+"""What a generated text answers: a letter, letters, a number, an expression, a phrase, a word.
+
+GPT-Fathom's parser, which the paper's Table 1 rests on, is not copied, because of its faults;
+each function says where it differs. What holds for all: an answer that cannot be read is None,
+"unparsed", counted apart and wrong; and nothing counts that is only a prefix of the right answer
+or begins with it.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+
+LETTERS = string.ascii_uppercase
+
+_ARTICLE = re.compile(r"A\s+(?!is\b|was\b|because\b|since\b|as\b|and\b|or\b|for\b)[a-z]")
+"""The word "a" at the head of a sentence, which is no choice."""
+_MARKUP = re.compile(r"[*_`$\\]|\\(?:text|mathrm|mathbf|boxed)\b")
+_SAYS = re.compile(
+    r"(?:\b(?i:answers?|choose|select|pick)\b"
+    r"(?:\s+(?i:choices?|options?|letters?|to|this|question|is|are|be|was|should|would|must"
+    r"|correct|the|therefore|thus|both|most|likely))*"
+    r"|答案(?:应该|应当|应|就)?[是为选]?(?:选项)?|故选(?:择)?|应选择?|选择|选项?)"
+    r"[\s:：=,，\"'“(（\[{]*"
+)
+"""What comes before an answer that is told: "The correct answer is (", "答案：", "故选", …"""
+_DENIED = re.compile(
+    r"[)）\]]?\s*(?:(?:is|are|was)\s+(?:not|wrong|incorrect|false)|isn't|不|错误|是错)"
+)
+_BETWEEN = r"[\s,，、;；/&()（）]*(?:and|和|与|及)?[\s,，、;；/&()（）]*"
+
+
+def choice_letter(text: str, choices: int) -> str | None:
+    """The letter that a text chooses.
+
+    In this order: a letter that the text begins with; the first one that is told ("the answer is
+    B", "答案：B"); the first in brackets or after "option"; the only letter that stands alone.
+    GPT-Fathom takes the alphabetically lowest that occurs anywhere, the "A" of "A man" included.
+
+    Args:
+        text: the model's output.
+        choices: number of choices; letters beyond them are none.
+    """
+    found = _chosen(text, choices, several=False)
+    return found[0] if found else None
+
+
+def choice_letters(text: str, choices: int) -> str | None:
+    """All letters that a text chooses, sorted: "AD" from "A and D", "(D)(A)" or "答案：AD".
+
+    The same rules as `choice_letter`, with letters that follow the first one directly.
+    """
+    found = _chosen(text, choices, several=True)
+    return "".join(sorted(set(found))) if found else None
+
+
+def _chosen(text: str, choices: int, several: bool) -> str:
+    """The letters chosen, in their order; "" where there are none."""
+    text = _MARKUP.sub("", text).strip()
+    valid = LETTERS[:choices]
+    lone = rf"[{valid}](?![A-Za-z0-9'’])"
+    together = rf"[{valid}]{{2,}}(?![A-Za-z0-9'’])"
+    run = re.compile(rf"(?:{lone}|{together})(?:{_BETWEEN}(?:{lone}|{together}))*")
+
+    def at(position: int) -> str:
+        if _ARTICLE.match(text, position):
+            return ""
+        if not several:
+            single = re.compile(lone).match(text, position)
+            return single.group() if single else ""
+        match = run.match(text, position)
+        letters = re.sub(r"[^A-Z]", "", re.sub(r"\band\b", "", match.group())) if match else ""
+        in_order = match and match.group() == "".join(sorted(match.group()))
+        if match and re.fullmatch(together, match.group()) and not in_order:
+            return ""  # a word in capitals
+        return letters
+
+    lower = re.fullmatch(rf"\W*([{valid.lower()}])\W*", text)
+    lower = lower or re.match(rf"[(\[]?([{valid.lower()}])[)\]]", text)
+    if lower:
+        return lower.group(1).upper()
+    begins = re.match(r"[\s\"'“(（\[{\-.:：]*", text)
+    if begins and (letters := at(begins.end())):
+        return letters
+    for told in _SAYS.finditer(text):
+        letters = at(told.end())
+        if letters and not _DENIED.match(text, told.end() + len(letters)):
+            return letters
+        small = re.compile(rf"([{valid.lower()}])[)\]]").match(text, told.end())
+        if small:
+            return small.group(1).upper()
+    named = rf"[(（\[]([{valid}])[)）\]]|\b(?i:option|choice)\s+([{valid}])(?![A-Za-z0-9'’])"
+    for match in re.finditer(named, text):
+        if not _DENIED.match(text, match.end()):
+            return at(match.start(1) if match.group(1) else match.start(2))
+    alone = [
+        match.group()
+        for match in re.finditer(rf"(?<![A-Za-z0-9'’.]){lone}", text)
+        if not _ARTICLE.match(text, match.start())
+    ]
+    return alone[0] if len(set(alone)) == 1 else ""
+
+
+_TELLS = re.compile(r"\b(?:so|thus|therefore|hence)?,?\s*the (?:final )?answer is:?", re.IGNORECASE)
+
+
+def told_answer(text: str) -> str | None:
+    """What follows "(So) the answer is", up to the end of its sentence or line (BBH).
+
+    The first such sentence counts. GPT-Fathom takes everything behind it, and a prefix matches.
+    """
+    match = _TELLS.search(text)
+    if not match:
+        return None
+    line = text[match.end() :].strip().split("\n")[0]
+    sentence = re.split(r"\.(?:\s|$)", line)[0].strip(" \t*`\"'“”$")
+    return sentence or None
+
+
+def same_told(answer: str, target: str) -> bool:
+    """Whether a told answer is BBH's target.
+
+    A choice's letter counts with or without brackets, and with its choice behind it ("(D) 1937");
+    anything else must be the same but for case, spaces and quotes. In bracket sequences, spaces
+    don't count.
+    """
+    if re.fullmatch(r"\([A-Z]\)", target):
+        letter = re.match(r"\(?([A-Z])(?:\)|(?=\W|$))", answer)
+        return letter is not None and letter.group(1) == target[1]
+    return _plain(answer) == _plain(target)
+
+
+def _plain(text: str) -> str:
+    text = text.strip(" \t\n.\"'`*").lower()
+    if re.fullmatch(r"[\s()\[\]{}<>]*", text):
+        return re.sub(r"\s", "", text)
+    return " ".join(text.split())
+
+
+_NUMBER = re.compile(
+    r"(?<![\d.])-?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\d.])-?\$?\.\d+"
+)
+
+
+def number(text: str) -> str | None:
+    """The number after "the answer is", else the last number: without commas, "$", ".00".
+
+    Numbers are then compared by value: 18 is not 180 (of which it is a prefix, a match for
+    GPT-Fathom), but 18.0 and $18.
+    """
+    match = _TELLS.search(text)
+    found: list[str] = []
+    if match:
+        sentence = text[match.end() :].strip().split("\n")[0]
+        found = _NUMBER.findall(sentence.rsplit("=", 1)[-1])[:1]
+    found = found or _NUMBER.findall(text)[-1:]
+    return canonical_number(found[0]) if found else None
+
+
+def canonical_number(text: str) -> str:
+    """One spelling for each value: "1,050.50" and "$1050.5" become "1050.5".
+
+    Raises:
+        decimal.InvalidOperation: the text is no number.
+    """
+    value = Decimal(re.sub(r"[\s,$]", "", text))
+    plain = format(value, "f")
+    plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
+    return "0" if plain in ("-0", "") else plain
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last \boxed{…} or \fbox{…} with balanced braces, or of `\boxed 5`."""
+    last = None
+    for match in re.finditer(r"\\(?:boxed|fbox)\s*(?:\{|\s([^\s${}]+))", text):
+        if match.group(1):
+            last = match.group(1).rstrip(".,")
+            continue
+        depth, end = 1, match.end()
+        while end < len(text) and depth:
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        if depth == 0:
+            last = text[match.end() : end - 1].strip()
+    return last or None
+
+
+def expression(text: str) -> str | None:
+    r"""A solution's result: the last \boxed{}, else what "(final) answer is" is followed by.
+
+    GPT-Fathom reads \boxed{} alone; the usual four examples of MATH end with "The final answer is
+    $…$. I hope it is correct.", so that an answer in their manner counts here.
+    """
+    if re.search(r"\\(?:boxed|fbox)\b", text):
+        return boxed(text)
+    match = re.search(r"(?:the (?:final )?answer is|答案(?:是|为)?)\s*[:：]?", text, re.IGNORECASE)
+    return _expression_in(text[match.end() :]) if match else None
+
+
+def short_expression(text: str) -> str | None:
+    r"""An answer without a solution: like `expression`, else the first line that has content."""
+    found = expression(text)
+    if found is not None or re.search(r"\\(?:boxed|fbox)\b", text):
+        return found
+    lines = [line for line in text.split("\n") if line.strip()]
+    return _expression_in(lines[0]) if lines else None
+
+
+def _expression_in(text: str) -> str | None:
+    """The first formula in dollars of a line, or the line up to the end of its sentence."""
+    line = text.strip().split("\n")[0]
+    formula = re.match(r"[^$]{0,40}?\$([^$]+)\$", line)
+    found = formula.group(1) if formula else re.split(r"\.(?:\s|$)|。", line)[0]
+    found = found.strip(" \t.:：*")
+    return found if re.search(r"\w|\\", found) else None
+
+
+def phrase(text: str) -> str | None:
+    """A short answer: the first line that has words, without "A:" or "Answer:" before it."""
+    for line in text.split("\n"):
+        line = re.sub(r"^\s*(?:A|Answer)\s*[:：]", "", line, flags=re.IGNORECASE).strip()
+        if normalized_phrase(line):
+            return line
+    return None
+
+
+def normalized_phrase(text: str) -> str:
+    """SQuAD's normalisation: lower case, no punctuation, no articles, single spaces.
+
+    A text that consists of articles alone is kept.
+    """
+    bare = "".join(c for c in text.lower() if c not in string.punctuation and c not in "“”‘’…")
+    words = bare.split()
+    return " ".join([w for w in words if w not in ("a", "an", "the")] or words)
+
+
+def phrase_f1(answer: str, targets: Sequence[str]) -> float:
+    """Best F1 of the words in common with one of the accepted answers (SQuAD), 0 to 1."""
+
+    def f1(target: str) -> float:
+        ours, theirs = normalized_phrase(answer).split(), normalized_phrase(target).split()
+        common = sum((Counter(ours) & Counter(theirs)).values())
+        return 2 * common / (len(ours) + len(theirs)) if common else 0.0
+
+    return max((f1(target) for target in targets), default=0.0)
+
+
+def first_word(text: str) -> str | None:
+    """The first word, without the punctuation around it, in lower case."""
+    match = re.search(r"[^\W_]+(?:['’\-][^\W_]+)*", text)
+    return match.group().lower().replace("’", "'") if match else None
