@@ -96,6 +96,7 @@ def main(
     hashes = content_hashes(list(paths.values()), stage.root) if is_main() else {}
     asked: dict[str, list[tuple[BenchmarkTask, list[Row]]]] = {}
     left_out: list[str] = []
+    contexts: dict[str, int] = {}
     WATCHDOG.start(run.step_timeout)
     with progress_bar(len(paths), "benchmarks", shown=run.progress) as bar:
         for name, path in paths.items():
@@ -121,6 +122,7 @@ def main(
                 "limit": settings.limit,
                 "seed": run.seed,
             }
+            contexts[name] = context.length
             answers = Answers(stage.folder / "answers" / name, facts)
             model, asked[name] = None, []
             for part in parts:
@@ -148,6 +150,7 @@ def main(
             left_out,
             settings.limit,
             settings.subtasks,
+            contexts,
         )
         write_json(stage.folder / "benchmarks.json", found)
         write_text(stage.folder / "benchmarks.md", table.markdown(found))

@@ -1,6 +1,7 @@
 """The results as data (`benchmarks.json`), and as a table for a file and for the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from common.evaluation.benchmarks.catalogue import CATALOGUE, TABLE1
@@ -21,7 +22,7 @@ NOTES = {
     "choices. They are not comparable with the paper's Table 1, which is generation and parsing.",
 }
 INTERVALS = (
-    "± and limits: 95 % intervals over questions (Wilson's; over parts put together after Zou and "
+    "In brackets: 95 % intervals over questions (Wilson's; over parts put together after Zou and "
     "Donner 2008)."
 )
 
@@ -48,7 +49,7 @@ def cell(name: str, parts: Sequence[tuple[BenchmarkTask, Rows]]) -> dict[str, An
         "prompts_cut": sum(row["prompt_cut"] for row in rows),
         "unparsed": round(sum(row["unparsed"] for row in rows) / len(rows), 4),
         "origin": "; ".join(dict.fromkeys(part.origin for part, _ in parts)),
-        "source": "; ".join(dict.fromkeys(part.source for part, _ in parts)),
+        "source": shortened([part.source for part, _ in parts]),
         "parts": {
             part.subtask: {
                 **percent(score_of(own)),
@@ -71,6 +72,13 @@ def cells(parts: Iterable[tuple[BenchmarkTask, Rows]]) -> dict[str, dict[str, An
     return {name: cell(name, own) for name, own in groups.items()}
 
 
+def shortened(sources: Sequence[str]) -> str:
+    """Where the data of all parts come from; each part's own is in `parts`."""
+    distinct = list(dict.fromkeys(sources))
+    more = f" (and so on, {len(sources)} parts)" if len(distinct) > 1 else ""
+    return distinct[0] + more
+
+
 def span(numbers: Sequence[int]) -> str:
     """ "5", or "3–5" where they differ."""
     low, high = min(numbers), max(numbers)
@@ -84,6 +92,7 @@ def results(
     left_out: Sequence[str],
     limit: int,
     subtasks: int,
+    contexts: Mapping[str, int],
 ) -> dict[str, Any]:
     """What `benchmarks.json` holds.
 
@@ -92,9 +101,10 @@ def results(
         names: benchmarks, in the order of the columns.
         left_out: what was not asked, and why, a line each.
         limit, subtasks: questions a part, and parts a benchmark; 0: all.
+        contexts: model -> tokens of its context.
     """
     notes = [NOTES[mode], INTERVALS]
-    averaged = [n for n in names if CATALOGUE[n].subtasks]
+    averaged = [n for n in names if CATALOGUE[n].subtasks and any(n in c for c in found.values())]
     for kind in ("parts", "questions"):
         titles = [CATALOGUE[n].title for n in averaged if average_of(n) == kind]
         if titles:
@@ -103,10 +113,13 @@ def results(
         which = [f"the first {limit} questions of a part"] if limit else []
         which += [f"the first {subtasks} parts of a benchmark"] if subtasks else []
         notes.append(f"A sample: {', '.join(which)}. Not the benchmarks' whole scores.")
+    if mode == "fathom":
+        notes += [note for m, c in found.items() if (note := short_answers(m, c, contexts[m]))]
     return {
         "mode": mode,
         "limit": limit,
         "subtasks": subtasks,
+        "contexts": dict(contexts),
         "benchmarks": {
             n: {"title": CATALOGUE[n].title, "group": CATALOGUE[n].group} for n in names
         },
@@ -118,6 +131,16 @@ def results(
         "left_out": list(left_out),
         "notes": notes,
     }
+
+
+def short_answers(model: str, asked: Iterable[str], context: int) -> str:
+    """In which benchmarks answers had fewer tokens than they should have; "" where in none."""
+    most = context // 2  # see `Context.room`
+    cut = [b for b in map(CATALOGUE.__getitem__, asked) if b.max_new_tokens > most]
+    if not cut:
+        return ""
+    which = ", ".join(f"{b.title} (of {b.max_new_tokens})" for b in cut)
+    return f"{model}: its context is {context} tokens; answers had {most} of them in {which}."
 
 
 def grid(found: Mapping[str, Any]) -> list[list[str]]:
@@ -134,10 +157,10 @@ def grid(found: Mapping[str, Any]) -> list[list[str]]:
 
 
 def short(found: Mapping[str, Any] | None) -> str:
-    """ "45.2 ±3.1": the score, and half of its interval, in percent."""
+    """ "45.2 (42.1–48.3)": the score and its interval, in percent."""
     if found is None:
         return "–"
-    return f"{found['score']:.1f} ±{(found['high'] - found['low']) / 2:.1f}"
+    return f"{found['score']:.1f} ({found['low']:.1f}–{found['high']:.1f})"
 
 
 DETAILS = (
@@ -208,7 +231,7 @@ def terminal(found: Mapping[str, Any], width: int = 100) -> str:
             for row in rows
         ]
         texts.append("\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]))
-    texts.append("\n".join(found["notes"]))
+    texts.append("\n".join(fill(note, width) for note in found["notes"]))
     if found["left_out"]:
         texts.append("\n".join(["Left out:", *(f"  {line}" for line in found["left_out"])]))
     return "\n\n".join(texts)
