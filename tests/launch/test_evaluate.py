@@ -26,21 +26,8 @@ def evaluate(folder, *words):
 
 
 def test_models_and_options_reach_the_stage(tmp_path):
-    code, said = evaluate(
-        *(
-            tmp_path,
-            "a",
-            "b",
-            "--mode",
-            "harness",
-            "--limit",
-            "20",
-            "--benchmarks",
-            "mmlu",
-            "gsm8k",
-        ),
-        *("--data", "dir", "--run", "r", "--processes", "2", "--zero", "3"),
-    )
+    words = "a b --mode harness --limit 20 --benchmarks mmlu gsm8k --data dir --run r --processes 2"
+    code, said = evaluate(tmp_path, *words.split(), "--zero", "3")
     assert code == 0
     (line,) = [line for line in said.splitlines() if line.startswith("stage")]
     words = line.split("|")[1:-1]
