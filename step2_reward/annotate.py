@@ -8,6 +8,7 @@ import re
 import secrets
 import socket
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -59,12 +60,8 @@ class AnnotateArguments:
         if not self.run:
             raise UserError("run is empty, but must name a folder")
         check_names(self.labelers)
-        if not self.export and len(self.labelers) < self.labelers_per_prompt:
-            raise UserError(
-                f"labelers names {len(self.labelers)} people, but {self.labelers_per_prompt} rank "
-                "each prompt; name as many (--labelers anna ben carla), or lower "
-                "--labelers_per_prompt"
-            )
+        if not self.export and not self.labelers:
+            raise UserError("labelers names nobody; name them: --labelers anna ben carla")
         if self.address and not re.fullmatch(r"https?://[\w.-]+(:\d+)?", self.address):
             raise UserError(
                 f"address is {self.address}, but must be like https://label.example.org, without a "
@@ -99,6 +96,7 @@ def main(settings: AnnotateArguments) -> None:
         export(project, Path(settings.export))
         return
     lock = take_lock(folder / ".lock")
+    say_team(settings, project.storage)
     listener = listen(settings.host, settings.port)
     address = address_of(settings, listener.getsockname()[1])
     tokens = read_or_make(folder, settings.labelers)
@@ -117,6 +115,8 @@ def main(settings: AnnotateArguments) -> None:
     say(f"{len(project.samples)} prompts, {len(project.gold)} gold questions, at {address}")
     say(f"everybody's personal link, and the project page's: {links}")
     say("stop with Ctrl-C; the same command goes on")
+    # The first look at a large project takes seconds: nobody need wait for it.
+    threading.Thread(target=app.state.figures.now, daemon=True).start()
     try:
         serve(app, listener, address, remote=settings.allow_remote)
     finally:
@@ -124,15 +124,51 @@ def main(settings: AnnotateArguments) -> None:
         lock.close()
 
 
+def say_team(settings: AnnotateArguments, storage: Storage) -> None:
+    """Checks that there are people enough, and gives back what those who left had begun.
+
+    Who has left counts: some prompts have their answer already.
+
+    Raises:
+        UserError: too few people, or one whose name is written in another way than before, who
+            would get the same prompts again.
+    """
+    names, before = settings.labelers, storage.labelers()
+    known = {name.casefold(): name for name in before}
+    for name in names:
+        if known.get(name.casefold(), name) != name:
+            raise UserError(
+                f"labelers names '{name}', but '{known[name.casefold()]}' has answered here; write "
+                "the name as it was"
+            )
+    gone = [name for name in before if name not in names]
+    if len(names) + len(gone) < settings.labelers_per_prompt:
+        raise UserError(
+            f"labelers names {len(names)} people, but {settings.labelers_per_prompt} rank each "
+            "prompt; name as many (--labelers anna ben carla), or lower --labelers_per_prompt"
+        )
+    storage.clear_desks(names)
+    if gone:
+        say(f"without a link from now on, though they have answered: {', '.join(gone)}")
+    if len(names) < settings.labelers_per_prompt:
+        say(
+            f"WARNING: {settings.labelers_per_prompt} rank each prompt, and {len(names)} have a "
+            "link: prompts that none of those who left has ranked stay incomplete until somebody "
+            "joins"
+        )
+
+
 def export(project: Project, path: Path) -> None:
     """Writes the rankings, and beside them the prompts that nobody could judge, if there are."""
     ranked, unranked = split_rows(project)
     write_json_lines(path, ranked)
     line = f"{len(ranked)} prompts with {sum(len(r['orders']) for r in ranked)} rankings: {path}"
+    beside = path.with_name(f"{path.stem}_unranked.jsonl")
     if unranked:
-        beside = path.with_name(f"{path.stem}_unranked.jsonl")
         write_json_lines(beside, unranked)
         line += f"; {len(unranked)} that nobody could judge: {beside}"
+    else:
+        beside.unlink(missing_ok=True)  # of an export before, when there were some
     say(line)
 
 

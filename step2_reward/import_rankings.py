@@ -12,8 +12,8 @@ from typing import ClassVar
 from common.config.arguments import RunArguments, option
 from common.data.encoding import describe
 from common.data.imports import Imported, read_labeled
-from common.data.labeled import AI, Hints
-from common.data.merging import merge, still_unordered
+from common.data.labeled import AI, UNABLE, Hints
+from common.data.merging import merge
 from common.data.sources import DataSource, parse_sources
 from common.errors import UserError
 from common.files import take_lock, write_json_lines
@@ -76,10 +76,12 @@ def main(stage: Stage, run: RunArguments, settings: ImportArguments) -> None:
     rows, counts = merge([*before.items, *found.items])
     counts.subtract(already)
     if rows != known:
-        write_json_lines(target, [*rows, *still_unordered(before.unordered, rows)])
+        write_json_lines(target, rows)
     lock.close()
 
-    if not rows:
+    unable = sum(len(row.get(UNABLE, [])) for row in rows)
+    rows = [row for row in rows if row["orders"]]
+    if not rows and not unable:
         raise UserError(f"no order was found ({describe(found.left_out) or 'no row has one'})")
     for remark, times in sorted(found.remarks.items()):
         stage.say(f"{times} {remark}")
@@ -93,13 +95,16 @@ def main(stage: Stage, run: RunArguments, settings: ImportArguments) -> None:
             "orders": sum(labelers.values()),
             "labelers": len(labelers),
             "ai_labelers": ai,
+            "cannot_judge": unable,
             "imported": dict(+told),
             "left_out": dict(found.left_out),
             "remarks": dict(found.remarks),
         },
         f"{target}: {sum(labelers.values())} orders by {len(labelers)} labelers"
         + f" ({ai} of them AI feedback)" * bool(ai)
-        + f" for {len(rows)} prompts; "
+        + f" for {len(rows)} prompts"
+        + f", and {unable} times somebody could not judge" * bool(unable)
+        + "; "
         + (describe(told + found.left_out) or "nothing was imported"),
         outputs=[target],
     )

@@ -5,10 +5,11 @@ People rank on the page of annotate.py, or elsewhere: give stage 2 their ranking
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common.config.arguments import RunArguments, option
 from common.data.ad_moderation.labelers import rank as simulated_orders
+from common.data.ad_moderation.rankings import written_answers
 from common.data.ad_moderation.rubric import DOMAINS
 from common.errors import UserError
 from common.files import read_json_lines, write_json_lines
@@ -21,6 +22,11 @@ class RankArguments:
     """The simulated labelers."""
 
     samples: str = option("", "file of samples; by default RUN/sample/samples.jsonl")
+    writer: Literal["model", "generator"] = option(
+        "model",
+        "who wrote what is ranked: the model (its samples), or the domain's own generator, another "
+        "writer, on the same prompts and with as many responses (paper §5.2.1 compares such)",
+    )
     labelers: int = option(3, "simulated labelers per prompt (paper: three people)")
     noise: float = option(
         0.12, "deviation of a simulated labeler's error per criterion, as a share of its range"
@@ -39,6 +45,8 @@ def main(stage: Stage, run: RunArguments, settings: RankArguments) -> None:
     for number, row in enumerate(read_json_lines(file), start=1):
         check_sample(row, f"{file}:{number}")
         try:
+            if settings.writer == "generator":
+                row = by_generator(row, run.seed)
             orders = simulated_orders(
                 row["responses"],
                 row["facts"],
@@ -55,10 +63,21 @@ def main(stage: Stage, run: RunArguments, settings: RankArguments) -> None:
     if is_main():
         write_json_lines(stage.folder / "rankings.jsonl", rows)
     stage.finish(
-        {"prompts": len(rows), "labelers": "simulated", "labelers_per_prompt": settings.labelers},
+        {
+            "prompts": len(rows),
+            "labelers": "simulated",
+            "labelers_per_prompt": settings.labelers,
+            "writer": settings.writer,
+        },
         f"{settings.labelers} simulated labelers ranked the responses to {len(rows)} prompts",
         outputs=[stage.folder / "rankings.jsonl"],
     )
+
+
+def by_generator(row: dict[str, Any], seed: int) -> dict[str, Any]:
+    """A sample's prompt with answers of the domain's generator, and nothing of the model's."""
+    texts = written_answers(row["prompt"], row["facts"], seed=seed, responses=len(row["responses"]))
+    return {"prompt": row["prompt"], "facts": row["facts"], "responses": texts}
 
 
 def check_sample(row: dict[str, Any], origin: str) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,6 @@ class Imported:
     left_out: Counter[str]
     remarks: Counter[str]
     """Counts of what was read, but is worth a doubt."""
-    unordered: list[Row] = field(default_factory=list)
-    """Rows that hold no order."""
 
 
 def read_labeled(sources: Sequence[DataSource], hints: Hints | None = None) -> Imported:
@@ -46,16 +44,14 @@ def read_labeled(sources: Sequence[DataSource], hints: Hints | None = None) -> I
     """
     problems = Problems()
     found = Imported([], Counter(), Counter())
-    for source in sources:
-        known = replace(hints or Hints(), labeler=(hints and hints.labeler) or source.name)
+    for source, name in zip(sources, _names_of(sources), strict=True):
+        known = replace(hints or Hints(), labeler=(hints and hints.labeler) or name)
         before = len(problems.errors)
         rows = 0
         for origin, row in _records(source, problems.add):
             rows += 1
             try:
-                orders = _orders_of(row, source.columns, origin, known, found)
-                found.items += orders
-                found.unordered += [row] * (not orders)
+                found.items += _orders_of(row, source.columns, origin, known, found)
             except UnknownLayout as error:
                 problems.add(error)
                 break  # every other row of the file would say the same
@@ -74,16 +70,34 @@ def _orders_of(
     if is_label_studio(row):
         return label_studio_orders(row, columns, origin, hints, found.left_out)
     if "responses" in row and ("orders" in row or "ranking_best_to_worst" in row):
-        return labeled_of(row, origin, hints.labeler, found.left_out)
+        return labeled_of(_renamed(row, columns), origin, hints.labeler, found.left_out)
     if is_argilla(row):
         return argilla_orders(row, columns, origin, hints, found.left_out, found.remarks)
     if columns and set(columns.values()) <= set(row):
-        renamed = {k: v for k, v in row.items() if k not in columns.values()}
-        renamed |= {ours: row[theirs] for ours, theirs in columns.items()}
-        return _orders_of(renamed, {}, origin, hints, found)
+        return _orders_of(_renamed(row, columns), {}, origin, hints, found)
     raise unknown_layout(
         row, origin, "labelers' rankings", LAYOUTS, "{prompt: question, orders: rankings}"
     )
+
+
+def _renamed(row: Row, columns: dict[str, str]) -> Row:
+    """The row under our names, where it has the others."""
+    found = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    return {k: v for k, v in row.items() if k not in columns.values()} | found
+
+
+def _names_of(sources: Sequence[DataSource]) -> list[str]:
+    """The files' names, for labelers without one; with folders and endings where files share it,
+    so that one file's first labeler is not taken for another's."""
+    names = []
+    for source in sources:
+        alike = {s.path for s in sources if s.name == source.name}
+        if len(alike) > 1 and source.name == Path(source.path).stem:
+            shared = os.path.commonpath([os.path.abspath(os.path.dirname(path)) for path in alike])
+            names.append(Path(os.path.relpath(source.path, shared)).as_posix())
+        else:
+            names.append(source.name)
+    return names
 
 
 def _records(source: DataSource, on_error: OnError) -> Iterator[tuple[str, Row]]:

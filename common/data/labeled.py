@@ -33,6 +33,7 @@ shown, `ai_feedback` says of a language model how it was asked."""
 
 OWN_COLUMNS = ("responses", "orders", "ranking_best_to_worst", "labelers", *PER_LABELER)
 NOT_RANKED = "orders of fewer than two responses"
+UNRANKED = "prompts that nobody ranked"
 UNABLE = "cannot_judge"
 """Column of those who saw a prompt and could not judge: objects with `labeler`."""
 
@@ -45,6 +46,7 @@ class Labeled:
     responses: tuple[str, ...]
     labeler: str
     order: Order
+    """Empty in the one entry of a prompt that nobody ranked, which names no labeler."""
     origin: str
     notes: dict[str, Any] = field(default_factory=dict, hash=False)
     """This labeler's entries of the columns `PER_LABELER`, where they are known."""
@@ -69,12 +71,14 @@ class Hints:
 def labeled_of(
     row: Row, origin: str, unnamed: str, left_out: Counter[str] | None = None
 ) -> list[Labeled]:
-    """The orders of one row of a rankings file, one per labeler.
+    """The orders of one row of a rankings file, one per labeler; where there is none, one entry
+    without an order, for what else the row says.
 
     Args:
         unnamed: names labelers that the row does not name: "unnamed:1", "unnamed:2".
-        left_out: takes the number of orders that name fewer than two responses; null and empty
-            ones are of labelers who could not judge, who then stand in the row's `cannot_judge`.
+        left_out: takes the number of orders that name fewer than two responses, and of rows that
+            nobody ranked; null and empty orders are of labelers who could not judge, who then
+            stand in the row's `cannot_judge`.
 
     Raises:
         UserError: a field is missing or of the wrong type, an order that repeats a response or
@@ -82,7 +86,9 @@ def labeled_of(
     """
     messages = tuple(prompt_of(row, origin))
     responses = tuple(responses_of(row.get("responses"), origin))
-    if has(row, "orders"):
+    if row.get("orders") == []:  # as in the annotation's file of what nobody could judge
+        orders, at = [], ""
+    elif has(row, "orders"):
         orders, at = list_of(row["orders"], "orders", origin), "orders[{}]"
     else:
         orders, at = [order_of(row, len(responses), origin)], "ranking_best_to_worst"
@@ -103,7 +109,9 @@ def labeled_of(
                 left_out[NOT_RANKED] += 1
             continue
         found.append(Labeled(messages, responses, name, checked, origin, notes[i], rest))
-    return found
+    if left_out is not None and all(order in (None, []) for order in orders):
+        left_out[UNRANKED] += 1
+    return found or [Labeled(messages, responses, "", [], origin, {}, rest)]
 
 
 def check_order(order: Any, responses: int, name: str, origin: str) -> Order:  # noqa: ANN401
@@ -174,10 +182,8 @@ def _labelers(value: Any, orders: int, origin: str, unnamed: str) -> list[str]: 
     """A name for each order. (A single text, as simulated labelers have it, is numbered.)"""
     if value is None or isinstance(value, str):
         return [f"{value or unnamed}:{i + 1}" for i in range(orders)]
-    names = [
-        text_of(name, f"labelers[{i}]", origin)
-        for i, name in enumerate(list_of(value, "labelers", origin))
-    ]
+    given = [] if value == [] and not orders else list_of(value, "labelers", origin)
+    names = [text_of(name, f"labelers[{i}]", origin) for i, name in enumerate(given)]
     if len(names) != orders:
         raise UserError(f"{origin}: field 'labelers' has {len(names)} names for {orders} orders")
     twice = [name for name, times in Counter(names).items() if times > 1]

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from common.data.labeled import PER_LABELER, UNABLE, Labeled, Order, check_order
-from common.data.prompt_layouts import prompt_of
-from common.data.ranking_layouts import responses_of
+from common.data.ranking_layouts import PROMPT_COLUMNS
 from common.data.readers import Row
 from common.data.records import Message
 
@@ -39,9 +38,9 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
     comes last. Whoever could not judge, and `saved` that later than the order, has none.
 
     Returns:
-        the rows, in the order of their first item, and how many items were `ADDED`, `REPLACED`
-        what was there, were `UNCHANGED` (the same order again) or `OLDER`, and how many orders
-        were `WITHDRAWN`.
+        the rows, in the order of their first item, those without an order last, and how many
+        orders were `ADDED`, `REPLACED` what was there, were `UNCHANGED` (the same order again) or
+        `OLDER`, and how many were `WITHDRAWN`.
     """
     prompts: dict[str, _Prompt] = {}
     counts: Counter[str] = Counter()
@@ -50,41 +49,37 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
             _key(item.messages, item.responses), _Prompt(item.row, item.responses)
         )
         numbers = _numbers(item.responses, prompt.responses)
-        order = _renumbered(item.order, numbers, len(numbers), item.origin)
-        notes = _renumbered_notes(item.notes, numbers)
-        before = prompt.orders.get(item.labeler)
-        if before is None and _is_older(notes, _unable(prompt.row).get(item.labeler, {})):
-            counts[OLDER] += 1
+        if item.order and not _takes(prompt, item, numbers, counts):
             continue
-        if before is None:
-            counts[ADDED] += 1
-        elif _is_older(notes, prompt.notes[item.labeler]):
-            counts[OLDER if order != before else UNCHANGED] += 1
-            continue
-        else:
-            counts[REPLACED if order != before else UNCHANGED] += 1
-        prompt.orders[item.labeler] = order
-        # Notes on an earlier order say nothing of this one.
-        known = (
-            prompt.notes.get(item.labeler, {}) if order == before and "saved" not in notes else {}
-        )
-        prompt.notes[item.labeler] = known | notes
-        prompt.row = _joined(prompt.row, item.row)
+        prompt.row = _joined(prompt.row, _renumbered_columns(item.row, numbers))
         for name, unable in _unable(item.row).items():
             if name in prompt.orders and _is_older(prompt.notes[name], unable):
                 counts[WITHDRAWN] += 1
                 del prompt.orders[name]
-    return [_row_of(prompt) for prompt in prompts.values() if prompt.orders], counts
+    ranked_first = sorted(prompts.values(), key=lambda prompt: not prompt.orders)
+    return [_row_of(prompt) for prompt in ranked_first], counts
 
 
-def still_unordered(unordered: Iterable[Row], rows: Iterable[Row]) -> list[Row]:
-    """Those rows without an order whose prompts and responses are in none of `rows`."""
-    known = {_key_of_row(row) for row in rows}
-    return [row for row in unordered if _key_of_row(row) not in known]
-
-
-def _key_of_row(row: Row) -> str:
-    return _key(prompt_of(row, ""), responses_of(row["responses"], ""))
+def _takes(prompt: _Prompt, item: Labeled, numbers: Sequence[int], counts: Counter[str]) -> bool:
+    """Adds an order to a prompt, and counts it; False when there is a newer one already."""
+    order = _renumbered(item.order, numbers, len(numbers), item.origin)
+    notes = _renumbered_notes(item.notes, numbers)
+    before = prompt.orders.get(item.labeler)
+    if before is None and _is_older(notes, _unable(prompt.row).get(item.labeler, {})):
+        counts[OLDER] += 1
+        return False
+    if before is None:
+        counts[ADDED] += 1
+    elif _is_older(notes, prompt.notes[item.labeler]):
+        counts[OLDER if order != before else UNCHANGED] += 1
+        return False
+    else:
+        counts[REPLACED if order != before else UNCHANGED] += 1
+    prompt.orders[item.labeler] = order
+    # Notes on an earlier order say nothing of this one.
+    known = prompt.notes.get(item.labeler, {}) if order == before and "saved" not in notes else {}
+    prompt.notes[item.labeler] = known | notes
+    return True
 
 
 def _row_of(prompt: _Prompt) -> Row:
@@ -144,6 +139,25 @@ def _renumbered_notes(notes: dict[str, Any], numbers: Sequence[int]) -> dict[str
     if isinstance(shown, list) and sorted(map(str, shown)) == sorted(map(str, range(len(numbers)))):
         moved["shown"] = [numbers[int(i)] for i in shown]
     return moved
+
+
+def _renumbered_columns(row: Row, numbers: Sequence[int]) -> Row:
+    """A row whose lists with an entry per response, as `ended`, follow the responses' new places.
+
+    Told by their length, of which a list of something else may be as well; that one's order is
+    lost only where responses stand in another order than in the row that was first.
+    """
+    back = sorted(range(len(numbers)), key=numbers.__getitem__)
+    if back == list(numbers):
+        return row
+    return {
+        name: [value[i] for i in back]
+        if isinstance(value, list)
+        and len(value) == len(numbers)
+        and name not in (*PROMPT_COLUMNS, UNABLE)
+        else value
+        for name, value in row.items()
+    }
 
 
 def _is_older(new: dict[str, Any], old: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """What a run was made with: versions, device, threads."""
 
+import functools
 import os
 import platform
 from typing import Any
@@ -15,6 +16,7 @@ def environment() -> dict[str, Any]:
     return {**package_versions(), "device": device().type, "threads": threads}
 
 
+@functools.cache
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
     from importlib.metadata import PackageNotFoundError, version

@@ -7,24 +7,31 @@ the mean of their places.
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
-def krippendorffs_alpha(units: Sequence[Sequence[float]]) -> float | None:
+def krippendorffs_alpha(
+    units: Iterable[Sequence[float]] | Mapping[tuple[float, ...], int],
+) -> float | None:
     """Reliability of ordinal values: 1 − observed / expected disagreement.
 
     Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011, section D, with the ordinal
     difference: the square of how many values lie between two, counting half of either's own.
 
     Args:
-        units: for each thing judged, the values that it got, from any number of labelers.
+        units: for each thing judged, the values that it got, from any number of labelers; or how
+            often each list of values came up, for of a large project few differ.
 
     Returns:
         1: perfect; 0: as if drawn by chance; below 0: systematic disagreement. None where it is
         not defined: no unit with two values, or one value throughout.
     """
-    pairable = [unit for unit in units if len(unit) >= 2]
-    frequency = Counter(value for unit in pairable for value in unit)
+    counted = units if isinstance(units, Mapping) else Counter(map(tuple, units))
+    pairable = {unit: times for unit, times in counted.items() if len(unit) >= 2}
+    frequency: Counter[float] = Counter()
+    for unit, times in pairable.items():
+        for value in unit:
+            frequency[value] += times
     values = sorted(frequency)
     # The middle of each value's own stretch, when all values lie in a row by size.
     middles = {}
@@ -35,12 +42,12 @@ def krippendorffs_alpha(units: Sequence[Sequence[float]]) -> float | None:
     total = before
 
     observed = 0.0
-    for unit in pairable:
+    for unit, times in sorted(pairable.items()):  # the same to the last bit in whatever order
         places = [middles[value] for value in unit]
         mean = sum(places) / len(places)
         # Σ over ordered pairs of (a − b)² is 2·len·Σ(a − mean)².
         spread = sum((place - mean) ** 2 for place in places)
-        observed += 2 * len(places) * spread / (len(places) - 1)
+        observed += times * 2 * len(places) * spread / (len(places) - 1)
     mean = sum(frequency[v] * middles[v] for v in values) / total if total else 0.0
     spread = sum(frequency[v] * (middles[v] - mean) ** 2 for v in values)
     expected = 2 * total * spread / (total - 1) if total > 1 else 0.0

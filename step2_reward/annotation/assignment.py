@@ -27,6 +27,8 @@ def choose(
         used = taken.get(key, 0)
         if used >= per_prompt or key in mine:
             continue
+        if used == per_prompt - 1:
+            return key
         if best is None or used > taken.get(best, 0):
             best = key
     return best

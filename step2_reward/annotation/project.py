@@ -1,5 +1,6 @@
 """A labeling project: its prompts, who is at work on which, and what has been answered."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from step2_reward.annotation.assignment import (
 from step2_reward.annotation.items import Item, fingerprint
 from step2_reward.annotation.storage import Desk, NotYours, Saved, Storage
 
-MOST_EARLIER = 300
-"""Earlier answers in a labeler's list."""
+EARLIER = 100
+"""Answers on a page of a labeler's earlier ones."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,12 @@ class Project:
         self.rules = rules
         self._clock = clock
         self._items = {item.key: item for item in (*samples, *gold)}
-        self._order = [item.key for item in samples]
+        self._free = {
+            item.key: None
+            for item in samples
+            if storage.times_answered(item.key) < rules.per_prompt
+        }
+        """Prompts with a place that is not answered, in the order of the file."""
         self._gold = [item.key for item in gold]
         now = f"{len(self.samples)} prompts, {fingerprint(samples)}"
         before = storage.note("samples", now)
@@ -77,16 +83,19 @@ class Project:
         Whoever comes back finds the prompt that was left open.
         """
         now = self._clock()
-        desk = self.storage.open_desk(labeler, now)
-        if desk and desk.item in self._items:
+        desks = self.storage.open_desks(labeler, now)
+        desk = next((desk for desk in desks if desk.item in self._items), None)
+        if desk:
             self.storage.extend(desk.item, labeler, now, now + self.rules.lease_seconds)
             return self._page(desk)
-        while key := self._choose(labeler, now):
+        lost: set[str] = set()
+        while key := self._choose(labeler, now, lost):
             shown = shown_order(len(self._items[key].responses), self.rules.seed, labeler, key)
             until = now + self.rules.lease_seconds
             desk = self.storage.take(key, labeler, shown, now, until, self._places(key))
-            if desk:  # else somebody was faster
+            if desk:
                 return self._page(desk)
+            lost.add(key)  # somebody was faster
         return None
 
     def page_again(self, labeler: str, key: str) -> dict[str, Any]:
@@ -115,9 +124,12 @@ class Project:
         if not desk:
             raise NotYours
         content = content_of(answer, desk.shown)
-        return self.storage.save(
+        saved = self.storage.save(
             answer.answer_id, key, labeler, content, self._clock(), self._places(key)
         )
+        if self.storage.times_answered(key) >= self.rules.per_prompt:
+            self._free.pop(key, None)
+        return saved
 
     def progress(self, labeler: str) -> dict[str, int]:
         """For the labeler's own page: what is `done`, and how much there is `left` at most.
@@ -125,20 +137,28 @@ class Project:
         What is on others' desks is left: it may be given back. Gold questions to come count as
         well, or the number would tell which prompts they are.
         """
-        mine = set(self.storage.answered_by(labeler))
-        answered = self.storage.answered()
-        left = sum(
-            answered.get(key, 0) < self.rules.per_prompt and key not in mine for key in self._order
-        )
+        mine = self.storage.answered_by(labeler)
+        free = self._free.keys()
+        left = len(free) - len(free & mine)
         gold, ordinary = self._gold_and_others(mine)
         coming = gold_to_come(
             ordinary + left, gold, len(self._gold), self.rules.gold_every, self.rules.seed, labeler
         )
         return {"done": len(mine & self._items.keys()), "left": left + coming}
 
-    def mine(self, labeler: str) -> list[dict[str, Any]]:
-        """A labeler's own last answers, the newest first, as a list to choose from."""
-        return [
+    def mine(self, labeler: str, saved: float = math.inf, key: str = "") -> dict[str, Any]:
+        """A page of a labeler's own `answers`, the newest first, as a list to choose from.
+
+        Args:
+            saved, key: the page before said where `older` ones begin; by default with the newest.
+
+        Returns:
+            `answers`; `older`, {saved, key} for the next page, or None on the last one; and how
+            many there are in `all`.
+        """
+        found = self.storage.answers_before(labeler, saved, key, EARLIER + 1)
+        more, found = found[EARLIER:], found[:EARLIER]
+        answers = [
             {
                 "key": saved.item,
                 "prompt": _excerpt(self._items[saved.item].messages[-1].content),
@@ -146,19 +166,25 @@ class Project:
                 "cannot_judge": saved.content["cannot_judge"],
                 "corrected": saved.revision > 1,
             }
-            for saved in reversed(self.storage.answers_of(labeler)[-MOST_EARLIER:])
+            for saved in found
             if saved.item in self._items
         ]
+        return {
+            "answers": answers,
+            "older": {"saved": found[-1].saved, "key": found[-1].item} if more else None,
+            "all": len(self.storage.answered_by(labeler) & self._items.keys()),
+        }
 
-    def _choose(self, labeler: str, now: float) -> str | None:
-        mine = set(self.storage.answered_by(labeler))
+    def _choose(self, labeler: str, now: float, lost: set[str]) -> str | None:
+        mine = self.storage.answered_by(labeler)
         gold_done, ordinary = self._gold_and_others(mine)
         rules = self.rules
         if self._gold and gold_is_due(ordinary, gold_done, rules.gold_every, rules.seed, labeler):
             key = next_gold(self._gold, mine, rules.seed, labeler)
             if key:
                 return key
-        return choose(self._order, self.storage.taken(now, but=labeler), mine, rules.per_prompt)
+        taken = self.storage.taken(now, but=labeler)
+        return choose(list(self._free), taken, mine | lost, rules.per_prompt)
 
     def _gold_and_others(self, mine: set[str]) -> tuple[int, int]:
         """How many gold questions are among a labeler's answers, and how many other prompts."""

@@ -1,6 +1,7 @@
 """The web service: pages, and the few calls that they make."""
 
 import json
+import math
 import signal
 import socket
 import sqlite3
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import uvicorn
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,11 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from common.errors import UserError
 from common.evaluation.criteria import CRITERIA, DEFINITIONS
 from step2_reward.annotation.answers import Answer, BadAnswer
+from step2_reward.annotation.connections import ImpatientProtocol
 from step2_reward.annotation.export import split_rows
 from step2_reward.annotation.guard import Guard
 from step2_reward.annotation.project import Project
 from step2_reward.annotation.storage import NotYours, OtherContent
-from step2_reward.annotation.summary import summarize
+from step2_reward.annotation.summary import Summary
 from step2_reward.annotation.tokens import Tokens
 
 PAGES = Path(__file__).parent / "pages"
@@ -59,21 +61,22 @@ class SignIn(BaseModel):
 
 
 class Figures:
-    """The project page's figures. Of a large project they take seconds: no more than a tenth of
-    the time goes to them then, however often they are asked for, so that labelers need not wait."""
+    """The project page's figures. The first ones of a large project take seconds: no more than a
+    tenth of the time goes to such, however often they are asked for, so that labelers need not
+    wait."""
 
     def __init__(self, project: Project, labelers: Sequence[str]) -> None:
-        self._project, self._labelers = project, labelers
+        self._summary = Summary(project, labelers)
         self._lock = threading.Lock()
         self._last: dict[str, Any] = {}
         self._good_until = 0.0
 
     def now(self) -> dict[str, Any]:
-        """See `summarize`; perhaps a little old, as its `now` says."""
+        """See `Summary`; perhaps a little old, as its `now` says."""
         with self._lock:
             begun = time.monotonic()
             if begun >= self._good_until:
-                self._last = summarize(self._project, self._labelers, time.time())
+                self._last = self._summary.figures(time.time())
                 ended = time.monotonic()
                 took = ended - begun
                 self._good_until = ended + (9 * took if took > FIGURES_SECONDS else 0)
@@ -159,8 +162,12 @@ def build_app(project: Project, tokens: Tokens, labelers: Sequence[str], identit
         return {"item": item, **project.progress(labeler)}
 
     @app.get("/api/mine")
-    def mine(labeler: Labeler) -> dict[str, Any]:
-        return {"answers": project.mine(labeler)}
+    def mine(
+        labeler: Labeler,
+        saved: Annotated[float, Query(allow_inf_nan=False)] | None = None,
+        key: Annotated[str, Query(max_length=64)] = "",
+    ) -> dict[str, Any]:
+        return project.mine(labeler, math.inf if saved is None else saved, key)
 
     @app.get("/api/items/{key}")
     def item_again(key: str, labeler: Labeler) -> dict[str, Any]:
@@ -181,7 +188,7 @@ def build_app(project: Project, tokens: Tokens, labelers: Sequence[str], identit
             **project.progress(labeler),
         }
 
-    figures = Figures(project, labelers)
+    figures = app.state.figures = Figures(project, labelers)
 
     @app.get("/api/project", dependencies=[Depends(for_project)])
     def project_figures() -> dict[str, Any]:
@@ -261,9 +268,18 @@ def serve(app: FastAPI, listener: socket.socket, address: str, *, remote: bool) 
     Args:
         address, remote: as `Guard` has them.
     """
-    config = uvicorn.Config(
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn ends in order, and then raises the signal again: that is no failure.
+        signal.signal(number, lambda *_: sys.exit(0))
+    uvicorn.Server(configuration(app, address, remote=remote)).run(sockets=[listener])
+
+
+def configuration(app: FastAPI, address: str, *, remote: bool) -> uvicorn.Config:
+    """How uvicorn serves; the arguments are those of `serve`."""
+    return uvicorn.Config(
         Guard(app, address, remote=remote),
-        http="h11",  # limits the length of headers; httptools, where it is installed, does not
+        # h11 limits the length of headers; httptools, where it is installed, does not.
+        http=ImpatientProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -273,7 +289,3 @@ def serve(app: FastAPI, listener: socket.socket, address: str, *, remote: bool) 
         limit_concurrency=500,
         timeout_graceful_shutdown=10,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn ends in order, and then raises the signal again: that is no failure.
-        signal.signal(number, lambda *_: sys.exit(0))
-    uvicorn.Server(config).run(sockets=[listener])

@@ -8,7 +8,8 @@ transaction, and its id is unique: a page that had no reply may send it again.
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ CREATE TABLE IF NOT EXISTS answers (
     UNIQUE (item, labeler, revision)
 );
 CREATE INDEX IF NOT EXISTS answers_of_labeler ON answers (labeler, saved);
+CREATE INDEX IF NOT EXISTS open_desks ON desks (labeler, until) WHERE NOT answered;
 """
 
 
@@ -74,7 +76,11 @@ class Saved:
 
 
 class Storage:
-    """One connection, used by one thread at a time; SQLite itself keeps out other processes."""
+    """One connection, used by one thread at a time; SQLite itself keeps out other processes.
+
+    Who has answered what is kept in memory as well, for it is asked at every prompt: one process
+    alone may save (`annotate.py` holds a lock), others only read.
+    """
 
     def __init__(self, path: Path) -> None:
         """Opens the database, or makes it.
@@ -93,8 +99,13 @@ class Storage:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            done = self._db.execute("SELECT labeler, item FROM desks WHERE answered").fetchall()
         except (sqlite3.Error, OSError) as error:  # the latter: the file is another user's
             raise UserError(f"{path}: the database cannot be opened: {error}") from None
+        self._answered = Counter(item for _, item in done)
+        self._answered_by: dict[str, set[str]] = defaultdict(set)
+        for labeler, item in done:
+            self._answered_by[labeler].add(item)
 
     def close(self) -> None:
         """Ends the connection; what was acknowledged is on the disk already."""
@@ -119,15 +130,27 @@ class Storage:
             db.execute("INSERT OR IGNORE INTO project VALUES (?, ?)", (name, value))
             return db.execute("SELECT value FROM project WHERE name = ?", (name,)).fetchone()[0]
 
-    def open_desk(self, labeler: str, now: float) -> Desk | None:
-        """The prompt that a labeler is at work on: neither answered nor timed out."""
+    def open_desks(self, labeler: str, now: float) -> list[Desk]:
+        """What a labeler is at work on: neither answered nor timed out, the oldest first.
+
+        It is one prompt, but for gold questions that have been withdrawn or given back since.
+        """
         with self._lock:
-            row = self._db.execute(
+            rows = self._db.execute(
                 "SELECT * FROM desks WHERE labeler = ? AND NOT answered AND until > ? "
-                "ORDER BY begun LIMIT 1",
+                "ORDER BY begun",
                 (labeler, now),
-            ).fetchone()
-        return _desk(row) if row else None
+            ).fetchall()
+        return [_desk(row) for row in rows]
+
+    def clear_desks(self, labelers: Collection[str]) -> None:
+        """Gives back what others than these have begun and not answered."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE desks SET until = 0 WHERE NOT answered "
+                "AND labeler NOT IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(labelers)),),
+            )
 
     def desk(self, item: str, labeler: str) -> Desk | None:
         """The place that a labeler has, or had, at a prompt."""
@@ -137,31 +160,33 @@ class Storage:
             ).fetchone()
         return _desk(row) if row else None
 
-    def answered_by(self, labeler: str) -> list[str]:
+    def labelers(self) -> list[str]:
+        """Everybody who has answered anything, by name."""
+        with self._lock:
+            return sorted(name for name, items in self._answered_by.items() if items)
+
+    def answered_by(self, labeler: str) -> set[str]:
         """Keys of the prompts that a labeler has answered."""
         with self._lock:
-            rows = self._db.execute(
-                "SELECT item FROM desks WHERE labeler = ? AND answered", (labeler,)
-            ).fetchall()
-        return [item for (item,) in rows]
+            return set(self._answered_by[labeler])
 
     def taken(self, now: float, but: str = "") -> dict[str, int]:
         """Places per prompt that are answered, or on the desk of a labeler other than `but`."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT item, COUNT(*) FROM desks "
-                "WHERE answered OR (until > ? AND labeler != ?) GROUP BY item",
+                "WHERE NOT answered AND until > ? AND labeler != ? GROUP BY item",
                 (now, but),
             ).fetchall()
-        return dict(rows)
+            taken = dict(self._answered)
+        for item, desks in rows:
+            taken[item] = taken.get(item, 0) + desks
+        return taken
 
-    def answered(self) -> dict[str, int]:
-        """Places per prompt that are answered."""
+    def times_answered(self, item: str) -> int:
+        """Places at a prompt that are answered."""
         with self._lock:
-            rows = self._db.execute(
-                "SELECT item, COUNT(*) FROM desks WHERE answered GROUP BY item"
-            ).fetchall()
-        return dict(rows)
+            return self._answered[item]
 
     def take(
         self,
@@ -247,15 +272,46 @@ class Storage:
             db.execute(
                 "UPDATE desks SET answered = 1 WHERE item = ? AND labeler = ?", (item, labeler)
             )
+        with self._lock:  # behind the commit: what failed is not counted
+            if item not in self._answered_by[labeler]:
+                self._answered_by[labeler].add(item)
+                self._answered[item] += 1
         return _saved(values), True
 
     def answers(self) -> list[Saved]:
         """The last revision of every answer, oldest first."""
         return self._last_revisions("TRUE")
 
-    def answers_of(self, labeler: str) -> list[Saved]:
-        """The last revision of each of a labeler's answers, oldest first."""
-        return self._last_revisions("labeler = ?", labeler)
+    def answers_before(self, labeler: str, saved: float, item: str, most: int) -> list[Saved]:
+        """The last revisions of a labeler's answers, newest first, from a place in that list on.
+
+        Args:
+            saved, item: of the answer behind which they begin; infinity: at the newest.
+            most: so many at most.
+        """
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT item, labeler, revision, content, begun, saved FROM answers AS a "
+                "WHERE labeler = ? AND (saved, item) < (?, ?) AND NOT EXISTS (SELECT 1 FROM "
+                "answers WHERE item = a.item AND labeler = a.labeler AND revision > a.revision) "
+                "ORDER BY saved DESC, item DESC LIMIT ?",
+                (labeler, saved, item, most),
+            ).fetchall()
+        return [_saved(row) for row in rows]
+
+    def answers_since(self, number: int) -> tuple[int, list[Saved]]:
+        """All revisions that came after a number, in their order; and the number to go on with.
+
+        Args:
+            number: as this returned it before; 0: from the first on.
+        """
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT rowid, item, labeler, revision, content, begun, saved FROM answers "
+                "WHERE rowid > ? ORDER BY rowid",
+                (number,),
+            ).fetchall()
+        return (rows[-1][0] if rows else number), [_saved(row[1:]) for row in rows]
 
     def answer(self, item: str, labeler: str) -> Saved | None:
         """The last revision of a labeler's answer to a prompt."""

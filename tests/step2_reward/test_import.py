@@ -143,13 +143,46 @@ def test_rows_without_an_order_stay_in_the_file_that_is_merged_into(tmp_path):
         "labelers": ["ann", "ai:judge", "cy", "dan"],
     }
     result, rows = run_import(tmp_path, new, rankings=target)
-    assert rows == [expected, nobody, too_little] and result["prompts"] == 1
+    left = [
+        {**nobody, "orders": [], "labelers": [], "cannot_judge": [{"labeler": "ann"}]},
+        {**too_little, "orders": [], "labelers": []},
+    ]
+    assert rows == [expected, *left] and result["prompts"] == 1
     before = (tmp_path / "all.jsonl").read_bytes()
     run_import(tmp_path, new, rankings=target)
     assert (tmp_path / "all.jsonl").read_bytes() == before
     late = {**PLAIN, "prompt": "r", "orders": [[0, 1]], "labelers": ["eve"]}
     _, rows = run_import(tmp_path, write(tmp_path, [late], "late.jsonl"), rankings=target)
-    assert rows == [expected, late, too_little]
+    late["cannot_judge"], late["note"] = left[0]["cannot_judge"], 7
+    assert rows == [expected, late, left[1]]
+
+
+def test_who_could_not_judge_comes_along_and_is_counted(tmp_path, capsys):
+    """What the annotation's export writes beside the rankings is a file like any other."""
+    nobody = {**PLAIN, "orders": [], "labelers": [], "cannot_judge": [{"labeler": "dan"}]}
+    alone = write(tmp_path, [{**nobody, "prompt": "r"}, nobody], "rankings_unranked.jsonl")
+    result, rows = run_import(tmp_path, alone)
+    assert result["cannot_judge"] == 2 and result["prompts"] == 0
+    assert result["left_out"] == {"prompts that nobody ranked": 2}
+    result, rows = run_import(tmp_path, write(tmp_path, [PLAIN], "plain.jsonl"))
+    assert rows == [{**PLAIN, "cannot_judge": nobody["cannot_judge"]}, {**nobody, "prompt": "r"}]
+    assert "for 1 prompts, and 2 times somebody could not judge" in capsys.readouterr().out
+    before = open(result["rankings"], "rb").read()
+    result, _ = run_import(tmp_path, alone)
+    assert open(result["rankings"], "rb").read() == before
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+    """Else one team's first labeler would replace the other's."""
+    unnamed = {k: v for k, v in PLAIN.items() if k != "labelers"}
+    for folder, orders in (("north", [[0, 1, 2]]), ("south", [[2, 1, 0]])):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, [{**unnamed, "orders": orders}], "team.jsonl")
+    files = [str(tmp_path / folder / "team.jsonl") for folder in ("north", "south")]
+    for given in (files, files[::-1]):
+        _, (row,) = run_import(tmp_path, *given)
+        assert row["labelers"] == ["north/team.jsonl:1", "south/team.jsonl:1"]
+        assert row["orders"] == [[0, 1, 2], [2, 1, 0]]
 
 
 def test_a_folder_is_no_rankings_file(tmp_path):

@@ -5,7 +5,7 @@ model that is to be improved has said.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.data.ad_moderation.answers import draw_answer
@@ -29,13 +29,26 @@ def ranked_answers(
     """
     for row, _ in zip(split_rows(seed, "reward_prompts"), range(prompts), strict=False):
         facts = row["facts"]
-        draw = random.Random(f"{seed}/ranked answers/{row['prompt']}")
-        answer = draw_general_answer if facts["domain"] == "general" else draw_answer
-        texts: list[str] = []
-        for _ in range(DRAWS):
-            text = answer(draw, facts)[1]
-            if text not in texts and len(texts) < responses:
-                texts.append(text)
+        texts = written_answers(row["prompt"], facts, seed=seed, responses=responses)
         if len(texts) >= 2:
             orders = rank(texts, facts, seed=seed, labelers=labelers)
             yield {**row, "responses": texts, "orders": orders, "labelers": "simulated"}
+
+
+def written_answers(
+    prompt: str, facts: Mapping[str, Any], *, seed: int, responses: int
+) -> list[str]:
+    """Distinct answers by the domain's own generator, or as many as were drawn.
+
+    Args:
+        facts: the prompt's ground truth.
+        responses: how many at most.
+    """
+    draw = random.Random(f"{seed}/ranked answers/{prompt}")
+    answer = draw_general_answer if facts["domain"] == "general" else draw_answer
+    texts: list[str] = []
+    for _ in range(DRAWS):
+        text = answer(draw, facts)[1]
+        if text not in texts and len(texts) < responses:
+            texts.append(text)
+    return texts

@@ -2,6 +2,7 @@
 import { call, Refused, signedInAs, signIn, Unreached } from "./api.js";
 import { Board } from "./board.js";
 import { byId, clock, dayAndClock, el, letter, ordinal, visible } from "./dom.js";
+import { listenToEarlier } from "./earlier.js";
 import { show } from "./markdown.js";
 import { newId, Outbox, store } from "./outbox.js";
 import { Ranking } from "./ranking.js";
@@ -301,27 +302,6 @@ function who() {
   byId("who").textContent = `${me.labeler} · ${me.done} ranked${left}`;
 }
 
-async function showEarlier() {
-  const { answers } = await call("/api/mine");
-  byId("earlier-list").replaceChildren(
-    ...answers.map((entry) => {
-      const marks = [dayAndClock(entry.saved)];
-      if (entry.cannot_judge) marks.push("can’t judge");
-      if (entry.corrected) marks.push("corrected");
-      const choose = el(
-        "button",
-        { type: "button" },
-        el("span", { dir: "auto" }, visible(entry.prompt)),
-        el("small", {}, marks.join(" · ")),
-      );
-      choose.addEventListener("click", () => correct(entry));
-      return el("li", {}, choose);
-    }),
-  );
-  if (!answers.length) byId("earlier-list").append(el("li", { class: "muted" }, "There are none yet."));
-  byId("earlier").showModal();
-}
-
 async function correct(entry) {
   byId("earlier").close();
   if (busy) return status("Your last answer has to be saved first.", "bad");
@@ -363,10 +343,8 @@ function listen() {
   byId("cannot-judge").addEventListener("change", changed);
   byId("comment").addEventListener("input", keepDraft);
   byId("message-again").addEventListener("click", () => nextPrompt("").catch(fail));
-  byId("show-earlier").addEventListener("click", () =>
-    showEarlier().catch((error) =>
-      error instanceof Unreached ? notice("The server cannot be reached at the moment.") : fail(error),
-    ),
+  listenToEarlier(correct, (error) =>
+    error instanceof Unreached ? notice("The server cannot be reached at the moment.") : fail(error),
   );
   byId("leave-correction").addEventListener("click", () => {
     store.set(draftName(), null);

@@ -105,6 +105,10 @@ def test_several_files_in_several_layouts(tmp_path):
     }
     (item,) = read(source).items
     assert item.order == [0, 1] and item.messages[0].content == "q"
+    asked = {"ask": "q", "responses": ["a", "b"], "orders": [[1, 0]]}  # the prompt's name alone
+    source = {"path": write(tmp_path, [asked], "asked.json"), "columns": {"prompt": "ask"}}
+    (item,) = read(source).items
+    assert item.order == [1, 0] and item.messages[0].content == "q"
 
 
 def test_bad_rows_are_told_together_with_file_row_and_field(tmp_path):

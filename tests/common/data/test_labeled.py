@@ -7,6 +7,7 @@ import pytest
 
 from common.data.labeled import (
     NOT_RANKED,
+    UNRANKED,
     check_order,
     labeled_of,
     named_in,
@@ -55,7 +56,7 @@ def test_an_order_in_its_plainest_form(order, plain):
         ({"orders": [[True, 0]]}, "field 'orders[0]' must hold indices"),
         ({"orders": [[[0, [1]], 2]]}, "field 'orders[0]' must hold indices"),
         ({"orders": [{"best": 1}]}, "field 'orders[0]' must be a list"),
-        ({"orders": []}, "field 'orders' is empty"),
+        ({"orders": [], "labelers": ["ann"]}, "field 'labelers' has 1 names for 0 orders"),
         ({"orders": None}, "field 'orders' is missing"),
         ({"responses": None}, "field 'responses' is missing"),
         ({"responses": ["a", 3, "c", "d"]}, "field 'responses[1]' must be a string"),
@@ -159,3 +160,15 @@ def test_ties_that_only_scores_tell_are_read_as_the_pairs_stage_reads_them():
     (found,) = labeled_of(row, "f:1", "file")
     assert found.order == [[0, 2], 1]
     assert ranks_of_order(found.order, 3, "orders", "f:1") == rankings_of(row, "f:1")[0].ranks[0]
+
+
+@pytest.mark.parametrize("orders", [[], [None, []]])
+def test_a_prompt_that_nobody_ranked_is_counted(orders):
+    """As the annotation's file of prompts that nobody could judge has it."""
+    left_out = Counter()
+    names = ["ann", "bob"][: len(orders)]
+    given = {**ROW, "orders": orders, "labelers": names, "cannot_judge": [{"labeler": "cy"}]}
+    (found,) = labeled_of(given, "f:1", "file", left_out)
+    assert (found.order, found.labeler) == ([], "") and left_out == {UNRANKED: 1}
+    unable = [entry["labeler"] for entry in found.row["cannot_judge"]]
+    assert unable == ["cy", *names]

@@ -147,3 +147,36 @@ def test_who_judged_and_then_could_not_has_no_order():
     undecided = {**later, "cannot_judge": [{**unable[0], "saved": "2024-05-01T08:00:00Z"}]}
     rows, _ = merge([x for r in (later, undecided) for x in items(r)])
     assert rows == [later]
+
+
+def test_lists_by_response_follow_the_responses():
+    """`ended` of the second file is in the order of that file's responses."""
+    first = {
+        "prompt": "q",
+        "responses": ["a", "b", "c"],
+        "orders": [[0, 1, 2]],
+        "labelers": ["ann"],
+    }
+    second = {
+        "prompt": [{"role": "user", "content": "q"}],
+        "responses": ["c", "a", "b"],
+        "orders": [[0, 1, 2]],
+        "labelers": ["bob"],
+        "ended": ["of c", "of a", "of b"],
+        "tags": ["x", "y"],
+    }
+    (row,), _ = merge([*items(first), *items(second)])
+    assert row["ended"] == ["of a", "of b", "of c"] and row["tags"] == ["x", "y"]
+    assert row["orders"] == [[0, 1, 2], [2, 0, 1]]
+
+
+def test_who_could_not_judge_is_carried_over_without_an_order():
+    """From rows that hold nothing else, into rows that others have ranked, and once."""
+    ranked = {"prompt": "q", "responses": ["a", "b"], "orders": [[0, 1]], "labelers": ["ann"]}
+    nobody = {**ranked, "orders": [], "labelers": []}
+    nobody["cannot_judge"] = [{"labeler": "bob", "comment": "?"}]
+    other = {**nobody, "prompt": "r"}
+    expected = [{**ranked, "cannot_judge": nobody["cannot_judge"]}, other]
+    for given in ((other, ranked, nobody), (other, nobody, ranked, nobody)):
+        rows, counts = merge([x for row in given for x in items(row)])
+        assert rows == expected and counts == {"added": 1}

@@ -2,9 +2,15 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+
+from common.files import write_json_lines
+from tests.step2_reward.annotation.serving import Server
+
+NAMES = ["anna", "ben", "carla"]
 
 
 def launch_options() -> dict[str, Any]:
@@ -131,3 +137,25 @@ class Person:
     def drag_ranking(self) -> None:
         for n, place in enumerate(self.places()):
             self.drag(place, f".place:nth-child({n})" if n else ".empty", 0.95 if n else 0.5)
+
+
+def person(browser: Browser, server: Server, name: str, **options: Any) -> Person:
+    """A labeler at the page, in a browser of their own."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
+    someone = Person(context.new_page(), server.link(name))
+    someone.arrive()
+    return someone
+
+
+def serve(folder: Path, samples: list[dict[str, Any]], **settings: Any) -> Server:
+    """A project of these samples."""
+    write_json_lines(folder / "samples.jsonl", samples)
+    more = {"labelers": NAMES} | settings
+    return Server(folder / "run", samples=str(folder / "samples.jsonl"), **more)
+
+
+def answers_of(server: Server, name: str) -> int:
+    """As the project page has it."""
+    with server.project_page() as client:
+        labelers = client.get("/api/project").json()["labelers"]
+    return next(row["answers"] for row in labelers if row["name"] == name)

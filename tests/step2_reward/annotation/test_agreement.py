@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -133,6 +134,11 @@ def test_labelers_who_agree(ranks):
         assert krippendorffs_alpha([[r, r] for r in ranks]) == pytest.approx(1)
         assert share_agreed(places, places) == 1
         assert share_agreed([-p for p in places], places) == 0
+
+
+def test_alpha_of_units_that_are_counted():
+    units = [(1.0, 2.0), (2.0, 2.0), (1.0, 2.0), (3.0, 1.0, 2.0), (1.0,)]
+    assert krippendorffs_alpha(Counter(units)) == krippendorffs_alpha(units)
 
 
 def test_opposite_orders():

@@ -6,12 +6,24 @@ import subprocess
 import sys
 
 import pytest
+from starlette.testclient import TestClient
 
 from common.errors import UserError
 from common.files import write_json_lines
-from step2_reward.annotate import AnnotateArguments, address_of, is_loopback, main, own_address
+from step2_reward.annotate import (
+    AnnotateArguments,
+    address_of,
+    export,
+    is_loopback,
+    main,
+    own_address,
+)
+from step2_reward.annotation.items import read_items
+from step2_reward.annotation.project import Project, Rules
 from step2_reward.annotation.server import listen
+from step2_reward.annotation.storage import Storage
 from step2_reward.annotation.tokens import Tokens, read_or_make, write_links
+from tests.step2_reward.annotation.projects import save
 from tests.step2_reward.annotation.serving import ROOT
 
 THREE = ["anna", "ben", "carla"]
@@ -20,7 +32,7 @@ THREE = ["anna", "ben", "carla"]
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"labelers": ["anna"]}, "names 1 people, but 3 rank"),
+        ({"labelers": []}, "names nobody"),
         ({"labelers": ["anna", "Anna", "ben"]}, "'Anna' is there twice"),
         ({"labelers": ["anna", " ", "ben"]}, "is no name"),
         ({"labelers": ["anna", "b\x00n", "carla"]}, "is no name"),
@@ -91,6 +103,59 @@ def test_a_spoiled_tokens_file_is_refused(tmp_path):
 def test_export_needs_a_project(tmp_path):
     with pytest.raises(UserError, match="no labeling project in this run"):
         main(AnnotateArguments(run=str(tmp_path), export=str(tmp_path / "out.jsonl")))
+
+
+def start(tmp_path, labelers, **settings):
+    """As far as the server would begin to serve."""
+    main(AnnotateArguments(run=str(tmp_path), port=0, labelers=labelers, **settings))
+
+
+def test_who_leaves_need_not_stay_in_the_list(tmp_path, monkeypatch, capsys):
+    """Of three for each prompt two go on; the third has answered, and is locked out."""
+    served = {}
+    monkeypatch.setattr("step2_reward.annotate.serve", lambda app, *_, **__: served.update(app=app))
+    (tmp_path / "sample").mkdir()
+    samples = tmp_path / "sample" / "samples.jsonl"
+    write_json_lines(samples, [{"prompt": f"p{i}", "responses": ["a", "b"]} for i in range(4)])
+    with pytest.raises(UserError, match="names 2 people, but 3 rank"):
+        start(tmp_path, THREE[:2])
+    start(tmp_path, THREE)
+    storage = Storage(tmp_path / "annotate" / "labels.sqlite")
+    project = Project(read_items(samples), [], storage, Rules())
+    page = project.next_page("carla")
+    save(project, "carla", page)
+    begun = project.next_page("carla")["key"]
+    storage.close()
+    with pytest.raises(UserError, match="'Carla', but 'carla' has answered here"):
+        start(tmp_path, ["anna", "ben", "Carla"])
+    capsys.readouterr()
+    start(tmp_path, THREE[:2])
+    said = capsys.readouterr().out
+    assert "have answered: carla" in said and "WARNING: 3 rank each prompt, and 2" in said
+    tokens = json.loads((tmp_path / "annotate" / "tokens.json").read_text())
+    with TestClient(served["app"]) as client:
+        for name, status in (("carla", 403), ("anna", 200)):
+            body = {"page": "labeler", "token": tokens[name]}
+            assert client.post("/api/session", json=body).status_code == status
+    storage = Storage(tmp_path / "annotate" / "labels.sqlite")
+    assert storage.desk(begun, "carla").until == 0
+    assert [a.labeler for a in storage.answers()] == ["carla"]
+    storage.close()
+
+
+def test_an_export_takes_an_older_ones_second_file_away(tmp_path, capsys):
+    samples = tmp_path / "samples.jsonl"
+    write_json_lines(samples, [{"prompt": "p", "responses": ["a", "b"]}])
+    project = Project(read_items(samples), [], Storage(tmp_path / "labels.sqlite"), Rules())
+    page = project.next_page("anna")
+    save(project, "anna", page, [], cannot_judge=True)
+    export(project, tmp_path / "rankings.jsonl")
+    beside = tmp_path / "rankings_unranked.jsonl"
+    assert beside.is_file() and "1 that nobody could judge" in capsys.readouterr().out
+    save(project, "anna", page)
+    export(project, tmp_path / "rankings.jsonl")
+    assert not beside.exists() and "could judge" not in capsys.readouterr().out
+    project.storage.close()
 
 
 def test_errors_are_told_without_a_traceback(tmp_path):

@@ -1,0 +1,1 @@
+"""One change at a time: pipelines that differ in one thing, compared over seeds."""
