@@ -99,8 +99,8 @@ class Benchmark:
             where it is 0.
         max_new_tokens: limit of an answer in mode "fathom", in tokens.
         chain_of_thought: whether the examples reason before they answer.
-        folders: names of the folder below the data folder in which its files are looked for,
-            compared without case.
+        folders: names of the folder below the data folder in which its files are looked for;
+            case, "-" and "_" don't matter.
         hub: data set on the Hugging Face hub.
         hub_config: configuration of it; `{subtask}` stands for the part's name.
         stock: name of lm-evaluation-harness's task; "" where it has none that fits.
@@ -157,7 +157,7 @@ CATALOGUE: dict[str, Benchmark] = {
         paper=_paper("agieval"),
     ),
     "bbh": Benchmark(
-        *("BBH", "steps", 3, 400, True, ("bbh", "big-bench-hard", "big_bench_hard")),
+        *("BBH", "steps", 3, 400, True, ("bbh", "big_bench_hard")),
         hub="SaylorTwift/bbh",
         hub_config="{subtask}",
         stock="bbh_cot_fewshot_{subtask}",
@@ -165,13 +165,13 @@ CATALOGUE: dict[str, Benchmark] = {
         paper=_paper("bbh"),
     ),
     "agieval_zh": Benchmark(
-        *("AGIEval-ZH", "letters", 0, 50, False, ("agieval_zh", "agieval-zh", "agieval")),
+        *("AGIEval-ZH", "letters", 0, 50, False, ("agieval_zh", "agieval")),
         hub="hails/agieval-{subtask}",
         subtasks=AGIEVAL_ZH,
         paper=_paper("agieval_zh"),
     ),
     "arc_e": Benchmark(
-        *("ARC-E", "letter", 1, 10, False, ("arc_e", "arc_easy", "arc-easy", "arc", "ai2_arc")),
+        *("ARC-E", "letter", 1, 10, False, ("arc_e", "arc_easy", "arc", "ai2_arc")),
         hub="allenai/ai2_arc",
         hub_config="ARC-Easy",
         stock="arc_easy",
@@ -179,7 +179,7 @@ CATALOGUE: dict[str, Benchmark] = {
     ),
     "arc_c": Benchmark(
         *("ARC-C", "letter", 1, 10, False),
-        ("arc_c", "arc_challenge", "arc-challenge", "arc", "ai2_arc"),
+        ("arc_c", "arc_challenge", "arc", "ai2_arc"),
         hub="allenai/ai2_arc",
         hub_config="ARC-Challenge",
         stock="arc_challenge",
@@ -201,20 +201,20 @@ CATALOGUE: dict[str, Benchmark] = {
         paper=_paper("winogrande"),
     ),
     "race_m": Benchmark(
-        *("RACE-M", *_RACE, ("race_m", "race-m", "race_middle", "race")),
+        *("RACE-M", *_RACE, ("race_m", "race_middle", "race")),
         hub="ehovy/race",
         hub_config="middle",
         paper=_paper("race_m"),
     ),
     "race_h": Benchmark(
-        *("RACE-H", *_RACE, ("race_h", "race-h", "race_high", "race")),
+        *("RACE-H", *_RACE, ("race_h", "race_high", "race")),
         hub="ehovy/race",
         hub_config="high",
         stock="race",
         paper=_paper("race_h"),
     ),
     "gsm8k": Benchmark(
-        *("GSM8K", "number", 8, 1024, True, ("gsm8k", "grade-school-math")),
+        *("GSM8K", "number", 8, 1024, True, ("gsm8k", "grade_school_math")),
         hub="openai/gsm8k",
         hub_config="main",
         stock="gsm8k_cot",
@@ -230,7 +230,7 @@ CATALOGUE: dict[str, Benchmark] = {
     ),
     "nq": Benchmark(
         *("Natural Questions", "phrase", 1, 50, False),
-        ("nq", "nq_open", "nq-open", "natural_questions", "naturalquestions"),
+        ("nq", "nq_open", "natural_questions", "naturalquestions"),
         hub="google-research-datasets/nq_open",
         stock="nq_open",
         group="ablation",
@@ -239,7 +239,7 @@ CATALOGUE: dict[str, Benchmark] = {
     ),
     "webqs": Benchmark(
         *("Web Questions", "phrase", 1, 50, False),
-        ("webqs", "web_questions", "webquestions", "web-questions"),
+        ("webqs", "webq", "web_questions", "webquestions"),
         hub="stanfordnlp/web_questions",
         stock="webqs",
         group="ablation",

@@ -20,14 +20,14 @@ from common.errors import UserError
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".lst")
 _ABOUT = re.compile(
     r"(?:readme|licen[cs]e|citation|changelog|requirements|dataset_infos?|dataset_dict|state"
-    r"|possibly_contaminated_urls)(?:[._-].*)?",
+    r"|possibly_contaminated_urls|example_model_solutions)(?:[._-].*)?",
     re.IGNORECASE,
 )
-"""Files about a data set."""
+"""Files about a data set, and what home repositories ship beside it."""
 
 PARTS = {
     **dict.fromkeys(("test", "tst", "samples"), "test"),
-    **dict.fromkeys(("train", "training", "trn", "auxiliary"), "train"),
+    **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("dev", "development"), "dev"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("fewshot", "shot", "shots", "demonstrations"), "fewshot"),
@@ -56,8 +56,11 @@ class RawFile:
     def part(self) -> str:
         """ "test", "train", "dev", "validation", "fewshot", or "" where no name says it.
 
-        The file's own name counts before its folder's, which counts before that one's folder.
+        The file's own name counts before its folder's, which counts before that one's folder; in
+        a folder `auxiliary_train` (MMLU's) all is for training.
         """
+        if any("auxiliary" in words_of(name) for name in self.inside):
+            return "train"
         for name in reversed(self.inside):
             for word in words_of(name):
                 if word in PARTS:
@@ -65,9 +68,8 @@ class RawFile:
         return ""
 
     def names(self) -> list[str]:
-        """The file's name and its folders', innermost first; in lower case, "_" for "-"."""
-        stems = [Path(self.inside[-1]).stem, *reversed(self.inside[:-1])]
-        return [re.sub(r"[-\s]+", "_", name.lower()) for name in stems]
+        """The file's name and its folders', innermost first, as `plain` has them."""
+        return [plain(name) for name in (Path(self.inside[-1]).stem, *reversed(self.inside[:-1]))]
 
     def columns(self) -> set[str]:
         """Columns of its first row."""
@@ -80,9 +82,14 @@ def words_of(name: str) -> list[str]:
 
 
 def benchmark_folder(data: Path, names: Iterable[str]) -> Path | None:
-    """The first of the names (compared without case) that is a folder below `data`."""
-    there = {path.name.lower(): path for path in sorted(data.iterdir()) if path.is_dir()}
-    return next((there[name] for name in names if name in there), None)
+    """The first of the names that is a folder below `data`; case, "-" and "_" don't matter."""
+    there = {plain(path.name): path for path in sorted(data.iterdir()) if path.is_dir()}
+    return next((there[plain(name)] for name in names if plain(name) in there), None)
+
+
+def plain(text: str) -> str:
+    """A name in lower case with "_" between its words: "Counting & Probability", "ARC-Easy"."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower().replace("&", " and ")).strip("_")
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -134,7 +141,7 @@ def _rows_of(text: str, path: Path) -> tuple[list[Row], str]:
             raise UserError(f"{path}: {_broken(text)}")
     if path.suffix.lower() in (".csv", ".tsv"):
         return _table(text, "\t" if path.suffix.lower() == ".tsv" else None)
-    return [{"lines": text.split("\n")}], "text"
+    return [{"lines": text.split("\n")}] if text.strip() else [], "text"
 
 
 def _json_document(text: str) -> list[Row] | None:

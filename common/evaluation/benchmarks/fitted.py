@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from lm_eval.api.metrics import mean
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
@@ -59,7 +60,10 @@ class FittedTask(ConfigurableTask):
         self._parts = parts
         self._fits = fits
         self._dropped: dict[str, int] = {}
+        self._asked: datasets.Dataset | None = None
         super().__init__(config=config)
+        self._aggregation_list["shots_dropped"] = mean
+        self._higher_is_better["shots_dropped"] = False
         if hasattr(self, "sampler"):
             self.sampler = _LastDraw(self.sampler)
 
@@ -68,6 +72,13 @@ class FittedTask(ConfigurableTask):
         self.dataset = datasets.DatasetDict(
             {name: datasets.Dataset.from_list(rows) for name, rows in self._parts.items()}
         )
+
+    @property
+    def eval_docs(self) -> datasets.Dataset:
+        """The questions; a definition that changes its rows first (HellaSwag) does so once."""
+        if self._asked is None:
+            self._asked = super().eval_docs
+        return self._asked
 
     def fewshot_context(self, doc: Row, num_fewshot: int, **kwargs: Any) -> str | list[str]:  # noqa: ANN401
         """The prompt (several, where the choices are in it), with as many shots as fit."""

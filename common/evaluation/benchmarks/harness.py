@@ -21,7 +21,7 @@ from common.evaluation.benchmarks.catalogue import AGIEVAL_CLOZE, AGIEVAL_ZH, CA
 from common.evaluation.benchmarks.equivalence import same_expression
 from common.evaluation.benchmarks.files import Row
 from common.evaluation.benchmarks.fitted import FittedTask
-from common.evaluation.benchmarks.parsing import LETTERS, boxed, expression
+from common.evaluation.benchmarks.parsing import LETTERS, boxed, expression, short_expression
 from common.evaluation.benchmarks.shown import minerva_examples
 from common.evaluation.benchmarks.tasks import Fits
 
@@ -146,24 +146,36 @@ def _definition(name: str, subtask: str) -> Definition:
         config["filter_list"] = [f for f in filters if f["name"] == _KEPT_FILTER[name]]
     if name == "race_m":  # there is a stock task for the other half only
         config["task"] = "race_middle"
+    if name == "lambada":  # its perplexity, exp of a mean, overflows for a model that knows nothing
+        config["metric_list"] = [m for m in config["metric_list"] if m["metric"] == "acc"]
     if name == "webqs":  # with a list of indices as target, its examples would have no text
         config["fewshot_config"] = {"doc_to_target": lambda row: sorted(row["answers"])[0]}
     metrics = [metric["metric"] for metric in config["metric_list"]]
-    metric = "acc_norm" if "acc_norm" in metrics else metrics[-1 if name == "lambada" else 0]
+    metric = "acc_norm" if "acc_norm" in metrics else metrics[0]
     return Definition(config, metric, stock=bool(CATALOGUE[name].stock))
 
 
 def _agieval(name: str, subtask: str) -> Definition:
-    """The stock zero-shot definition with examples before it."""
+    """The stock zero-shot definition with examples before it.
+
+    Expressions are compared by value here: the stock scoring reads a right answer without dollars,
+    such as \\frac{3}{4}, as its last number.
+    """
     config = _stock_config(name, subtask)
     config["task"] = f"agieval_{subtask.replace('-', '_')}_few_shot"
     if subtask in AGIEVAL_CLOZE:
         space = "" if subtask in AGIEVAL_ZH else " "
         config |= {"target_delimiter": space, "fewshot_config": {"sampler": "first_n"}}
         config["generation_kwargs"] = config["generation_kwargs"] | {"until": ["Q:", "问题："]}
+        config["process_results"] = _cloze_score
     else:
         config["fewshot_config"] = {"sampler": "first_n", "doc_to_target": _letters_of_gold}
     return Definition(config, "acc", stock=False)
+
+
+def _cloze_score(doc: Row, results: Sequence[str]) -> dict[str, float]:
+    answer = short_expression(results[0])
+    return {"acc": float(answer is not None and same_expression(answer, doc["answer"]))}
 
 
 def _letters_of_gold(row: Row) -> str:

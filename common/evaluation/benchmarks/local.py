@@ -21,6 +21,7 @@ from common.evaluation.benchmarks.files import (
     benchmark_folder,
     digest,
     find_files,
+    plain,
     read_file,
     words_of,
 )
@@ -46,6 +47,14 @@ _SETS = {
 """Family -> the names of the sets that its files may hold."""
 
 _ONE_SET = {"arc_e": "easy", "arc_c": "challenge", "race_m": "middle", "race_h": "high"}
+
+
+_OTHERS = {
+    "gsm8k": {"socratic"},
+    "nq": {"efficientqa"},
+    "lambada": {"control", "de", "es", "fr", "it"},
+}
+"""Family -> words in the names of files that are other data sets of the same form."""
 
 
 @dataclass
@@ -102,14 +111,24 @@ def load_local(name: str, data: Path) -> dict[str, Subset] | None:
     folder = benchmark_folder(data, benchmark.folders)
     if folder is None:
         return None
-    files = [read_file(path, folder) for path in find_files(folder)]
+    others = _OTHERS.get(FAMILY[name], set())
+    files = [
+        read_file(path, folder)
+        for path in find_files(folder)
+        if not others & {word for part in path.relative_to(folder).parts for word in words_of(part)}
+    ]
     if not files:
         raise UserError(
             f"{folder}: holds no data file; expected for {benchmark.title}: "
             f"{FORMS[FAMILY[name]].expected}; as JSON, JSON lines, CSV, TSV, Parquet or text"
         )
     found: dict[str, Subset] = {}
-    for file in _with_labels(files) if FAMILY[name] == "winogrande" else files:
+    if FAMILY[name] == "winogrande":
+        files = _with_labels(files)
+    if FAMILY[name] == "agieval":  # of two versions of a set's file, v1 and v1_1, the later
+        sets = _SETS["agieval"]
+        files = list({(_named_set(file, sets), file.inside[-1]): file for file in files}.values())
+    for file in files:
         _add_file(found, name, file, folder)
     if name in _ONE_SET:
         return {name: found[_ONE_SET[name]]} if _ONE_SET[name] in found else {}
@@ -148,13 +167,15 @@ def _add_file(found: dict[str, Subset], name: str, file: RawFile, folder: Path) 
         for one in converted if isinstance(converted, list) else [converted]:
             key = _set_of_row(family, row) or named if sets else name
             if not key and part == "train" and family == "mmlu":
-                continue  # MMLU's auxiliary training questions belong to no subject
+                continue  # the auxiliary training questions belong to no subject
             if not key:
                 raise UserError(
                     f"{file.path}: row {number}: nothing tells which set of {family} this is; put "
                     f"the set's name into the file's or the folder's name ({', '.join(sets[:3])}, "
                     "…)"
                 )
+            if family == "mmlu" and one:
+                one["subject"] = key
             sorted_rows.setdefault((key, part), []).append(one)
     for (key, part), rows in sorted_rows.items():
         labeled = [row for row in rows if row]
@@ -165,8 +186,12 @@ def _add_file(found: dict[str, Subset], name: str, file: RawFile, folder: Path) 
 
 
 def _misfit(file: RawFile, name: str, number: int = 0) -> UserError:
-    row = file.rows[number - 1] if file.rows else {}
-    seen = "no rows" if not row else f"{file.layout} with {', '.join(map(repr, row))}"
+    row = file.rows[max(number - 1, 0)] if file.rows else {}
+    seen = f"{file.layout} with {', '.join(map(repr, row))}" if row else "no rows"
+    if "lines" in row:
+        seen = f"text that begins {row['lines'][0][:60]!r}"
+    if "cells" in row:
+        seen = f"{file.layout}, {len(row['cells'])} columns"
     where = f"row {number}: " if number else ""
     return UserError(
         f"{file.path}: {where}is in no known form of {CATALOGUE[name].title}; expected: "
@@ -178,7 +203,7 @@ def _misfit(file: RawFile, name: str, number: int = 0) -> UserError:
 def _named_set(file: RawFile, sets: Sequence[str]) -> str:
     """The set that the file's or a folder's name tells; the longest where several fit."""
     for name in file.names():
-        fits = [s for s in sets if re.search(rf"(?<![a-z]){_plain(s)}(?![a-z])", name)]
+        fits = [s for s in sets if re.search(rf"(?<![a-z]){plain(s)}(?![a-z])", name)]
         if fits:
             return max(fits, key=len)
     return ""
@@ -191,10 +216,6 @@ def _named_set_of_folder(folder: Path, name: str) -> str:
     return "" if folder.name.lower() in both[name] else _ONE_SET[name]
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", text.lower().replace("&", "and")).strip("_")
-
-
 def _set_of_row(family: str, row: Row) -> str:
     """The set that a row itself tells: MMLU's subject, MATH's type, RACE's id, …"""
     columns: dict[str, Callable[[], str]] = {
@@ -202,7 +223,7 @@ def _set_of_row(family: str, row: Row) -> str:
         "math": lambda: str(row.get("type") or row.get("subject") or ""),
         "race": lambda: str(row.get("example_id") or row.get("id") or ""),
     }
-    told = _plain(columns[family]()) if family in columns else ""
+    told = plain(columns[family]()) if family in columns else ""
     if family == "race":
         return next((s for s in _SETS["race"] if told.startswith(s)), "")
     return told if told in _SETS.get(family, ()) else ""

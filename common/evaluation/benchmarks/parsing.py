@@ -208,11 +208,18 @@ def short_expression(text: str) -> str | None:
 
 
 def _expression_in(text: str) -> str | None:
-    """The first formula in dollars of a line, or the line up to the end of its sentence."""
-    line = text.strip().split("\n")[0]
-    formula = re.match(r"[^$]{0,40}?\$([^$]+)\$", line)
-    found = formula.group(1) if formula else re.split(r"\.(?:\s|$)|。", line)[0]
-    found = found.strip(" \t.:：*")
+    r"""What a line answers: `$5$;$10$` whole, of "It is $5$, so …" the formula, else the sentence.
+
+    Dollars that mean money, `\$5`, are dropped.
+    """
+    line = text.strip().split("\n")[0].replace(r"\$", "")
+    formulas = re.search(r"\$[^$]+\$(?:\s*[;；,，]\s*\$[^$]+\$)*", line)
+    words = re.search(r"[^\W\d_]", re.sub(r"\$[^$]*\$", "", line))
+    if formulas and words:
+        line = formulas.group()
+    elif not formulas:
+        line = re.split(r"\.(?:\s|$)|。", line)[0]
+    found = line.replace("$", "").strip(" \t:：*。").rstrip(".")
     return found if re.search(r"\w|\\", found) else None
 
 

@@ -54,6 +54,9 @@ class ParsedAnswer:
 class BenchmarkTask:
     """One part of a benchmark, ready for `lm_eval.simple_evaluate(tasks=[it.task])`.
 
+    Give it `task_manager=lm_eval.tasks.TaskManager(include_defaults=False)`, too; without one it
+    reads the ten thousand definitions that lm_eval ships.
+
     lm_eval logs exactly one row a question (`log_samples=True`), with these numbers in it: the
     `metric`, "shots_dropped", and in mode "fathom" also "unparsed" (and "f1" for phrases).
 

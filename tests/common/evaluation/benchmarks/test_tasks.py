@@ -1,0 +1,161 @@
+"""Building tasks: shots that fit, what is left out, the hub, light imports, the catalogue."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from common.evaluation.benchmarks.catalogue import (
+    CATALOGUE,
+    TABLE1,
+    TABLE1_COLUMNS,
+)
+from common.evaluation.benchmarks.tasks import build_tasks
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, makers):
+    """MMLU, WinoGrande and GSM8K, and their facts."""
+    folder = tmp_path_factory.mktemp("small")
+    facts = [f for name in ("mmlu", "winogrande", "gsm8k") for f in makers[name](folder, False)]
+    return folder, facts
+
+
+@pytest.mark.parametrize(("mode", "name"), [("fathom", "mmlu"), ("harness", "winogrande")])
+def test_whole_shots_are_dropped_from_the_front_until_the_prompt_fits(small, scripted, mode, name):
+    folder, facts = small
+    whole, _ = build_tasks([name], mode, folder, fits=None, subtasks=1)
+    results = scripted.evaluate(scripted.ByFacts(facts, "right", mode), [whole[0].task])
+    full = [s["arguments"][0][0] for s in results["samples"][whole[0].task.task_name]]
+
+    asked = []
+
+    def fits(prompt, new):
+        asked.append(new)
+        return len(prompt) < len(full[0]) * 0.7
+
+    cut, _ = build_tasks([name], mode, folder, fits=fits, subtasks=1)
+    results = scripted.evaluate(scripted.ByFacts(facts, "right", mode), [cut[0].task])
+    samples = results["samples"][cut[0].task.task_name]
+    for before, sample in zip(full, samples, strict=True):
+        prompt = sample["arguments"][0][0]
+        dropped = cut[0].parsed(sample).shots_dropped
+        head, *blocks = before.split("\n\n")
+        if mode == "harness":  # no description before its examples
+            head, blocks = None, [head, *blocks]
+        kept = blocks[dropped:]
+        assert prompt == "\n\n".join([head, *kept] if head else kept)
+        assert 0 < dropped <= cut[0].shots
+        assert cut[0].parsed(sample).correct
+    assert set(asked) == {10 if mode == "fathom" else 0}
+    assert all(whole[0].parsed(s).shots_dropped == 0 for s in results["samples"].get("none", []))
+
+
+def test_nothing_fits_and_still_everything_is_asked(small, scripted):
+    folder, facts = small
+    tasks, _ = build_tasks(["gsm8k"], "fathom", folder, fits=lambda prompt, new: False)
+    results = scripted.evaluate(scripted.ByFacts(facts, "right", "fathom"), [tasks[0].task])
+    answers = scripted.parsed(results, tasks[0])
+    assert [answer.shots_dropped for answer in answers] == [8, 8, 8]
+    assert all(answer.correct for answer in answers)
+    assert [answer.target for answer in answers] == ["18", "1050", "-3"]
+
+
+def test_what_is_not_there_is_left_out_with_a_reason(small):
+    folder, _ = small
+    tasks, left_out = build_tasks(["mmlu", "race_h"], "fathom", folder, fits=None)
+    assert [task.subtask for task in tasks] == ["anatomy", "virology"]
+    assert left_out[-1] == f"RACE-H: {folder} has no folder race_h/ or race_high/ or race/"
+    assert f"MMLU, abstract_algebra: no local file of it in {folder}" in left_out
+    few, _ = build_tasks(["mmlu"], "fathom", folder, fits=None, subtasks=1)
+    assert [task.subtask for task in few] == ["anatomy"]
+    assert few[0].shots == 5 and few[0].source.startswith("4 local files, sha256 ") is False
+    assert few[0].origin == "ours" and "sha256" in few[0].source
+
+
+def test_the_source_changes_with_the_content(tmp_path, makers):
+    makers["gsm8k"](tmp_path, False)
+    build = lambda: build_tasks(["gsm8k"], "fathom", tmp_path, fits=None)[0][0].source  # noqa: E731
+    before = build()
+    path = next(tmp_path.rglob("test*.jsonl"))
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert build() != before
+    assert before.startswith("2 local files, sha256 ")
+
+
+@pytest.mark.parametrize(
+    ("names", "mode", "data", "word"),
+    [
+        (["mmlu"], "fathom", Path("/nowhere/at/all"), "no such folder"),
+        (["mlmu"], "fathom", None, "did you mean 'mmlu'"),
+        (["mmlu"], "fahtom", None, "did you mean 'fathom'"),
+    ],
+)
+def test_bad_arguments_are_refused(names, mode, data, word):
+    with pytest.raises(UserError, match=word):
+        build_tasks(names, mode, data, fits=None)
+
+
+class _FromHub:
+    """`datasets.load_dataset` of a hub that has ARC."""
+
+    def __init__(self, folder):
+        self.folder, self.asked = folder, []
+
+    def __call__(self, path, name=None):
+        import datasets
+
+        self.asked.append((path, name))
+        if path != "allenai/ai2_arc":
+            raise ConnectionError("no route")
+        parts = datasets.DatasetDict(
+            {
+                part: datasets.Dataset.from_json(
+                    str(self.folder / "ai2_arc" / name / f"{part}-0.jsonl"),
+                    cache_dir=str(self.folder / "cache"),
+                )
+                for part in ("train", "test")
+            }
+        )
+        url = f"hf://datasets/{path}@{'0123456789abcdef' * 2}01234567/{name}/test.parquet"
+        parts["test"].info.download_checksums = {url: {}}
+        return parts
+
+
+def test_from_the_hub_the_revision_is_told(tmp_path, makers, monkeypatch, scripted):
+    import datasets
+
+    facts = makers["arc"](tmp_path, False)
+    hub = _FromHub(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    for mode, origin in (("fathom", "ours"), ("harness", "stock")):
+        (task,), left_out = build_tasks(["arc_c"], mode, None, fits=None)
+        assert not left_out
+        assert task.origin == origin
+        assert task.source == "allenai/ai2_arc@0123456789ab; examples from its part 'train'"
+        results = scripted.evaluate(scripted.ByFacts(facts, "right", mode), [task.task])
+        assert all(answer.correct for answer in scripted.parsed(results, task))
+    assert set(hub.asked) == {("allenai/ai2_arc", "ARC-Challenge")}
+    with pytest.raises(UserError, match="cannot be had from the hub.*--data"):
+        build_tasks(["gsm8k"], "fathom", None, fits=None)
+
+
+def test_light_modules_stay_light():
+    code = (
+        "import sys, common.evaluation.benchmarks.tasks as t; "
+        "print([m for m in ('lm_eval', 'torch', 'datasets', 'sympy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_catalogue_has_the_papers_columns():
+    assert tuple(name for name, b in CATALOGUE.items() if b.group == "table1") == TABLE1_COLUMNS
+    assert len(CATALOGUE) == 15
+    assert all(len(scores) == len(TABLE1_COLUMNS) == 12 for scores in TABLE1.values())
+    assert CATALOGUE["race_h"].paper["ICE-GRT 13B"] == 71.64
+    assert CATALOGUE["math"].paper["Llama2 70B"] == 3.72
+    shots = {name: benchmark.shots for name, benchmark in CATALOGUE.items()}
+    assert shots["mmlu"] == 5 and shots["bbh"] == 3 and shots["gsm8k"] == 8 and shots["math"] == 4
