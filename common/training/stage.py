@@ -40,6 +40,7 @@ from common.training.resume.checkpoints import (
 from common.training.resume.folders import labels
 from common.training.resume.identity import (
     INPUTS,
+    PIECES,
     RECORD,
     Difference,
     Identity,
@@ -95,13 +96,11 @@ class Stage:
         self._lock: Any = None
         self._identity = Identity({}, {})
 
-    def begin(self, inputs: Sequence[str] = (), made: Sequence[Path] = ()) -> None:
+    def begin(self, inputs: Sequence[str] = ()) -> None:
         """Starts the stage, or goes on with it: the same command does either. A collective.
 
         Args:
             inputs: files, folders and hub names that the result depends on.
-            made: folders that hold what is done so far, where that is not in checkpoints; gone
-                when the stage starts over.
 
         Raises:
             Finished: it has been done from the same inputs.
@@ -111,7 +110,7 @@ class Stage:
         outcome: tuple[str, Any] = ("", None)
         if is_main():
             try:
-                outcome = ("", self._begin(inputs, made))
+                outcome = ("", self._begin(inputs))
             except (UserError, Finished) as error:
                 outcome = (type(error).__name__, str(error))
         kind, content = broadcast_object(outcome)  # type: ignore[misc]
@@ -262,7 +261,7 @@ class Stage:
             text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
             write_text(self.folder / "config.yaml", text)
 
-    def _begin(self, inputs: Sequence[str], made: Sequence[Path] = ()) -> Identity:
+    def _begin(self, inputs: Sequence[str]) -> Identity:
         """What `begin` does on rank 0."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = take_lock(self.folder / ".lock")
@@ -272,9 +271,9 @@ class Stage:
         before = read_identity(self.folder)
         done = (self.folder / "result.json").is_file()
         something = done or bool(labels(self.folder / "checkpoints"))
-        something |= any(folder.is_dir() for folder in made)
+        something |= (self.folder / PIECES).is_dir()
         if self.run.fresh or not something:
-            start_over(self.folder, made)
+            start_over(self.folder)
             write_identity(self.folder, now)
             return now
         if before is None:
@@ -287,7 +286,7 @@ class Stage:
         refused = [d for d in found if d.name not in self.run.allow_changes]
         if refused and self._reruns(refused, done):
             self.say(f"done again, because {'; '.join(map(str, refused))}")
-            start_over(self.folder, made)
+            start_over(self.folder, pieces=False)
             write_identity(self.folder, now)
             return now
         if refused:

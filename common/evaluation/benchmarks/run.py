@@ -34,7 +34,7 @@ from common.models.policy import PolicyModel
 from common.training.distributed import any_rank, broadcast_object, is_main
 from common.training.engine import build_frozen
 from common.training.metrics import progress_bar
-from common.training.resume.identity import content_hashes, movable
+from common.training.resume.identity import PIECES, content_hashes, movable
 from common.training.resume.signals import REQUESTS, Stopped
 from common.training.stage import Stage, run_stage
 from common.training.watchdog import WATCHDOG
@@ -91,7 +91,7 @@ def main(
     for path in paths.values():
         check_model_folder(path)
     data = Path(settings.benchmark_data) if settings.benchmark_data else None
-    stage.begin([*paths.values(), *folders_of(data, chosen)], made=[stage.folder / "answers"])
+    stage.begin([*paths.values(), *folders_of(data, chosen)])
     spread = stage.resolve_zero(zero)
     hashes = content_hashes(list(paths.values()), stage.root) if is_main() else {}
     asked: dict[str, list[tuple[BenchmarkTask, list[Row]]]] = {}
@@ -123,7 +123,7 @@ def main(
                 "seed": run.seed,
             }
             contexts[name] = context.length
-            answers = Answers(stage.folder / "answers" / name, facts)
+            answers = Answers(stage.folder / PIECES / name, facts)
             model, asked[name] = None, []
             for part in parts:
                 WATCHDOG.at(f"{part.benchmark} {part.subtask} of {name}")
@@ -193,7 +193,7 @@ def finish(stage: Stage, asked: dict[str, Any], left_out: list[str]) -> None:
     stage.finish(
         {"models": list(asked), "questions": questions, "left_out": left_out},
         f"{questions} questions, in {outputs[1]}",
-        outputs=[*outputs, stage.folder / "answers"],
+        outputs=[*outputs, stage.folder / PIECES],
     )
 
 

@@ -20,6 +20,9 @@ from common.files import write_json
 RECORD = "begun.json"
 OWN_FILES = ("metrics.jsonl", "events.jsonl", "result.json", "diagnostics.html", RECORD)
 """What a stage's folder holds besides its checkpoints and what it makes for others."""
+PIECES = "answers"
+"""Folder in which a stage without checkpoints keeps what it has done so far, piece by piece. Each
+says what it depends on: what still holds need not be done again."""
 CACHE = ".content_hashes.json"
 INPUTS = "inputs"
 """By this name changed inputs are allowed, as settings are by theirs."""
@@ -93,14 +96,14 @@ def write_identity(folder: Path, identity: Identity) -> None:
     write_json(folder / RECORD, asdict(identity))
 
 
-def start_over(folder: Path, made: Sequence[Path] = ()) -> None:
+def start_over(folder: Path, *, pieces: bool = True) -> None:
     """Deletes what a stage has written, but for what it made for others.
 
     Args:
-        made: further folders to delete.
+        pieces: `PIECES`, too.
     """
-    for part in (folder / "checkpoints", *made):
-        shutil.rmtree(part, ignore_errors=True)
+    for part in ("checkpoints", *([PIECES] if pieces else [])):
+        shutil.rmtree(folder / part, ignore_errors=True)
     for name in OWN_FILES:
         (folder / name).unlink(missing_ok=True)
 

@@ -59,7 +59,7 @@ def test_what_is_made_without_checkpoints_is_neither_mixed_nor_kept_when_it_star
     def again(run=None, **changes):
         arguments = RunArguments(run=str(here / "run"), **(run or {}))
         stage = Stage("sft", arguments, changes, {"rate": 0.1, **changes})
-        stage.begin([], made=[made])
+        stage.begin([])
         stage._lock.close()
 
     again()
@@ -70,6 +70,10 @@ def test_what_is_made_without_checkpoints_is_neither_mixed_nor_kept_when_it_star
         again(rate=0.2)
     again({"allow_changes": ["rate"]}, rate=0.2)
     assert made.is_dir()
+    again({"on_change": "rerun", "allow_changes": []}, rate=0.2)
+    (here / "run/sft/result.json").write_text("{}")
+    again({"on_change": "rerun"}, rate=0.3)  # its pieces know what they depend on
+    assert made.is_dir() and not (here / "run/sft/result.json").exists()
     again({"fresh": True}, rate=0.2)
     assert not made.exists()
 
