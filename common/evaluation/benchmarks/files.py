@@ -18,6 +18,11 @@ from typing import Any
 from common.errors import UserError
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".lst")
+"""A file of such a name must be the benchmark's; one of another name may be (Parquet, JSON)."""
+_NO_DATA = (
+    *(".md", ".rst", ".html", ".pdf", ".bib", ".png", ".jpg", ".py", ".sh", ".ipynb", ".yaml"),
+    *(".yml", ".toml", ".cfg", ".lock", ".gz", ".zip", ".tar", ".arrow", ".pkl"),
+)
 _ABOUT = re.compile(
     r"(?:readme|licen[cs]e|citation|changelog|requirements|dataset_infos?|dataset_dict|state"
     r"|possibly_contaminated_urls|example_model_solutions)(?:[._-].*)?",
@@ -93,23 +98,30 @@ def plain(text: str) -> str:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Data files at any depth below a folder, by path; hidden files and READMEs are none."""
+    """Files at any depth below a folder that may hold data, by path.
+
+    Hidden files, code, archives and files about the data are left out.
+    """
     return [
         path
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and path.suffix.lower() in SUFFIXES
+        and path.suffix.lower() not in _NO_DATA
         and not any(name.startswith(".") for name in path.relative_to(folder).parts)
         and not _ABOUT.fullmatch(path.name)
     ]
 
 
-def read_file(path: Path, folder: Path) -> RawFile:
+def read_file(path: Path, folder: Path) -> RawFile | None:
     """Reads a file in whatever layout it has.
+
+    Returns:
+        None for a file without one of the usual suffixes that is neither Parquet nor JSON.
 
     Raises:
         UserError: it cannot be read, or is neither Parquet nor UTF-8 text.
     """
+    usual = path.suffix.lower() in SUFFIXES
     inside = path.relative_to(folder).parts
     try:
         content = path.read_bytes()
@@ -120,11 +132,15 @@ def read_file(path: Path, folder: Path) -> RawFile:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if not usual:
+            return None
         raise UserError(
             f"{path}: neither Parquet nor UTF-8 text (byte {error.start}); expected JSON, JSON "
             "lines, CSV, TSV, Parquet or plain text"
         ) from None
     rows, layout = _rows_of(text, path)
+    if layout == "text" and not usual:
+        return None
     return RawFile(path, inside, rows, layout)
 
 
@@ -140,12 +156,16 @@ def _rows_of(text: str, path: Path) -> tuple[list[Row], str]:
         if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
             raise UserError(f"{path}: {_broken(text)}")
     if path.suffix.lower() in (".csv", ".tsv"):
-        return _table(text, "\t" if path.suffix.lower() == ".tsv" else None)
+        return table(text, "\t" if path.suffix.lower() == ".tsv" else None)
     return [{"lines": text.split("\n")}] if text.strip() else [], "text"
 
 
 def _json_document(text: str) -> list[Row] | None:
-    """Rows of one JSON value: a list of objects, an object with a list of them, or an object."""
+    """Rows of one JSON value, or None where the text is not one.
+
+    It may be a list of objects; an object with that list in a field, or with one list a part or a
+    column; or one object, which is one row.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -159,9 +179,14 @@ def _json_document(text: str) -> list[Row] | None:
                 return [row["row"] for row in rows]  # the hub's data-set server
             return rows
     columns = list(value.values())
-    tables = bool(columns) and all(isinstance(c, dict | list) for c in columns)
-    if tables and all(isinstance(c, dict) and set(c) == set(columns[0]) for c in columns):
-        return [{name: value[name][i] for name in value} for i in columns[0]]  # pandas' to_json
+    if value and all(isinstance(column, dict) for column in columns):  # pandas' to_json
+        if all(set(column) == set(columns[0]) for column in columns):
+            return [{name: value[name][i] for name in value} for i in columns[0]]
+    if value and all(isinstance(column, list) and column for column in columns):
+        if set(value) <= set(PARTS) and all(isinstance(r, dict) for c in columns for r in c):
+            return [row | {"split": part} for part, rows in value.items() for row in rows]
+        if len({len(column) for column in columns}) == 1:  # a list a column
+            return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
     return [value]
 
 
@@ -191,7 +216,7 @@ def _broken(text: str) -> str:
     return "JSON whose rows are no objects"
 
 
-def _table(text: str, delimiter: str | None) -> tuple[list[Row], str]:
+def table(text: str, delimiter: str | None = None) -> tuple[list[Row], str]:
     """Rows of CSV or TSV; whether the first line is a header is seen in its cells.
 
     A header's cells are short names, all different, without spaces or digits at their start.

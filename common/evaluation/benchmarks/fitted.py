@@ -182,7 +182,7 @@ class FathomTask(FittedTask):
             "test_split": "test",
             "description": f"{prompt.description}\n\n" if prompt.description else "",
             "doc_to_text": prompt.question,
-            "doc_to_target": _joined(prompt.targets),
+            "doc_to_target": _target(prompt.targets),
             "target_delimiter": "",
             "fewshot_delimiter": "\n\n",
             "num_fewshot": len(shown),
@@ -229,8 +229,14 @@ def _overridden(doc: Row, results: Sequence[str]) -> dict[str, float]:
     raise AssertionError("FathomTask.process_results scores")
 
 
-def _joined(targets: Callable[[Row], list[str]]) -> Callable[[Row], str]:
-    return lambda row: " | ".join(targets(row))
+def _target(targets: Callable[[Row], list[str]]) -> Callable[[Row], str | list[str]]:
+    """The right answer as lm_eval logs it: a list only where several are accepted."""
+
+    def one_or_many(row: Row) -> str | list[str]:
+        accepted = targets(row)
+        return accepted[0] if len(accepted) == 1 else accepted
+
+    return one_or_many
 
 
 def _key(doc: Row) -> str:

@@ -58,6 +58,13 @@ _KEPT_FILTER = {"gsm8k": "strict-match"}
 """Which filter's score counts; with two, each question would be logged twice."""
 
 
+_REMARKS = {
+    "race_m": "asks the last question of each passage, as the stock race does",
+    "race_h": "asks the last question of each passage, as the stock race does",
+    "webqs": "its examples show the first accepted answer (the stock webqs fails with examples)",
+}
+
+
 @dataclass(frozen=True)
 class Definition:
     """A stock definition, made ready for rows at hand.
@@ -67,7 +74,7 @@ class Definition:
         metric: the score that counts: "acc_norm" where it is defined so (ARC, HellaSwag), and
             MATH's "math_verify".
         stock: whether it is lm_eval's own task, and not one of ours after it.
-        remark: why it is not, where it could have been; else "".
+        remark: what a reader of its scores should know, or why it is not stock; else "".
     """
 
     config: dict[str, Any]
@@ -151,8 +158,12 @@ def _definition(name: str, subtask: str) -> Definition:
     if name == "webqs":  # with a list of indices as target, its examples would have no text
         config["fewshot_config"] = {"doc_to_target": lambda row: sorted(row["answers"])[0]}
     metrics = [metric["metric"] for metric in config["metric_list"]]
-    metric = "acc_norm" if "acc_norm" in metrics else metrics[0]
-    return Definition(config, metric, stock=bool(CATALOGUE[name].stock))
+    return Definition(
+        config,
+        metric="acc_norm" if "acc_norm" in metrics else metrics[0],
+        stock=bool(CATALOGUE[name].stock),
+        remark=_REMARKS.get(name, ""),
+    )
 
 
 def _agieval(name: str, subtask: str) -> Definition:

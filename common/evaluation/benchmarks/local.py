@@ -1,7 +1,7 @@
 """The rows of a benchmark from a data folder, by set and by part."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,10 +23,11 @@ from common.evaluation.benchmarks.files import (
     find_files,
     plain,
     read_file,
+    table,
     words_of,
 )
 from common.evaluation.benchmarks.forms import FORMS
-from common.evaluation.benchmarks.shown import cot_prompt, few_shot_table
+from common.evaluation.benchmarks.shown import cot_prompt, few_shot_table, is_few_shot_table
 
 FAMILY = {
     **{name: name for name in CATALOGUE},
@@ -112,11 +113,12 @@ def load_local(name: str, data: Path) -> dict[str, Subset] | None:
     if folder is None:
         return None
     others = _OTHERS.get(FAMILY[name], set())
-    files = [
-        read_file(path, folder)
+    paths = [
+        path
         for path in find_files(folder)
         if not others & {word for part in path.relative_to(folder).parts for word in words_of(part)}
     ]
+    files = [file for path in paths if (file := read_file(path, folder)) is not None]
     if not files:
         raise UserError(
             f"{folder}: holds no data file; expected for {benchmark.title}: "
@@ -125,59 +127,79 @@ def load_local(name: str, data: Path) -> dict[str, Subset] | None:
     found: dict[str, Subset] = {}
     if FAMILY[name] == "winogrande":
         files = _with_labels(files)
-    if FAMILY[name] == "agieval":  # of two versions of a set's file, v1 and v1_1, the later
-        sets = _SETS["agieval"]
-        files = list({(_named_set(file, sets), file.inside[-1]): file for file in files}.values())
+    if FAMILY[name] == "agieval":
+        files = _latest(files)
     for file in files:
-        _add_file(found, name, file, folder)
+        if not file.rows:
+            raise _misfit(file, name)
+        if not _add_examples(found, name, file):
+            _add_rows(found, name, file, folder)
     if name in _ONE_SET:
         return {name: found[_ONE_SET[name]]} if _ONE_SET[name] in found else {}
     return {key: found[key] for key in (benchmark.subtasks or (name,)) if key in found}
 
 
-def _add_file(found: dict[str, Subset], name: str, file: RawFile, folder: Path) -> None:
+def _latest(files: list[RawFile]) -> list[RawFile]:
+    """Of two versions of an AGIEval file, in folders v1 and v1_1, the one in the later folder."""
+    sets = _SETS["agieval"]
+    return list({(_named_set(f, sets), f.part(), f.inside[-1]): f for f in files}.values())
+
+
+def _add_examples(found: dict[str, Subset], name: str, file: RawFile) -> bool:
+    """Takes a file of AGIEval's or BBH's own examples; says whether it was one."""
+    if FAMILY[name] == "agieval" and is_few_shot_table(file):
+        for key, rows in few_shot_table(file).items():
+            found.setdefault(key, Subset()).add("fewshot", rows, file.path)
+        return True
+    if FAMILY[name] == "bbh" and file.layout == "text":
+        prompt = cot_prompt("\n".join(file.rows[0]["lines"]))
+        named = _named_set(file, BBH)
+        if prompt is None or not named:
+            raise _misfit(file, name)
+        subset = found.setdefault(named, Subset())
+        subset.description = prompt.description
+        subset.add("fewshot", prompt.rows, file.path)
+        return True
+    return False
+
+
+def _raw_rows(family: str, file: RawFile) -> list[Row]:
+    """A file's rows; of plain text LAMBADA's lines, or of a table that is called otherwise."""
+    if file.layout != "text":
+        return file.rows
+    lines = file.rows[0]["lines"]
+    if family == "lambada":
+        return [{"text": line} for line in lines if line.strip()]
+    rows, _ = table("\n".join(lines))
+    return rows if rows and FORMS[family].convert(rows[0]) is not None else file.rows
+
+
+def _add_rows(found: dict[str, Subset], name: str, file: RawFile, folder: Path) -> None:
     """Puts a file's rows into their sets and parts."""
     family = FAMILY[name]
     sets = _SETS.get(family, ())
     named = _named_set(file, sets)
     if family in ("arc", "race") and not named:
         named = _named_set_of_folder(folder, name)
-    if family == "agieval" and "" in file.columns():
-        for key, rows in few_shot_table(file).items():
-            found.setdefault(key, Subset()).add("fewshot", rows, file.path)
-        return
-    if family == "bbh" and file.layout == "text":
-        example = cot_prompt("\n".join(file.rows[0]["lines"]))
-        if example is None or not named:
-            raise _misfit(file, name)
-        subset = found.setdefault(named, Subset())
-        subset.description = example.description
-        return subset.add("fewshot", example.rows, file.path)
-    raw = file.rows
-    if family == "lambada" and file.layout == "text":
-        raw = [{"text": line} for line in file.rows[0]["lines"] if line.strip()]
-    if not raw:
-        raise _misfit(file, name)
-    sorted_rows: dict[tuple[str, str], list[Row]] = {}
-    for number, row in enumerate(raw, 1):
+    by_place: dict[tuple[str, str], list[Row]] = {}
+    for number, row in enumerate(_raw_rows(family, file), 1):
         converted = FORMS[family].convert(row)
         if converted is None:
             raise _misfit(file, name, number)
         part = _part_of(row) or file.part()
+        key = (_set_of_row(family, row) or named) if sets else name
+        if not key and part == "train" and family == "mmlu":
+            continue  # the auxiliary training questions belong to no subject
+        if not key:
+            raise UserError(
+                f"{file.path}: row {number}: nothing tells which set of {family} this is; put the "
+                f"set's name into the file's or the folder's name ({', '.join(sets[:3])}, …)"
+            )
         for one in converted if isinstance(converted, list) else [converted]:
-            key = _set_of_row(family, row) or named if sets else name
-            if not key and part == "train" and family == "mmlu":
-                continue  # the auxiliary training questions belong to no subject
-            if not key:
-                raise UserError(
-                    f"{file.path}: row {number}: nothing tells which set of {family} this is; put "
-                    f"the set's name into the file's or the folder's name ({', '.join(sets[:3])}, "
-                    "…)"
-                )
             if family == "mmlu" and one:
                 one["subject"] = key
-            sorted_rows.setdefault((key, part), []).append(one)
-    for (key, part), rows in sorted_rows.items():
+            by_place.setdefault((key, part), []).append(one)
+    for (key, part), rows in by_place.items():
         labeled = [row for row in rows if row]
         subset = found.setdefault(key, Subset())
         subset.unlabeled += len(rows) - len(labeled)
@@ -202,8 +224,13 @@ def _misfit(file: RawFile, name: str, number: int = 0) -> UserError:
 
 def _named_set(file: RawFile, sets: Sequence[str]) -> str:
     """The set that the file's or a folder's name tells; the longest where several fit."""
+    short = {one: name for name, one in _ONE_SET.items()}  # "arc_e" is as good as "easy"
     for name in file.names():
-        fits = [s for s in sets if re.search(rf"(?<![a-z]){plain(s)}(?![a-z])", name)]
+        fits = [
+            s
+            for s in sets
+            if re.search(rf"(?<![a-z])(?:{plain(s)}|{short.get(s, plain(s))})(?![a-z])", name)
+        ]
         if fits:
             return max(fits, key=len)
     return ""
@@ -217,16 +244,14 @@ def _named_set_of_folder(folder: Path, name: str) -> str:
 
 
 def _set_of_row(family: str, row: Row) -> str:
-    """The set that a row itself tells: MMLU's subject, MATH's type, RACE's id, …"""
-    columns: dict[str, Callable[[], str]] = {
-        "mmlu": lambda: str(row.get("subject") or ""),
-        "math": lambda: str(row.get("type") or row.get("subject") or ""),
-        "race": lambda: str(row.get("example_id") or row.get("id") or ""),
-    }
-    told = plain(columns[family]()) if family in columns else ""
+    """The set that a row itself tells: MMLU's subject, MATH's type, RACE's id ("high12.txt")."""
+    columns = {"mmlu": ("subject",), "math": ("type", "subject"), "race": ("example_id", "id")}
+    told = [str(row[column]) for column in columns.get(family, ()) if row.get(column)]
+    if not told:
+        return ""
     if family == "race":
-        return next((s for s in _SETS["race"] if told.startswith(s)), "")
-    return told if told in _SETS.get(family, ()) else ""
+        return next((one for one in _SETS["race"] if told[0].startswith(one)), "")
+    return plain(told[0]) if plain(told[0]) in _SETS[family] else ""
 
 
 def _part_of(row: Row) -> str:
@@ -253,7 +278,7 @@ def _with_labels(files: list[RawFile]) -> list[RawFile]:
 
 def _label_lines(file: RawFile) -> list[str]:
     """The answers, one a line, of a file that holds nothing else."""
-    if file.layout != "text":
+    if file.layout != "text" or not file.rows:
         return []
     lines = [line.strip() for line in file.rows[0]["lines"] if line.strip()]
     return lines if all(line in ("1", "2") for line in lines) else []

@@ -34,6 +34,12 @@ def cot_prompt(text: str) -> CotPrompt | None:
     return CotPrompt(description.strip(), rows) if rows else None
 
 
+def is_few_shot_table(file: RawFile) -> bool:
+    """Whether a file is AGIEval's `few_shot_prompts.csv`: "sample 1" begins its first row."""
+    first = next(iter(file.rows[0].values()), None) if file.layout == "table" else None
+    return isinstance(first, str) and bool(re.match(r"sample\s*\d", first, re.IGNORECASE))
+
+
 def few_shot_table(file: RawFile) -> dict[str, list[Row]]:
     """AGIEval's `few_shot_prompts.csv`: set -> its three to five examples, without explanations.
 
@@ -45,10 +51,11 @@ def few_shot_table(file: RawFile) -> dict[str, list[Row]]:
     """
     found: dict[str, list[Row]] = {}
     for row in file.rows:
-        if not str(row.get("", "")).strip().lower().startswith("sample"):
+        (_, label), *cells = row.items()
+        if not str(label).strip().lower().startswith("sample"):
             continue
-        for name, cell in row.items():
-            if not name or cell in ("", None):
+        for name, cell in cells:
+            if cell in ("", None):
                 continue
             try:
                 example = cell if isinstance(cell, dict) else ast.literal_eval(cell)

@@ -63,10 +63,19 @@ def test_content_counts_and_not_the_name(put, tmp_path):
     put("gsm8k/c.json", json.dumps({"question": "one?", "answer": "#### 8"}))
     put("gsm8k/d.csv", 'question,answer\n"comma, and\nline?","#### 9"\n')
     put("gsm8k/e.tsv", "question\tanswer\ntab?\t#### 10\n")
+    put("gsm8k/f", json.dumps({"question": ["columns?"], "answer": ["#### 11"]}))
+    put("gsm8k/g.txt", "question,answer\nno suffix?,#### 12\n")
     put("gsm8k/README.md", "about")
     put("gsm8k/LICENSE", "terms")
     asked = [row["question"] for row in _parts("gsm8k", tmp_path)[""]]
-    assert asked == ["q0?", "q1?", "q2?", "list?", "one?", "comma, and\nline?", "tab?"]
+    lines = ["q0?", "q1?", "q2?", "list?", "one?", "comma, and\nline?", "tab?"]
+    assert asked == [*lines, "columns?", "no suffix?"]
+
+
+def test_one_document_may_hold_several_parts(put, tmp_path):
+    rows = {part: [{"text": f"some {part} word"}] for part in ("train", "test")}
+    put("lambada/all.json", json.dumps(rows))
+    assert _parts("lambada", tmp_path) == rows
 
 
 def test_parquet_whatever_its_name(tmp_path):
