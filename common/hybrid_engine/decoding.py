@@ -115,7 +115,7 @@ class DecodingLoop:
             return
         works = self._open[:rows].cpu().numpy() & (self._steps < self.limit)
         if self.stop:
-            said = self._tokens[self._tensor(self.held)].tolist()
+            said = self._tokens[self._tensor(self.held), : int(self._steps.max())].tolist()
             for place in np.flatnonzero(works):
                 if self.stop(said[place][: self._steps[place]]):
                     works[place] = False
