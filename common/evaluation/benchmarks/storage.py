@@ -58,7 +58,7 @@ class Answers:
 
 
 def names_of(paths: Sequence[str]) -> dict[str, str]:
-    """A short name for each model, fit for a folder: its last part, or all where two are alike.
+    """A short name for each model, fit for a folder: as many of its last parts as tell it apart.
 
     Args:
         paths: folders and hub names.
@@ -70,10 +70,14 @@ def names_of(paths: Sequence[str]) -> dict[str, str]:
         UserError: a model is given twice.
     """
     found: dict[str, str] = {}
-    lasts = [safe_name(Path(path).name) for path in paths]
-    for path, last in zip(paths, lasts, strict=True):
-        name = last if lasts.count(last) == 1 else safe_name(path)
-        if name in found:
+    for path in paths:
+        parts = Path(path).parts
+        for count in range(1, len(parts) + 1):
+            others = [p for p in paths if Path(p).parts[-count:] == parts[-count:]]
+            if len(others) == 1:
+                break
+        name = safe_name("/".join(parts[-count:]))
+        if len(others) > 1 or name in found:
             raise UserError(f"models: {path} is given twice; give each model once")
         found[name] = path
     return found

@@ -56,5 +56,7 @@ def test_models_are_named_by_their_folder_unless_two_are_alike():
         "Llama-2-7b": "meta-llama/Llama-2-7b",
     }
     assert list(names_of(["a/sft", "b/sft/"])) == ["a_sft", "b_sft"]
+    several = ["/r/a/models/sft", "/r/b/models/sft", "/r/b/models/actor"]
+    assert list(names_of(several)) == ["a_models_sft", "b_models_sft", "actor"]
     with pytest.raises(UserError, match="a/sft is given twice"):
         names_of(["a/sft", "a/sft"])
