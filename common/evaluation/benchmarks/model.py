@@ -105,6 +105,16 @@ class PolicyLM(TemplateLM):
         self.cut |= {c for c, ids in zip(contexts, whole, strict=True) if len(ids) > most}
         prompts = [ids[-most:] for ids in whole]
         stop = stops_at(self.tokenizer, until)
+        if not self.checked:  # the same few rows on every rank: whatever is wrong is so on all
+            self.checked = True
+            self.rollouts.respond(
+                prompts[:4],
+                seed=0,
+                greedy=True,
+                sampling=self.sampling,
+                max_new_tokens=min(room, CHECK_EVERY),
+                check=True,
+            )
 
         def answer(mine: Sequence[tuple[int, ...]]) -> list[str]:
             rollout = self.rollouts.respond(
@@ -114,9 +124,7 @@ class PolicyLM(TemplateLM):
                 sampling=self.sampling,
                 max_new_tokens=room,
                 stop=stop if until else None,
-                check=not self.checked,
             )
-            self.checked = True
             return [self._text(ids, until) for ids in rollout.response_ids()]
 
         return shared_out(prompts, lambda ids: (len(ids), ids), answer)

@@ -14,6 +14,7 @@ from common.evaluation.benchmarks.scores import benchmark_score
 from common.evaluation.benchmarks.selection import check_known
 from common.evaluation.benchmarks.tasks import build_tasks
 from common.hybrid_engine.engine import HybridRollout
+from common.training.peak import PeakMemory
 from common.training.resume.states import RandomStates
 from common.training.watchdog import WATCHDOG
 
@@ -110,7 +111,8 @@ class BenchmarkWatch:
             f"benchmark/{name}": 100.0 * benchmark_score(name, parts).score
             for name, parts in rows.items()
         }
-        return {**values, "time/benchmark": time.perf_counter() - started}
+        peaks = {f"memory/benchmark_{k}": size for k, size in PeakMemory.of_phase().items()}
+        return {**values, **peaks, "time/benchmark": time.perf_counter() - started}
 
 
 @contextmanager

@@ -121,6 +121,15 @@ def test_text_never_becomes_a_special_token():
     assert 2 not in Context(byte_tokenizer(), 40).encode("a</s>b")
 
 
+def test_the_sampler_is_held_against_the_training_forward_once():
+    model, checks = _model(), []
+    check = model.rollouts.check
+    model.rollouts.check = lambda *found: checks.append(found) or check(*found)
+    for _ in range(2):
+        ask(small_part("text"), model, limit=2)
+    assert len(checks) == 1
+
+
 def test_sampling_is_refused():
     kwargs = {"until": ["\n"], "do_sample": True, "temperature": 1.0}
     with pytest.raises(UserError, match="asks for sampling"):
