@@ -1,12 +1,16 @@
 """HTTP endpoints that may be busy or broken: tries, the pauses between them, what went wrong."""
 
 import email.utils
+import io
 import json
+import math
 import random
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from http.client import HTTPException, IncompleteRead, InvalidURL
 from typing import Any, TypeVar
@@ -50,7 +54,7 @@ def post_json(url: str, content: Any, *, timeout: float, token: str = "") -> byt
     """POSTs JSON; the body of the answer.
 
     Args:
-        timeout: seconds for all of it, also where the answer comes in drops.
+        timeout: seconds for all of it, from looking up the name to the last drop of the answer.
         token: sent as a bearer token, unless empty.
 
     Raises:
@@ -64,12 +68,32 @@ def post_json(url: str, content: Any, *, timeout: float, token: str = "") -> byt
     if token:
         headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(url, json.dumps(content).encode(), headers, method="POST")
+    done: Future[bytes] = Future()
+    # The library's own limit is one for each step: a name's every address, each piece of an answer.
+    threading.Thread(target=_answer, args=(done, request, timeout), daemon=True).start()
+    return done.result(timeout)
+
+
+def _answer(done: "Future[bytes]", request: urllib.request.Request, timeout: float) -> None:
+    """Sets the body of the answer, or what is raised in its place."""
+    try:
+        done.set_result(_send(request, timeout))
+    except urllib.error.HTTPError as error:
+        body = io.BytesIO(_read(error))  # here, where it counts as part of the time
+        done.set_exception(
+            urllib.error.HTTPError(error.url, error.code, error.reason, error.headers, body)
+        )
+    except Exception as error:
+        done.set_exception(error)
+
+
+def _send(request: urllib.request.Request, timeout: float) -> bytes:
     ends = time.monotonic() + timeout
     parts: list[bytes] = []
     with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout) as answer:
         while part := answer.read1(2**16):
             parts.append(part)
-            if time.monotonic() > ends:
+            if time.monotonic() > ends:  # nobody waits for it any longer
                 raise TimeoutError("timed out")
             if sum(map(len, parts)) > LARGEST_ANSWER:
                 raise ValueError(f"answered more than {LARGEST_ANSWER} bytes")
@@ -86,6 +110,7 @@ def ask(
     retries: int,
     wait: Callable[[float], Any],
     jitter: float = 0.0,
+    seconds: float = math.inf,
 ) -> Answer:
     """What `send` returns, asked again after what passes: time-outs, 408, 425, 429, 5xx.
 
@@ -98,11 +123,13 @@ def ask(
         wait: called with the seconds of a pause.
         jitter: pauses grow by up to this share of theirs, drawn at random, so that callers that
             were refused together do not come back together.
+        seconds: in which the last try must begin.
 
     Raises:
-        NoAnswer: all tries failed, or one failed for a reason that will last.
+        NoAnswer: all tries failed, or one failed for a reason that will last, or there is no time
+            for the pause before the next.
     """
-    pause = FIRST_PAUSE
+    pause, latest = FIRST_PAUSE, time.monotonic() + seconds
     for tried in range(1, retries + 2):
         code, wish = None, 0.0
         try:
@@ -112,11 +139,16 @@ def ask(
             text = f"code {code} ({error.reason}): {short(_read(error))}"
             lasting = code < 500 and code not in BUSY
         except (OSError, HTTPException, ValueError) as error:  # no answer, or half of one
-            text = str(getattr(error, "reason", "") or error or type(error).__name__)
+            timed_out = "timed out" if isinstance(error, TimeoutError) else ""
+            text = str(timed_out or getattr(error, "reason", "") or error or type(error).__name__)
             lasting = isinstance(error, ValueError | InvalidURL)  # or one that is malformed
         if lasting or tried > retries:
             raise NoAnswer(text, code=code, tries=tried)
-        wait(max(pause * (1 + jitter * _draw.random()), min(wish, LONGEST_WISH)))
+        length = max(pause * (1 + jitter * _draw.random()), min(wish, LONGEST_WISH))
+        if time.monotonic() + length > latest:
+            late = f"{text}; no time for a further try after {length:.0f} s"
+            raise NoAnswer(late, code=code, tries=tried)
+        wait(length)
         pause = min(2 * pause, LONGEST_PAUSE)
     raise AssertionError("unreachable")
 

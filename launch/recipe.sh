@@ -3,7 +3,8 @@
 #   hardware --nodes 2 --gpus 8 --gpu H100-80G   what it is meant for; --gpus is per node
 #   all OPTIONS                                  options of every stage that has ranks
 #   training OPTIONS                             options of sft, reward, rlhf and dpo
-#   data|sft|sample|rank|pairs|reward|rlhf|dpo|evaluation OPTIONS    options of one stage, which then runs
+#   data|sft|sample|rank|ai_rank|import|pairs|reward|rlhf|dpo|evaluation OPTIONS
+#                                                options of one stage, which then runs
 #   go "$@"                                      runs the stages, in their order
 #
 # `go` takes from the recipe's command line: --run DIR, --seed N, --only STAGE… (some of the stages),
@@ -12,7 +13,10 @@
 #
 #   bash launch/recipes/X.sh --run runs/x sft: --model tiny --epochs 1 rlhf: --steps 20
 #
-# `dpo:`, or `dpo` behind --only, adds DPO to a recipe that lacks it.
+# A stage that is named so is added where the recipe lacks it (`dpo` behind --only is, too):
+#
+#   bash launch/recipes/X.sh … ai_rank: --endpoint URL --judge_model NAME \
+#     pairs: --rankings RUN/ai_rank/rankings.jsonl dpo:
 #
 # Data is named by the environment, as files, or names on the hub, with blanks between:
 # SFT_DATA (conversations), PROMPTS (to sample from, and for PPO), RANKINGS (for the reward model),
@@ -21,7 +25,7 @@
 # RLHF_SHOW=1 prints each stage's options, a line each, in place of running it. RLHF_PLAN=1 prints what
 # each would take (launch/plan.sh); it needs no data.
 
-RECIPE_STAGES=(data sft sample rank pairs reward rlhf dpo evaluation)
+RECIPE_STAGES=(data sft sample rank ai_rank import pairs reward rlhf dpo evaluation)
 declare -A RECIPE_OPTIONS=() RECIPE_EXTRA=()
 RECIPE_ALL=() RECIPE_TRAINING=() RECIPE_ONLY=()
 NODES=1 GPUS_PER_NODE="${GPUS_PER_NODE:-1}" GPU=""
@@ -52,6 +56,8 @@ data() { note_options data "$@"; }
 sft() { note_options sft "$@"; }
 sample() { note_options sample "$@"; }
 rank() { note_options rank "$@"; }
+ai_rank() { note_options ai_rank "$@"; }
+import() { note_options import "$@"; }
 pairs() { note_options pairs "$@"; }
 reward() { note_options reward "$@"; }
 rlhf() { note_options rlhf "$@"; }
@@ -96,9 +102,9 @@ read_command_line() {
   local current=""
   while (($#)); do
     case "$1" in
-      data: | sft: | sample: | rank: | pairs: | reward: | rlhf: | dpo: | evaluation:)
+      data: | sft: | sample: | rank: | ai_rank: | import: | pairs: | reward: | rlhf: | dpo: | evaluation:)
         current="${1%:}"
-        if [[ "$current" == dpo ]]; then dpo; fi
+        note_options "$current"
         shift
         continue
         ;;
@@ -158,6 +164,8 @@ run_recipe_stage() {
     sft) script="$ROOT/step1_sft/main.py" ;;
     sample) script="$ROOT/step2_reward/sample.py" ;;
     rank) script="$ROOT/step2_reward/rank.py" plain=1 ;;
+    ai_rank) script="$ROOT/step2_reward/ai_rank.py" plain=1 ;;
+    import) script="$ROOT/step2_reward/import_rankings.py" plain=1 ;;
     pairs) script="$ROOT/step2_reward/pairs.py" plain=1 ;;
     reward) script="$ROOT/step2_reward/main.py" ;;
     rlhf) script="$ROOT/step3_rlhf/main.py" ;;

@@ -17,6 +17,7 @@ from common.config.arguments import (
     option,
 )
 from common.data.blending import blend, split_by_prompt
+from common.data.chat_template import keep_format
 from common.data.encoding import describe, encode_conversations
 from common.data.layouts import read_conversations
 from common.data.pii import scrub_conversations
@@ -114,6 +115,7 @@ def main(
         base = tiny_base(stage.models / "base", train, tiny, text, run.seed)
     tokenizer = load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
+    keep_format(template)
     (train_set, counts), (held_out_set, more) = once_per_node(
         lambda: (
             encode_conversations(train, template, text),

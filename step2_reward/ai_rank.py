@@ -5,7 +5,6 @@ https://arxiv.org/abs/2306.05685), and its two orders are merged. What comes of 
 feedback everywhere: the labeler's name begins with "ai:".
 """
 
-import contextlib
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -16,18 +15,19 @@ from typing import Any
 from common.config.arguments import RunArguments, check_range, option
 from common.data.encoding import describe
 from common.data.labeled import AI, Sample, read_samples
+from common.endpoint.asking import examples, gather, stopped
+from common.endpoint.cache import AnswerCache
+from common.endpoint.judge import EndpointArguments, Judge
 from common.errors import UserError
 from common.files import write_json_lines
 from common.training.metrics import progress_bar
 from common.training.stage import Stage, run_stage
-from step2_reward.ai_feedback.cache import AnswerCache
-from step2_reward.ai_feedback.endpoint import BudgetSpent, EndpointArguments, Judge
 from step2_reward.ai_feedback.orders import (
     disagreement,
     merge_orders,
     share_of_first,
 )
-from step2_reward.ai_feedback.ranking import Ranked, rank_all
+from step2_reward.ai_feedback.ranking import Ranked, rank
 
 
 @dataclass
@@ -58,20 +58,10 @@ def main(stage: Stage, run: RunArguments, settings: AiRankArguments, at: Endpoin
 
     cache = AnswerCache(Path(at.cache) if at.cache else stage.folder / "answers.sqlite")
     judge = Judge(at, cache, threading.Event())
-    done: dict[int, Ranked] = {}
-    trouble = ""
-    with (
-        progress_bar(len(samples), "stage 2, AI feedback", shown=run.progress) as bar,
-        contextlib.closing(rank_all(judge, samples, settings.rereads)) as work,
-    ):
-        try:
-            for number, ranked in work:
-                done[number] = ranked
-                bar.update()
-        except (BudgetSpent, UserError) as error:
-            trouble = str(error)
+    with progress_bar(len(samples), "stage 2, AI feedback", shown=run.progress) as bar:
+        done, trouble = gather(judge, samples, settings.rereads, rank, bar)
 
-    kept = {i: r for i, r in sorted(done.items()) if r.orders}
+    kept = {i: r for i, r in sorted(done.items()) if r.result}
     rows = [ranking_row(samples[i], r, labeler, judge) for i, r in kept.items()]
     if rows:
         write_json_lines(target, rows)
@@ -79,14 +69,8 @@ def main(stage: Stage, run: RunArguments, settings: AiRankArguments, at: Endpoin
     spent = cache.spent()
     cache.close()
     if trouble:
-        raise UserError(
-            f"stopped: {trouble}. {len(rows)} of {len(samples)} prompts are ranked"
-            + f" ({target})" * bool(rows)
-            + f", for {spent.requests} requests and {spent.tokens} tokens so far; every answer is "
-            "kept and none is paid for again: to go on, give the same command"
-            + " with a higher limit"
-            * ("is reached" in trouble)
-        )
+        at_hand = f" ({target})" * bool(rows)
+        raise stopped(trouble, f"{len(rows)} of {len(samples)} prompts are ranked{at_hand}", spent)
     if not rows:
         raise UserError(
             f"AI feedback ranked none of {len(samples)} prompts: {describe(facts['left_out'])}; "
@@ -110,12 +94,12 @@ def ranking_row(sample: Sample, ranked: Ranked, labeler: str, judge: Judge) -> d
     note = {
         "model": judge.settings.judge_model,
         "endpoint": judge.url,
-        "orders": list(ranked.orders),
-        "disagreement": round(disagreement(*ranked.orders, count), 4),
+        "orders": list(ranked.result),
+        "disagreement": round(disagreement(*ranked.result, count), 4),
     }
     return {
         **sample.row,
-        "orders": [merge_orders(ranked.orders, count)],
+        "orders": [merge_orders(ranked.result, count)],
         "labelers": [labeler],
         "ai_feedback": [note],
     }
@@ -123,13 +107,13 @@ def ranking_row(sample: Sample, ranked: Ranked, labeler: str, judge: Judge) -> d
 
 def account(samples: Sequence[Sample], done: dict[int, Ranked], judge: Judge) -> dict[str, Any]:
     """What came of it, for `result.json`."""
-    ranked = [(samples[i], r) for i, r in sorted(done.items()) if r.orders]
+    ranked = [(samples[i], r) for i, r in sorted(done.items()) if r.result]
     sizes = [len(sample.responses) for sample, _ in ranked]
-    apart = [disagreement(*r.orders, n) for (_, r), n in zip(ranked, sizes, strict=True)]
+    apart = [disagreement(*r.result, n) for (_, r), n in zip(ranked, sizes, strict=True)]
     firsts = [
         share_of_first(order, first)
         for (_, r), n in zip(ranked, sizes, strict=True)
-        for order, first in zip(r.orders, (0, n - 1), strict=True)
+        for order, first in zip(r.result, (0, n - 1), strict=True)
     ]
     spent = judge.cache.spent()
     return {
@@ -143,12 +127,6 @@ def account(samples: Sequence[Sample], done: dict[int, Ranked], judge: Judge) ->
         "tokens": spent.tokens,
         "from_cache": judge.from_cache,
     }
-
-
-def examples(done: Sequence[Ranked]) -> str:
-    """What came in place of orders, two of them."""
-    told = list(dict.fromkeys(r.told for r in done if r.told))
-    return "; ".join(told[:2]) or "nothing"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -16,6 +16,8 @@ from common.config.arguments import (
     check_range,
     option,
 )
+from common.data.chat_template import keep_format
+from common.data.labelers import in_words, limits_of
 from common.data.sources import paths_of
 from common.data.template import Template
 from common.models.cards import Card
@@ -36,7 +38,6 @@ from common.training.preferences import (
     load_comparisons,
     pair_files,
     ranking_files,
-    simulated,
 )
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
@@ -112,6 +113,7 @@ def main(
         load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     )
     template = Template(tokenizer, text.template)
+    keep_format(template)
     probe = read_probe(source.probe)  # a mistake in it must not cost a training
     rankings = source.rankings or ranking_files(stage, source)
     sets = load_comparisons(stage, source, template, text, always_ends=True, rankings=rankings)
@@ -170,13 +172,19 @@ def main(
     folder = stage.models / "reward"
     gap = facts["right_minus_wrong"]
     data = pair_files(stage, source)
-    limits = simulated(stage, source) + LIMITS + [CHOSEN] * bool(early_stop)
-    figures = {name: value for name, value in facts.items() if name != "diagnostics"}
+    limits = limits_of(facts["labelers"]) + LIMITS + [CHOSEN] * bool(early_stop)
+    figures = {n: value for n, value in facts.items() if n not in ("diagnostics", "labelers")}
     card = Card("ICE-Reward", KIND, "reward", stage.settings, data, figures, limits, base)
     save_model(engine, tokenizer, folder, card, reload_to_merge(lora, "reward", model_settings))
     if is_main():
         page = stage.folder / "diagnostics.html"
-        write_page(page, diagnosis, loss=reward.loss, chosen_by_accuracy=bool(early_stop))
+        write_page(
+            page,
+            diagnosis,
+            loss=reward.loss,
+            chosen_by_accuracy=bool(early_stop),
+            labelers=in_words(facts["labelers"]),
+        )
     stage.finish(
         facts,
         f"held-out pair accuracy {facts['accuracy']:.3f}, by length alone "

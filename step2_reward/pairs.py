@@ -36,7 +36,8 @@ def main(stage: Stage, run: RunArguments, settings: PairsArguments) -> None:
     if is_main():
         write_pairs(outputs[0], pairs)
         write_json(outputs[1], account.as_dict())
-    stage.say(f"{len(pairs)} pairs from {len(rankings)} rankings\n{account.table()}")
+    made = f"{len(pairs)} pairs from {len(rankings)} rankings: {settings.in_words()}"
+    stage.say(f"{made}\n{account.table()}")
     stage.finish(
         {"pairs": len(pairs), "rankings": len(rankings), **account.as_dict()},
         f"{len(pairs)} pairs for {len(account.prompts_kept)} prompts",

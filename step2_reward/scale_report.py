@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from common.data.labelers import in_words
 from common.evaluation.formatting import cell
 
 
@@ -13,7 +14,7 @@ def row_of(size: str, parameters: int, fraction: float, result: dict[str, Any]) 
         size: its name; parameters: the model's weights; fraction: share of the training prompts.
         result: of its reward stage.
     """
-    found = result["diagnostics"]
+    found, who = result["diagnostics"], result.get("labelers")
     return {
         "size": size,
         "parameters": parameters,
@@ -23,6 +24,7 @@ def row_of(size: str, parameters: int, fraction: float, result: dict[str, Any]) 
         "accuracy": found["accuracy"],
         "length_only": found["length_only"]["accuracy"],
         "ceiling": found["ceiling"],
+        "labelers": in_words(who) if who else "not noted",
         "seconds": result["seconds"],
     }
 
@@ -44,7 +46,8 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
         "",
         "![accuracy against size and against data](scale.png)",
         "",
-        "Held-out pairs in the labelers' order, with 95% intervals (bootstrap over prompts).",
+        "Held-out pairs in the labelers' order, with 95% intervals (bootstrap over prompts). "
+        f"Who ranked: {cell(rows[-1]['labelers'])}.",
         "",
         "| size | weights | "
         + " | ".join(f"{100 * f:.4g}% of the prompts" for f in fractions)

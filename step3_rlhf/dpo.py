@@ -13,6 +13,8 @@ from common.config.arguments import (
     TextArguments,
     ZeroArguments,
 )
+from common.data.chat_template import keep_format
+from common.data.labelers import limits_of
 from common.data.template import Template
 from common.dpo.training import DPOArguments, DPOObjective, check_start
 from common.models.cards import Card
@@ -22,7 +24,7 @@ from common.models.policy import PolicyModel
 from common.ppo.invariants import tolerance
 from common.training.engine import build_engine
 from common.training.guard import GuardArguments
-from common.training.preferences import PreferenceArguments, load_comparisons, pair_files, simulated
+from common.training.preferences import PreferenceArguments, load_comparisons, pair_files
 from common.training.resume.checkpoints import CheckpointArguments
 from common.training.stage import Stage, run_stage
 from common.training.supervised import held_out_means, total_steps, train_supervised
@@ -68,6 +70,7 @@ def main(
     stage.begin([base, *pair_files(stage, source)])
     tokenizer = load_tokenizer(base, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
+    keep_format(template)
     sets = load_comparisons(stage, source, template, text, always_ends=False)
 
     model = load_causal_lm(base, model_settings, lora)
@@ -103,8 +106,9 @@ def main(
     folder = stage.models / "dpo"
     measured = {name.removeprefix("eval/"): v for name, v in final.items() if "eval/" in name}
     facts = {**measured, **sets.facts}
-    limits, data = [*simulated(stage, source), *LIMITS], pair_files(stage, source)
-    card = Card("ICE-Instruct by DPO", KIND, "dpo", stage.settings, data, facts, limits, base)
+    limits, data = [*limits_of(facts["labelers"]), *LIMITS], pair_files(stage, source)
+    figures = {name: value for name, value in facts.items() if name != "labelers"}
+    card = Card("ICE-Instruct by DPO", KIND, "dpo", stage.settings, data, figures, limits, base)
     save_model(engine, tokenizer, folder, card, reload_to_merge(lora, "policy", model_settings))
     stage.finish(
         facts,

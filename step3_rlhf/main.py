@@ -16,6 +16,7 @@ from common.config.arguments import (
     ZeroArguments,
     option,
 )
+from common.data.chat_template import keep_format
 from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
 from common.data.sources import parse_sources, paths_of
@@ -110,6 +111,7 @@ def main(
     )
     tokenizer = load_tokenizer(sft_folder, trust_remote_code=model_settings.trust_remote_code)
     template = Template(tokenizer, text.template)
+    keep_format(template)
     prompts, counts = once_per_node(
         lambda: encode_prompts(read_prompts(parse_sources(rlhf.data)), template, text)
     )

@@ -292,6 +292,9 @@ def test_stock_classes_load_all_models_and_give_the_evaluations_answers(pipeline
         folder = run / "models" / {"rlhf": "actor"}.get(row["model"], row["model"])
         template = Template(transformers.AutoTokenizer.from_pretrained(folder))
         prompt = torch.tensor([template.encode_prompt([Message("user", row["prompt"])])])
+        asked = [{"role": "user", "content": row["prompt"]}]  # by the chat template saved with it
+        told = template.tokenizer.apply_chat_template(asked, return_dict=False)
+        assert told == prompt[0].tolist()
         whole = models[folder.name].generate(prompt, max_new_tokens=10, do_sample=False)
         answer = whole[0, prompt.shape[1] :].tolist()
         assert template.decode_response(answer) == row["response"]

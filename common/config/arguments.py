@@ -55,7 +55,7 @@ class RunArguments:
     allow_changes: list[str] = option(
         [],
         "settings that may differ from those that the stage was begun with, by name; `inputs` for "
-        "changed files",
+        "changed files, `examples` for pairs that are split otherwise",
     )
     on_change: Literal["refuse", "rerun"] = option(
         "refuse",

@@ -1,45 +1,5 @@
-"""How far labelers agree on one prompt."""
+"""How far labelers agree on one prompt: its equation is among the metrics for others."""
 
-from collections import Counter
-from collections.abc import Sequence
+from common.evaluation.metrics.kendalls_w.equation import kendalls_w
 
-from common.data.ranks import Ranks, judges, ranks_of_scores
-
-
-def kendalls_w(ranks: Sequence[Ranks]) -> float | None:
-    """Kendall's coefficient of concordance, corrected for ties.
-
-    With m labelers and n responses, R_i the sum of the ranks of response i and S the sum of the
-    squared deviations of R_i from their mean:
-
-        W = 12·S / (m²·(n³ − n) − m·Σ_j T_j),    T_j = Σ (t³ − t) over labeler j's groups of t ties
-
-    Source: M. G. Kendall, Rank Correlation Methods (1948), chapter 6; the same as
-    `KendallW(x, correct = TRUE)` of R's DescTools, which passes over incomplete columns too
-    (https://andrisignorell.github.io/DescTools/reference/KendallW.html).
-
-    Args:
-        ranks: `[labelers][responses]`; only their order within a labeler counts. A labeler who
-            ranked fewer than two responses says nothing and is passed over; of the others, the
-            responses that every one of them ranked are compared.
-
-    Returns:
-        0 (no agreement) to 1 (all give the same order). None where W has no meaning: fewer than
-        two labelers, fewer than two responses that all of them ranked, or every labeler ties all
-        of these.
-    """
-    labelers = judges(ranks)
-    m = len(labelers)
-    if m < 2:
-        return None
-    columns = [column for column in zip(*labelers, strict=True) if None not in column]
-    n = len(columns)
-    if n < 2:
-        return None
-    within = [ranks_of_scores(row) for row in zip(*columns, strict=True)]
-    sums = [sum(column) for column in zip(*within, strict=True)]
-    mean = m * (n + 1) / 2
-    s = sum((total - mean) ** 2 for total in sums)
-    ties = sum(t**3 - t for row in within for t in Counter(row).values())
-    most = m**2 * (n**3 - n) - m * ties
-    return 12 * s / most if most else None
+__all__ = ["kendalls_w"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from common.data.cleaning import EMPTY, IDENTICAL, NOT_RANKED, ONE_RESPONSE
+from common.data.labelers import in_words, who_ranked
 from common.data.ranking_layouts import NO_COMMON_PROMPT
 from common.data.records import Pair, Ranking
 
@@ -59,6 +60,8 @@ class Account:
     """Rankings by the number of labelers who ordered them."""
     absent: int = 0
     labelers: set[str] = field(default_factory=set)
+    behind: list[tuple[str, ...]] = field(default_factory=list)
+    """The names behind each pair that was made."""
     agreements: list[float] = field(default_factory=list)
     down_weighted: int = 0
 
@@ -105,6 +108,7 @@ class Account:
         if pairs:
             self.kept = self.kept.plus(Counts(1, len(ranking.responses), len(pairs)))
             self.prompts_kept.add(ranking.prompt_key)
+            self.behind += [pair.labelers for pair in pairs]
 
     def as_dict(self) -> dict[str, Any]:
         """For `account.json` and `result.json`."""
@@ -115,6 +119,7 @@ class Account:
                 "orders": sum(number * n for number, n in self.orders.items()),
                 "could_not_judge": self.absent,
                 "names": len(self.labelers) or None,
+                "of_pairs": who_ranked(self.behind),
                 "rankings_by_orders": {str(k): n for k, n in sorted(self.orders.items())},
             },
             "agreement": {
@@ -147,7 +152,7 @@ class Account:
             f"{len(self.prompts)} prompts, of which {len(self.prompts_kept)} have pairs; "
             f"{who['orders']} orders"
             + (f" by {who['names']} labelers" if who["names"] else "")
-            + f", {self.absent} could not judge"
+            + f", {self.absent} could not judge; who ranked: {in_words(who['of_pairs'])}"
         )
         if self.agreements:
             mean = facts["agreement"]["mean_kendalls_w"]

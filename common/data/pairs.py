@@ -72,6 +72,15 @@ class PairArguments:
         if self.choice != "top_bottom" and (self.top, self.bottom) != (2, 2):
             raise UserError(f"top and bottom are for top_bottom, but choice is {self.choice}")
 
+    def in_words(self) -> str:
+        """How pairs are made, for the account."""
+        chosen = {
+            "top_bottom": f"the best {self.top} of a prompt against the worst {self.bottom}",
+            "all": "every two of a prompt",
+            "best_worst": "the best of a prompt against the worst",
+        }[self.choice]
+        return f"{chosen}, by {self.aggregation.replace('_', '-')} ranks"
+
 
 def make_pairs(
     rankings: Sequence[Ranking], settings: PairArguments, *, seed: int
@@ -140,6 +149,7 @@ def _pairs_of(ranking: Ranking, settings: PairArguments, seed: int, account: Acc
                 margin=margin,
                 agreement=agreement,
                 support=numbers.support,
+                labelers=cleaned.judges,
             )
         )
     whole = not pairs
@@ -207,7 +217,8 @@ def _weight(agreement: float | None, settings: PairArguments) -> float:
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Writes JSON lines: TRL's `prompt`, `chosen`, `rejected`, and what else is known of the pair.
 
-    That is the fields of `PairNumbers` but for those that are None, `origin` and `facts`. A prompt
+    That is the fields of `PairNumbers` but for those that are None, `origin`, `facts` and the names
+    of the `labelers`. A prompt
     of a single user message is a string, and so are its responses; a longer one is a list of
     messages, and so are they. The file appears under its name only when it is whole.
     """
@@ -245,7 +256,8 @@ def _row_of(pair: Pair) -> dict[str, Any]:
         chosen, rejected = ([_message(Message("assistant", r))] for r in (chosen, rejected))
     row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     more = {name: getattr(pair, name) for name in (*PairNumbers._fields, "origin", "facts")}
-    return row | {name: value for name, value in more.items() if value is not None}
+    row |= {name: value for name, value in more.items() if value is not None}
+    return row | ({"labelers": list(pair.labelers)} if pair.labelers else {})
 
 
 def _message(message: Message) -> dict[str, str]:
@@ -268,4 +280,10 @@ def _pair_of(row: Row, place: str) -> Pair:
         raise UserError(f"{place}: fields 'chosen' and 'rejected' hold the same text")
     origin = text_of(row["origin"], "origin", place) if has(row, "origin") else place
     numbers = (ranking.numbers or PairNumbers())._asdict()
-    return Pair(ranking.messages, chosen, rejected, origin=origin, facts=ranking.facts, **numbers)
+    return Pair(
+        *(ranking.messages, chosen, rejected),
+        origin=origin,
+        facts=ranking.facts,
+        labelers=ranking.judges,
+        **numbers,
+    )

@@ -59,12 +59,13 @@ def rankings_of(row: Row, origin: str) -> list[Ranking]:
         return [_pair(row, origin, facts)]
     absent = 0
     labelers: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ()
     if "responses" in row:
         messages = prompt_of(row, origin)
         responses = responses_of(row["responses"], origin)
         if has(row, "orders"):
             ranks, absent = _ranks_of_orders(row["orders"], len(responses), origin)
-            labelers, others = _labelers(row, len(row["orders"]))
+            labelers, judges, others = _labelers(row, row["orders"])
             absent += others
         else:
             order = order_of(row, len(responses), origin)
@@ -90,6 +91,7 @@ def rankings_of(row: Row, origin: str) -> list[Ranking]:
             facts,
             absent=absent,
             labelers=labelers,
+            judges=judges,
         )
     ]
 
@@ -214,18 +216,32 @@ def _ranks_of_orders(
     return ranks, len(orders) - len(ranks)
 
 
-def _labelers(row: Row, orders: int) -> tuple[tuple[str, ...], int]:
-    """Whom the row names, and how many more than its orders tell could not judge.
+def _labelers(row: Row, orders: Sequence[Any]) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """Whom the row names, those of them who compared any, and how many others could not judge.
 
-    `labelers` has a name for each order; `cannot_judge` lists others, as the annotation's export
-    does, who have no order.
+    `labelers` has a name for each order, or one for all; `cannot_judge` lists others, as the
+    annotation's export does, who have no order.
     """
     others = row.get("cannot_judge")
     others = others if isinstance(others, list) else []
     names = row.get("labelers")
-    names = names if isinstance(names, list) and len(names) == orders else []
+    if isinstance(names, str):
+        names = [f"{names}:{i + 1}" for i in range(len(orders))]
+    names = names if isinstance(names, list) and len(names) == len(orders) else []
+    judges = [n for n, order in zip(names, orders, strict=False) if _size(order) > 1]
     names = [*names, *(o.get("labeler") for o in others if isinstance(o, dict))]
-    return tuple(name for name in names if isinstance(name, str)), len(others)
+    return _texts(names), _texts(judges), len(others)
+
+
+def _size(order: Any) -> int:  # noqa: ANN401
+    """How many responses a checked order names, or none at all."""
+    return sum(len(group) if isinstance(group, list) else 1 for group in order or ())
+
+
+def _texts(values: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """Those that are texts, of a list or of a single one."""
+    values = [values] if isinstance(values, str) else values
+    return tuple(v for v in values if isinstance(v, str)) if isinstance(values, list) else ()
 
 
 def _scores(responses: Sequence[Any]) -> list[float]:
@@ -243,6 +259,7 @@ def _pair(row: Row, origin: str, facts: dict[str, Any] | None) -> Ranking:
         if row.get(name) is None:
             raise UserError(f"{origin}: field '{name}' is missing")
     numbers, ranks = numbers_of(row, origin), ((1.0, 2.0),)
+    judges = _texts(row.get("labelers"))
     if any(name in row for name in PROMPT_COLUMNS):
         messages = prompt_of(row, origin)
         responses = [_response(row, name, messages, origin) for name in ("chosen", "rejected")]
@@ -258,7 +275,12 @@ def _pair(row: Row, origin: str, facts: dict[str, Any] | None) -> Ranking:
             check_turns(messages, "chosen", origin, last="user")
             for name, dialogue in (("chosen", chosen), ("rejected", rejected)):
                 _check_single_answer(dialogue[len(messages) :], name, origin)
-    return Ranking(tuple(messages), tuple(responses), ranks, origin, facts, numbers=numbers)
+    return Ranking(
+        *(tuple(messages), tuple(responses), ranks, origin, facts),
+        labelers=judges,
+        judges=judges,
+        numbers=numbers,
+    )
 
 
 def _shared(chosen: Sequence[Message], rejected: Sequence[Message]) -> list[Message]:

@@ -65,6 +65,8 @@ class Ranking:
     """How many labelers were asked and could not judge."""
     labelers: tuple[str, ...] = ()
     """The names of all who were asked, where the file has them."""
+    judges: tuple[str, ...] = ()
+    """Those of them whose orders the ranks come from."""
     flaw: str = ""
     """Why it cannot be used, where that showed when it was read."""
     numbers: "PairNumbers | None" = None
@@ -108,6 +110,8 @@ class Pair:
     margin: float | None = None
     agreement: float | None = None
     support: float | None = None
+    labelers: tuple[str, ...] = ()
+    """The names of those who ranked, where the file has them."""
 
     @property
     def prompt_key(self) -> str:

@@ -2,7 +2,9 @@
 
 Prompt and response are tokenized separately and their ids joined, so that the boundary between
 them never moves. The text of users and files is tokenized with special tokens switched off: a
-"</s>" that somebody wrote stays five letters.
+"</s>" that somebody wrote stays five letters. Blanks between the template's pieces and people's
+text go where the tokenizer itself would put them (`Template._seam`), so that the ids are those of
+the whole text read at once, which is what other programs do (`common.data.chat_template`).
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ PREAMBLE = (
 TEMPLATE_HEAD = f"{PREAMBLE} ### USER: "
 RESPONSE_CUE = " ASSISTANT:"
 FOLLOW_UP = " USER: "
+_CUE = f"{RESPONSE_CUE} "
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Template:
             )
         self.tokenizer = tokenizer
         self.style = style
+        self._seams: dict[tuple[str, str], tuple[list[int], str]] = {}
         self.end_id: int = self._turn_end() if style == "chat" else tokenizer.eos_token_id
         """What ends a response, and generation: the end token, or the chat template's own mark."""
 
@@ -90,7 +94,7 @@ class Template:
         return parts
 
     def _ice_parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
-        system = "".join(m.content + " " for m in messages if m.role == "system")
+        system = " ".join(m.content for m in messages if m.role == "system")
         turns = [m for m in messages if m.role != "system"]
         parts: list[tuple[list[int], bool]] = []
         if system:
@@ -99,10 +103,44 @@ class Template:
             if message.role == "assistant":
                 parts.append((self.encode_response(message.content), True))
                 continue
-            parts.append((self._fixed(TEMPLATE_HEAD if i == 0 else FOLLOW_UP), False))
-            parts.append((self._plain(message.content), False))
-            parts.append((self._fixed(RESPONSE_CUE), False))
+            if i > 0:
+                opening, gap = self._seam(self.tokenizer.eos_token, FOLLOW_UP)
+            elif system:
+                opening, gap = self._seam("x", f" {TEMPLATE_HEAD}")
+            else:
+                opening, gap = self._seam("", TEMPLATE_HEAD)
+            parts.append((opening, False))
+            parts.append((self._plain(gap + message.content), False))
+            parts.append((self._seam("x", _CUE)[0], False))
         return parts
+
+    def _seam(self, left: str, piece: str) -> tuple[list[int], str]:
+        """How a fixed piece meets the texts around it: its ids, and what to put before the next.
+
+        A tokenizer reads "USER: hi" as "USER:" and " hi", as "USER: " and "hi" where the former is
+        a token of its own, or it puts blanks before words by itself. Tried out on the letter x.
+
+        Args:
+            left: what stands before the piece: nothing, a text ("x"), or the end token.
+            piece: with the blanks on both sides of it.
+        """
+        if (left, piece) not in self._seams:
+            before = self._fixed(left)
+            whole = self._fixed(f"{left}{piece}x")
+            bare, core = piece.rstrip(), piece.strip()
+            forms = [(bare, " "), (core, " "), (bare, ""), (core, "")]
+            if piece != _CUE:  # a prompt ends without a blank
+                forms.append((piece, ""))
+            ids, gap = next(
+                (
+                    (self._fixed(form), gap)
+                    for form, gap in forms
+                    if before + self._fixed(form) + self._plain(f"{gap}x") == whole
+                ),
+                (self._fixed(forms[0][0]), forms[0][1]),
+            )
+            self._seams[left, piece] = ids, gap
+        return self._seams[left, piece]
 
     def _chat_parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
         """The chat template around placeholders, so that only its own text may hold specials."""
@@ -156,7 +194,7 @@ class Template:
 
     def _spaced(self, text: str) -> str:
         """The paper's template has a blank between "ASSISTANT:" and the response."""
-        return text if self.style == "chat" else f" {text}"
+        return text if self.style == "chat" else self._seam("x", _CUE)[1] + text
 
     def _plain(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids

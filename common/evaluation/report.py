@@ -14,8 +14,8 @@ from typing import Any
 
 from common.errors import UserError
 from common.evaluation.contenders import title
+from common.evaluation.diagnosis import NAMES, diagnose
 from common.evaluation.formatting import cell, duration, fact, number
-from common.evaluation.health import findings
 from common.evaluation.plots import make_plots
 from common.evaluation.run_files import (
     METRIC_STAGES,
@@ -61,7 +61,7 @@ _UNITS = {
     "score": "deviations of the reward model's scores",
     "drift": "nats a response",
 }
-_LEVELS = {"warning": "⚠ **warning**", "ok": "ok", "note": "note"}
+_LEVELS = {True: "ok", False: "⚠ look", None: "not measured"}
 
 
 def write_report(run: Path) -> tuple[dict[str, Any], Path]:
@@ -134,12 +134,12 @@ def _header(name: str, summary: dict[str, Any], configs: Sequence[str]) -> list[
     if configs:
         links = ", ".join(f"[{stage}]({stage}/config.yaml)" for stage in configs)
         lines.append(f"- settings: {links}")
-    if _simulated(stages):
-        lines.append(
-            "- rankings: by *simulated* labelers (the rubric with noise); no person ranked anything"
-        )
-    if "ai_rank" in stages:
-        names = ", ".join(map(str, stages["ai_rank"].get("labelers") or ["ai"]))
+    who = _who_ranked(stages)
+    if who["simulated"]:
+        nobody = "" if who["people"] or who["unnamed"] else "; no person ranked anything"
+        lines.append(f"- rankings: by *simulated* labelers (the rubric with noise){nobody}")
+    if who["ai"]:
+        names = ", ".join(map(str, who["ai"]))
         lines.append(f"- rankings: *AI feedback* by {cell(names)}, a language model, no person")
     return lines
 
@@ -252,18 +252,16 @@ def _criteria_table(evaluation: dict[str, Any]) -> list[str]:
 def _health(
     summary: dict[str, Any], metrics: Mapping[str, Metrics], notes: Sequence[str]
 ) -> list[str]:
-    found = findings(summary, metrics)
-    warnings = sum(finding.level == "warning" for finding in found)
-    verdict = "No warning." if warnings == 0 else f"{warnings} of {len(found)} need a look."
-    lines = ["## Health", "", verdict if found else "Nothing to check: too little was recorded."]
-    if found:
-        lines.append("")
-        for level in ("warning", "ok", "note"):
-            lines += [
-                f"- {_LEVELS[level]}: {cell(finding.text)}"
-                for finding in found
-                if finding.level == level
-            ]
+    found = diagnose(summary, metrics)
+    culprit = NAMES[found.culprit] if found.culprit else "nobody"
+    lines = ["## Diagnosis", "", f"**{cell(found.verdict)}** At fault: **{culprit}**."]
+    lines += ["", cell(found.because), "", "| stage | looked at | found | | meaning | try |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for check in found.checks:
+        level = _LEVELS[check.healthy]
+        told = (check.value or "–", level, check.why, "" if check.healthy else check.try_)
+        lines.append(f"| {' | '.join(map(cell, (NAMES[check.stage], check.name, *told)))} |")
+    lines += [line for note in found.notes for line in ("", cell(note))]
     if notes:
         lines += ["", "Odd in the files:", ""]
         lines += [f"- {cell(note)}" for note in notes]
@@ -285,7 +283,7 @@ def _stages(stages: Mapping[str, dict[str, Any]], metrics: Mapping[str, Metrics]
                 else "Left out: no `result.json`."
             )
             continue
-        if stage == "rank" and _simulated(stages):
+        if stage == "rank" and result.get("labelers") == "simulated":
             lines += ["The labelers are *simulated*: the rubric with noise.", ""]
         lines += ["| | |", "|---|---|"]
         for key, value in result.items():
@@ -367,8 +365,20 @@ def _digits(judge: str | None) -> int:
     return 2 if judge == "reward_model" else 1
 
 
-def _simulated(stages: Mapping[str, dict[str, Any]]) -> bool:
-    return stages.get("rank", {}).get("labelers") == "simulated"
+def _who_ranked(stages: Mapping[str, dict[str, Any]]) -> Mapping[str, Any]:
+    """Who ranked the pairs that were trained on, as `common.data.labelers` has it.
+
+    Runs of earlier code noted only which stages ranked.
+    """
+    for stage in ("reward", "dpo"):
+        if "labelers" in stages.get(stage, {}):
+            return stages[stage]["labelers"]
+    made = stages.get("pairs", {}).get("labelers", {}).get("of_pairs")
+    if made:
+        return made
+    played = stages.get("rank", {}).get("labelers") == "simulated"
+    asked = stages.get("ai_rank", {}).get("labelers") or []
+    return {"people": [], "simulated": ["simulated"] * played, "ai": asked, "unnamed": 0}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

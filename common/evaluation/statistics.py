@@ -4,27 +4,24 @@ Several samples of one prompt are not independent of each other: they share its 
 prompt's samples are averaged first, and prompts are what is resampled, paired and counted.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import NamedTuple, TypeVar
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
+
+from common.evaluation.metrics.pairwise_accuracy.equation import correct
+from common.evaluation.metrics.win_rate.equation import TIE_TOLERANCE, WinTieLoss, count_gaps
 
 Prompt = TypeVar("Prompt", bound=Hashable)
 
 RESAMPLES = 2000
-TIE_TOLERANCE = 1e-9
-"""Two means of the same points may differ by rounding alone; that is a tie."""
-
+_NO_BLANKS = "\\u0e00-\\u0e7f\\u3040-\\u30ff\\u3400-\\u9fff"
+"""Thai, kana and Chinese characters: writings that set no blanks between words."""
+_WORDS = re.compile(rf"[{_NO_BLANKS}]|[^\W{_NO_BLANKS}]+|[^\w\s]")
 _INDICES_AT_ONCE = 4_000_000
 """Bounds the memory of one draw (8 bytes an index) when there are very many prompts."""
-
-
-class WinTieLoss(NamedTuple):
-    """Counts of prompts, as seen from the first of the two models compared."""
-
-    wins: int
-    ties: int
-    losses: int
 
 
 def mean_by_prompt(pairs: Iterable[tuple[Prompt, float]]) -> dict[Prompt, float]:
@@ -75,7 +72,36 @@ def win_tie_loss(first: Mapping[Prompt, float], second: Mapping[Prompt, float]) 
     Args:
         first, second: prompt -> its mean; only prompts in both are counted.
     """
-    gaps = [first[prompt] - second[prompt] for prompt in first if prompt in second]
-    wins = sum(gap > TIE_TOLERANCE for gap in gaps)
-    losses = sum(gap < -TIE_TOLERANCE for gap in gaps)
-    return WinTieLoss(wins, len(gaps) - wins - losses, losses)
+    return count_gaps(first[prompt] - second[prompt] for prompt in first if prompt in second)
+
+
+def repeated_share(text: str, size: int = 4) -> float:
+    """1 − distinct / all n-grams of words: seq-rep-n of Welleck et al. 2019 (§6), on words.
+
+    https://arxiv.org/abs/1908.04319. A word is a run of letters and digits; a sign, and a
+    character of a writing without blanks (Chinese, Japanese, Thai), counts as one.
+
+    Returns:
+        0 to 1; 0 where there is no n-gram.
+    """
+    words = _WORDS.findall(text)
+    grams = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def same_order(scores: Sequence[tuple[float, float]]) -> float | None:
+    """The share of pairs of answers to one prompt that two judges order alike.
+
+    Args:
+        scores: of each answer, by the judge that is the yardstick and by the other one. Pairs that
+            the first ties are passed over; ties of the second count a half.
+
+    Returns:
+        None where the first tells no two of them apart.
+    """
+    pairs = [
+        (x, y) if a > b else (y, x)
+        for (a, x), (b, y) in combinations(scores, 2)
+        if abs(a - b) > TIE_TOLERANCE
+    ]
+    return float(correct(np.array(pairs)).mean()) if pairs else None

@@ -23,7 +23,13 @@ from common.evaluation.run_files import (
     read_responses,
     read_result,
 )
-from common.evaluation.statistics import bootstrap_ci, mean_by_prompt, win_tie_loss
+from common.evaluation.statistics import (
+    bootstrap_ci,
+    mean_by_prompt,
+    repeated_share,
+    same_order,
+    win_tie_loss,
+)
 from common.files import write_json
 
 REWARD_JUDGE_NOTE = (
@@ -42,10 +48,11 @@ def build_summary(run: Path) -> dict[str, Any]:
     Every number is finite: one that was not in its file is None here, and `notes` says so. Each
     split holds `prompts`, `judge` (`rubric`, `reward_model` or None), a block for each model that
     answered (`overall`, `ci95`, `criteria`, `reward`, `reward_ci95`, `samples` = responses in all,
-    `eos_rate`, `mean_tokens`) and, where both did, `rlhf_wins`, `ties`, `rlhf_losses` and
-    `difference` (RLHF − SFT, paired by prompt, in the judge's unit). Where others answered too,
-    `further` has a block for each by name, and in it `against`: for SFT and RLHF `wins`, `ties`,
-    `losses` and `difference`, as seen from it; best-of-n has `best_of` and `kl_bound` (nats).
+    `eos_rate`, `mean_tokens`, `repeats`, `reward_agrees`) and, where both did, `rlhf_wins`, `ties`,
+    `rlhf_losses` and `difference` (RLHF − SFT, paired by prompt, in the judge's unit). Where others
+    answered too, `further` has a block for each by name, and in it `against`: for SFT and RLHF
+    `wins`, `ties`, `losses` and `difference`, as seen from it; best-of-n has `best_of` and
+    `kl_bound` (nats).
 
     Raises:
         UserError: the run holds no result at all, or a file in it is unusable.
@@ -209,7 +216,20 @@ def _model(rows: list[Response], seed: int) -> dict[str, Any]:
         "samples": len(rows),
         "eos_rate": float(np.mean([row.ended for row in rows])),
         "mean_tokens": float(np.mean([row.tokens for row in rows])),
+        "repeats": float(np.mean([repeated_share(row.response) for row in rows])),
+        "reward_agrees": _reward_agrees(rows),
     }
+
+
+def _reward_agrees(rows: list[Response]) -> float | None:
+    """How often reward model and judge order two answers to one prompt alike, over prompts."""
+    by_prompt: dict[int, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.overall is not None and row.reward is not None:
+            by_prompt.setdefault(row.index, []).append((row.overall, row.reward))
+    shares = [same_order(scores) for scores in by_prompt.values()]
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _criteria(rows: list[Response]) -> list[str]:

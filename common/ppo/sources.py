@@ -29,7 +29,9 @@ class RewardSourceArguments:
     )
     reward_timeout: float = option(60.0, "seconds that an endpoint may take for an answer")
     reward_retries: int = option(
-        4, "further tries, with longer and longer pauses, where an endpoint does not answer"
+        4,
+        "further tries, with longer and longer pauses, where an endpoint does not answer; a "
+        "rollout's end after 40% of step_timeout, whatever Retry-After says",
     )
 
     def __post_init__(self) -> None:

@@ -28,6 +28,11 @@ ScoreTexts = Callable[[list[str], list[str]], Sequence[float]]
 """(prompts, responses) -> a score for each response."""
 
 
+PATIENCE = 0.4
+"""Share of the watchdogs' limit in which an endpoint that fails is asked again for the scores of
+one rollout, and the most that one answer may take: together they stay below it."""
+
+
 class TextScorer:
     """Has what `RewardScorer` has, for a function of texts."""
 
@@ -60,6 +65,8 @@ class TextScorer:
         answers = [self.policy.decode_response(ids) for ids in rollout.response_ids()]
         scores: list[float] = []
         fault = ""
+        if isinstance(self.function, Endpoint):
+            self.function.begin()
         for part in in_batches(len(answers), batch_size):
             WATCHDOG.alive()
             try:
@@ -154,6 +161,15 @@ class Endpoint:
         self.url = url
         self.timeout = timeout
         self.retries = retries
+        self._latest = math.inf
+
+    def begin(self) -> None:
+        """A rollout's scoring begins: the time in which further tries may be made.
+
+        The other ranks wait for this one, and their watchdogs see no sign of life of it: they
+        would end the run as hung, without a word of the endpoint.
+        """
+        self._latest = time.monotonic() + PATIENCE * WATCHDOG.limit
 
     def __call__(self, prompts: list[str], responses: list[str]) -> Sequence[float]:
         """See `ScoreTexts`.
@@ -164,7 +180,10 @@ class Endpoint:
         texts = {"prompts": prompts, "responses": responses}
         try:
             return ask(
-                lambda: self._scores(self._post(texts)), retries=self.retries, wait=_wait_alive
+                lambda: self._scores(self._post(texts)),
+                retries=self.retries,
+                wait=_wait_alive,
+                seconds=self._latest - time.monotonic(),
             )
         except NoAnswer as error:
             place = self.url.partition("?")[0]  # what stands behind may be a secret
@@ -175,7 +194,8 @@ class Endpoint:
 
     def _post(self, texts: dict[str, list[str]]) -> bytes:
         token = os.environ.get("RLHF_REWARD_TOKEN", "")
-        return post_json(self.url, texts, timeout=self.timeout, token=token)
+        timeout = min(self.timeout, PATIENCE * WATCHDOG.limit)
+        return post_json(self.url, texts, timeout=timeout, token=token)
 
     def _scores(self, answer: bytes) -> Sequence[float]:
         try:

@@ -45,6 +45,8 @@ def accuracy_chart(found: Mapping[str, Any]) -> bytes:
     rows += [(f"model, rank gap {gap}", part, MODEL) for gap, part in found["by_gap"].items()]
     for w, part in (found["by_agreement"] or {}).items():
         rows.append((f"model, agreement W {w}", part, MODEL))
+    for group, part in (found["by_support"] or {}).items():
+        rows.append((f"model, {group} prefer it", part, MODEL))
     return interval_chart(rows, "Held-out pairs in the labelers' order, with 95% intervals")
 
 

@@ -10,11 +10,18 @@ import numpy as np
 from common.config.arguments import TextArguments
 from common.data.records import Pair, Ranking
 from common.data.template import Template
+from common.evaluation.metrics.pairwise_accuracy.equation import correct
 from common.reward.calibration import calibration
 from common.reward.held_out import HeldOut, score_held_out
-from common.reward.labelers import agreement_groups, agreement_name, ceiling
+from common.reward.labelers import (
+    SUPPORT,
+    agreement_groups,
+    agreement_name,
+    leave_one_out,
+    support_groups,
+)
 from common.reward.lengths import length_correlations, length_only
-from common.reward.measures import ENOUGH, Estimate, by_group, correct, distribution, share
+from common.reward.measures import ENOUGH, Estimate, by_group, distribution, share
 from common.reward.probe import ProbeRow, probe_scores
 from common.reward.rewrites import rewrite_shifts
 from common.reward.training import PairObjective
@@ -93,17 +100,26 @@ def diagnose(
 def measure(held_out: HeldOut, training: PairObjective, seed: int) -> dict[str, Any]:
     """All that needs the scores alone. For JSON; what is not known, or of too few, is None."""
     right, prompts = correct(held_out.scores), held_out.prompts
-    best = ceiling(held_out)
+    votes = leave_one_out(held_out)
+    known = ~np.isnan(votes)
     enough = len(held_out.rankings) >= 2 * ENOUGH  # each half must be enough
     return {
         "accuracy": share(right, prompts).facts(),
         "length_only": _plain(length_only(held_out, training.comparisons)),
-        "ceiling": None if best is None else best.facts(),
+        "ceiling": share(votes[known], prompts[known]).facts()
+        | {"model": float(right[known].mean())}
+        if known.any()
+        else None,
         "by_gap": _plain(by_group(right, prompts, gap_groups(held_out.pairs), gap_name)),
         "by_agreement": _plain(
             by_group(right, prompts, agreement_groups(held_out.agreement()), agreement_name)
         )
         or None,
+        "by_support": _plain(
+            by_group(right, prompts, support_groups(held_out.pairs), SUPPORT.__getitem__)
+        )
+        if any(pair.support not in (None, 1.0) for pair in held_out.pairs)
+        else None,
         "calibration": calibration(held_out.differences, prompts, seed) if enough else None,
         "length": length_correlations(held_out),
     }
@@ -111,7 +127,8 @@ def measure(held_out: HeldOut, training: PairObjective, seed: int) -> dict[str, 
 
 def gap_groups(pairs: Sequence[Pair]) -> list[int]:
     """The group of each pair by how far its mean ranks differ: up to 1, 2, 3, 4, …"""
-    return [math.ceil(pair.gap) for pair in pairs]
+    # Means over three labelers are no whole numbers of float: 7/3 − 4/3 comes to a little over 1.
+    return [math.ceil(round(pair.gap, 6)) for pair in pairs]
 
 
 def gap_name(group: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from common.data.aggregation import mean_ranks
 from common.data.agreement import kendalls_w
 from common.data.encoding import Comparison
 from common.data.records import Pair, Ranking
@@ -48,8 +49,9 @@ class HeldOut:
 
     @property
     def ranked(self) -> bool:
-        """Whether all prompts' rankings are known, with more than who wins which pair."""
-        return all(r is not None and len(r.responses) > 2 for r in self.rankings)
+        """Whether all prompts' rankings are known, and say more than who wins which pair."""
+        known = [r for r in self.rankings if r is not None]
+        return len(known) == len(self.rankings) and any(len(r.responses) > 2 for r in known)
 
     def agreement(self) -> list[float | None]:
         """Kendall's W of each pair's prompt: of its labelers, or as the pair's file has it."""
@@ -129,10 +131,11 @@ def ranking_of(comparison: Comparison, candidates: Sequence[Ranking]) -> Ranking
 
 
 def mean_rank(ranking: Ranking, text: str) -> float:
-    """Over the labelers who ranked this response."""
-    i = ranking.responses.index(text)
-    ranks = [row[i] for row in ranking.ranks if row[i] is not None]
-    return sum(ranks) / len(ranks)
+    """Over the labelers who ranked this response, among all responses (see `mean_ranks`)."""
+    rank = mean_ranks(ranking.ranks)[ranking.responses.index(text)]
+    if rank is None:
+        raise ValueError("nobody compared a response of a pair")
+    return rank
 
 
 def lost(comparison: Comparison, row: int) -> float:

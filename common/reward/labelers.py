@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.data.records import Ranking
+from common.data.records import Pair, Ranking
 from common.reward.held_out import HeldOut
-from common.reward.measures import Estimate, share
 
 STEPS = (0.25, 0.5, 0.75)
 """Between groups of prompts by Kendall's W."""
+SUPPORT = ("half of them or fewer", "most of them", "all of them")
+"""Groups of pairs by the labelers who prefer the preferred response themselves."""
 
 
 def one_against_others(ranking: Ranking, one: str, other: str) -> list[float]:
@@ -32,7 +33,7 @@ def one_against_others(ranking: Ranking, one: str, other: str) -> list[float]:
     return found
 
 
-def ceiling(held_out: HeldOut) -> Estimate | None:
+def leave_one_out(held_out: HeldOut) -> np.ndarray:
     """How often one labeler orders a held-out pair as the others do together, leaving each out.
 
     As a yardstick it errs on both sides: a labeler is compared with one labeler fewer than the
@@ -40,16 +41,19 @@ def ceiling(held_out: HeldOut) -> Estimate | None:
     high.
 
     Returns:
-        the mean over pairs of the mean over labelers; None where no pair has two labelers.
+        `[pairs]`, the mean over labelers; NaN where not two of them ranked both responses.
     """
-    values, prompts = [], []
+    values = []
     for pair, number in zip(held_out.pairs, held_out.prompts, strict=True):
         ranking = held_out.rankings[number]
         found = [] if ranking is None else one_against_others(ranking, pair.chosen, pair.rejected)
-        if found:
-            values.append(sum(found) / len(found))
-            prompts.append(number)
-    return share(np.array(values), np.array(prompts)) if values else None
+        values.append(sum(found) / len(found) if found else np.nan)
+    return np.array(values)
+
+
+def support_groups(pairs: Sequence[Pair]) -> list[int | None]:
+    """The number in `SUPPORT` of each pair; None where nobody's own comparison is known."""
+    return [None if s is None else int(s > 0.5) + int(s == 1) for s in (p.support for p in pairs)]
 
 
 def agreement_groups(agreement: Sequence[float | None]) -> list[int | None]:

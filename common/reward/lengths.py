@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from common.data.encoding import Comparison
+from common.evaluation.metrics.pairwise_accuracy.equation import correct
 from common.reward.held_out import HeldOut
-from common.reward.measures import centred, correct, correlation, mean, partial_correlation, share
+from common.reward.measures import centred, correlation, mean, partial_correlation, share
 
 
 def pair_lengths(comparisons: Sequence[Comparison]) -> np.ndarray:
@@ -19,7 +20,7 @@ def pair_lengths(comparisons: Sequence[Comparison]) -> np.ndarray:
 def longer_wins(training: np.ndarray) -> bool:
     """Whether the longer response is preferred more often than not.
 
-    That is all that a logistic model of the difference in length alone learns from these pairs.
+    Of the two rules that length alone allows, the one that orders more of these pairs rightly.
 
     Args:
         training: `[pairs, 2]` lengths.

@@ -41,19 +41,6 @@ class Estimate:
         }
 
 
-def correct(scores: np.ndarray) -> np.ndarray:
-    """1 for each pair in the right order, 0 for one in the wrong one, a half at equal scores.
-
-    Args:
-        scores: `[pairs, 2]` (preferred, other).
-
-    Returns:
-        `[pairs]` float64.
-    """
-    gap = scores[:, 0] - scores[:, 1]
-    return (gap > 0) + 0.5 * (gap == 0)
-
-
 def share(values: np.ndarray, prompts: np.ndarray) -> Estimate:
     """The mean of values in [0, 1], with an interval that never is narrower than the data allow.
 

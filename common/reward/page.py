@@ -35,21 +35,27 @@ h4 { margin: .8rem 0 .3rem } .note { opacity: .75; font-size: .92em }
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_page(path: Path, diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool) -> None:
+def write_page(
+    path: Path, diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool, labelers: str
+) -> None:
     """Writes the page.
 
     Args:
         loss: that the model was trained with.
         chosen_by_accuracy: the held-out pairs have picked the weights, too (early stop).
+        labelers: who ranked, in words.
     """
-    write_text(path, page(diagnosis, loss=loss, chosen_by_accuracy=chosen_by_accuracy))
+    write_text(
+        path, page(diagnosis, loss=loss, chosen_by_accuracy=chosen_by_accuracy, labelers=labelers)
+    )
 
 
-def page(diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool) -> str:
+def page(diagnosis: Diagnosis, *, loss: str, chosen_by_accuracy: bool, labelers: str) -> str:
     """The page's HTML; arguments as of `write_page`."""
     found = diagnosis.facts["diagnostics"]
     parts = [
         "<h1>How far to trust this reward model</h1>",
+        _notes([f"Who ranked the pairs: {labelers}."]),
         _short(found, chosen_by_accuracy),
         _accuracy(found),
         _calibration(found["calibration"], loss),
@@ -86,13 +92,16 @@ def _short(found: Mapping[str, Any], chosen_by_accuracy: bool) -> str:
         _against_length(length),
     ]
     if best:
-        above = accuracy["value"] >= best["value"]
+        above = best["model"] >= best["value"]
+        where = ""
+        if best["count"] < accuracy["count"]:
+            where = f" ({best['model']:.1%} of the {best['count']} pairs that two compared)"
         items.append(
             (
                 "open",
                 f"One labeler orders a pair as the others do together in {_share(best)}: the model "
                 + ("is at" if above else "is below")
-                + " that ceiling.",
+                + f" that ceiling{where}.",
             )
         )
     else:
@@ -118,8 +127,8 @@ def _short(found: Mapping[str, Any], chosen_by_accuracy: bool) -> str:
         items.append(
             (
                 "open",
-                "Training stopped by these same held-out pairs, so their accuracy is a little too "
-                "good: it is the best of several looks.",
+                "These same held-out pairs chose the weights among those of several evaluations, "
+                "so their accuracy is a little too good: it is the best of several looks.",
             )
         )
     if accuracy["prompts"] < ENOUGH:
@@ -154,6 +163,8 @@ def _accuracy(found: Mapping[str, Any]) -> str:
     rows += [(f"model, rank gap {name}", part) for name, part in found["by_gap"].items()]
     by_agreement = found["by_agreement"] or {}
     rows += [(f"model, agreement W {name}", part) for name, part in by_agreement.items()]
+    by_support = found["by_support"] or {}
+    rows += [(f"model, {name} prefer it", part) for name, part in by_support.items()]
     cells = [
         (name, f"{p['value']:.1%}", _interval(p), str(p["count"]), str(p["prompts"]))
         for name, p in rows
@@ -166,6 +177,8 @@ def _accuracy(found: Mapping[str, Any]) -> str:
         if by_agreement
         else "Agreement of the labelers on each prompt is not known.",
     ]
+    if by_support:
+        notes.append("“Prefer it”: of the labelers who ranked both responses, those who agree.")
     if found["ceiling"]:
         notes.append(
             "The ceiling leaves each labeler out in turn and counts how often the mean rank of the "
@@ -254,7 +267,10 @@ def _rewrites(found: Mapping[str, Mapping[str, Any]]) -> str:
         "two responses makes the other one win. What PPO can gain this way, it will find."
     ]
     if unseen:
-        notes.append(f"{unseen} responses are cut off before the change, and are left out.")
+        notes.append(
+            f"Up to {unseen} responses are left out: the model reads them as before, most of them "
+            "because they are cut off before the change."
+        )
     return "<h2>Harmless rewrites</h2>\n" + _table(head, cells) + _notes(notes)
 
 
@@ -264,14 +280,15 @@ def _scores(diagnosis: Diagnosis) -> str:
     cells = [
         (name, *(number(facts[key][q], 2) for q in ("mean", "std", "p25", "median", "p75")))
         for name, key in (
-            ("all responses", "scores"),
+            ("all that are in pairs", "scores"),
             ("preferred", "scores_preferred"),
             ("other", "scores_other"),
         )
     ]
     notes = [
         f"The model's config has the mean {spread['mean']:.3g} and the deviation "
-        f"{spread['std']:.3g} of all responses, by which PPO normalizes."
+        f"{spread['std']:.3g} of all responses in pairs, by which PPO normalizes. A response that "
+        "is in several pairs counts once among all, and once in each pair in the other rows."
     ]
     return (
         "<h2>Scores</h2>\n"

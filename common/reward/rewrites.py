@@ -18,7 +18,7 @@ REWRITES: dict[str, Callable[[str], str]] = {
     "a closing sentence": lambda text: f"{text.rstrip()} I hope this helps.",
 }
 PROMPTS = 100
-"""At most so many are rewritten."""
+"""At most so many are rewritten, evenly spaced: a file's first ones may be of one kind."""
 
 
 def rewrite_shifts(
@@ -39,7 +39,9 @@ def rewrite_shifts(
     Returns:
         for each rewrite what `shift_facts` gives.
     """
-    few = objective.comparisons[:PROMPTS]
+    count = len(objective.comparisons)
+    few = [objective.comparisons[i * count // PROMPTS] for i in range(PROMPTS)]
+    few = few if count > PROMPTS else objective.comparisons
     before = response_scores(engine, with_rows(objective, few), batch_size)
     found = {}
     for name, rewrite in REWRITES.items():
@@ -93,8 +95,9 @@ def shift_facts(
         prompts += [number] * len(seen)
         for i, j in old.pairs:
             order = np.sign(was[i] - was[j])
-            flips += [np.sign(now[i] - was[j]) != order] * (i in seen)
-            flips += [np.sign(was[i] - now[j]) != order] * (j in seen)
+            # Neither from a tie nor into one: the other one of the two must win.
+            flips += [np.sign(now[i] - was[j]) * order < 0] * (i in seen)
+            flips += [np.sign(was[i] - now[j]) * order < 0] * (j in seen)
     if not moved:
         return {"shift": None, "size": None, "flips": None, "responses": 0, "unseen": unseen}
     shift = mean(np.array(moved), np.array(prompts))

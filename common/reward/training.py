@@ -82,7 +82,8 @@ class PairObjective:
         losses = loss_of(better, worse, margins)
         losses = losses + s.score_penalty * 0.5 * (better**2 + worse**2)
         losses = losses + s.center_rewards_coefficient * centring_loss(better, worse)
-        return (weights * losses).sum(), {"accuracy": (weights * (better > worse)).sum()}
+        right = (better > worse).float() + 0.5 * (better == worse)  # as `correct` has it
+        return (weights * losses).sum(), {"accuracy": (weights * right).sum()}
 
     def row_scores(self, model: Any, indices: np.ndarray) -> Tensor:
         """Raw scores of all responses of these examples, each once, in order; `[rows]`."""

@@ -1,7 +1,7 @@
 """What training on pairs shares: reward models (§3.2) and DPO learn from the same comparisons."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from common.config.arguments import TextArguments, option
 from common.data.blending import split_by_prompt
 from common.data.cleaning import clean
 from common.data.encoding import Comparison, describe, encode_pairs
+from common.data.labelers import who_ranked
 from common.data.layouts import read_rankings
 from common.data.pairs import PairArguments, make_pairs, read_pairs
 from common.data.records import Pair, Ranking, opening_key
@@ -24,13 +25,17 @@ from common.files import write_json
 from common.training.batching import FILLER
 from common.training.distributed import device, is_main
 from common.training.once_per_node import once_per_node
+from common.training.resume.identity import hash_of_examples
 from common.training.seeding import derive_seed
 from common.training.stage import Stage
 
 
 @dataclass
-class PreferenceArguments:
-    """Where a model that learns from pairs starts, and the pairs."""
+class PreferenceArguments(PairArguments):
+    """Where a model that learns from pairs starts, and the pairs.
+
+    How rankings that are given as data become pairs is set as in stage `pairs`.
+    """
 
     model: str = option("", "model folder or hub name to start from; by default RUN/models/sft")
     data: list[str] = option([], "pairs or rankings; by default RUN/pairs/pairs.jsonl")
@@ -40,6 +45,7 @@ class PreferenceArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.train_fraction <= 1:
             raise UserError(f"train_fraction is {self.train_fraction}, but must be in (0, 1]")
 
@@ -50,7 +56,7 @@ class ComparisonSets(NamedTuple):
     train: list[Comparison]
     held_out: list[Comparison]
     facts: dict[str, Any]
-    """For `result.json`: `pairs`, `held_out_pairs`, `left_out`."""
+    """For `result.json`: `pairs`, `held_out_pairs`, `left_out`, and `labelers` as of `Who`."""
     rankings: list[Ranking]
     """Of the held-out prompts, as far as they are known."""
 
@@ -68,17 +74,6 @@ def ranking_files(stage: Stage, source: PreferenceArguments) -> list[str]:
     noted = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     files = noted.get("rankings") or [str(stage.root / "rank" / "rankings.jsonl")]
     return files if all(Path(file).is_file() for file in paths_of(files)) else []
-
-
-def simulated(stage: Stage, source: PreferenceArguments) -> list[str]:
-    """For a model's card: that its labelers were no people, where the run had others."""
-    played, asked = (
-        not source.data and (stage.root / name).is_dir() for name in ("rank", "ai_rank")
-    )
-    return [
-        *["Its labelers were simulated: a rubric with noise, not people."] * played,
-        *["Its labelers include a language model: AI feedback, not people's."] * asked,
-    ]
 
 
 def load_comparisons(
@@ -99,7 +94,7 @@ def load_comparisons(
         rankings: files of the rankings that the pairs were made from, where they were made before.
 
     Raises:
-        UserError: bad rows, too few prompts, nothing left.
+        UserError: bad rows, too few prompts, nothing left; the run was begun with other pairs.
     """
     pairs, known = once_per_node(lambda: load_pairs(stage, source, rankings))
     train, held_out = split_pairs(pairs, source.eval_fraction, stage.run.seed)
@@ -113,9 +108,15 @@ def load_comparisons(
         )
     )
     counts += more
+    parts = {"trained on": train_set, "held out": held_out_set}
+    stage.bind_examples(
+        {name: hash_of_examples(map(_texts, part)) for name, part in parts.items()},
+        follows=["seed", *(f.name for f in (*fields(PreferenceArguments), *fields(TextArguments)))],
+    )
     sizes = f"{len(train)} pairs for {len(train_set)} prompts, {len(held_out)} pairs held out"
     stage.say(", ".join(filter(None, [sizes, describe(counts)])))
     facts = {"pairs": len(train), "held_out_pairs": len(held_out), "left_out": dict(counts)}
+    facts["labelers"] = who_ranked(pair.labelers for pair in (*train, *held_out))
     return ComparisonSets(
         train_set, held_out_set, facts, [r for r in known if r.prompt_key in keys]
     )
@@ -143,6 +144,15 @@ def part_of(pairs: list[Pair], fraction: float, seed: int) -> list[Pair]:
     return split_by_prompt(pairs, count=count, seed=seed, key=_conversation)[1]
 
 
+def _texts(comparison: Comparison) -> list[Any]:
+    """What tells a comparison from others."""
+    pairs = comparison.records
+    return [
+        [(m.role, m.content) for m in pairs[0].messages],
+        [(p.chosen, p.rejected) for p in pairs],
+    ]
+
+
 def _conversation(pair: Pair) -> str:
     return opening_key(pair.messages)
 
@@ -153,16 +163,42 @@ def load_pairs(
     """Pairs that `pairs.py` made, or pairs made here from files of rankings or of pairs.
 
     And the rankings behind them: of `ranking_files`, or those that the pairs are made of.
+
+    Raises:
+        UserError: bad rows, no pair, settings that pairs which are made already do not heed.
     """
+    if not source.data:
+        _refuse_pair_settings(source)
     given = read_rankings(parse_sources(ranking_files)) if ranking_files else []
     if not source.data:
-        return read_pairs(stage.root / "pairs" / "pairs.jsonl"), usable(given)
+        pairs = read_pairs(stage.root / "pairs" / "pairs.jsonl")
+        return _with_labelers(pairs, stage, source), usable(given)
     rankings = read_rankings(parse_sources(source.data))
-    pairs, account = make_pairs(rankings, PairArguments(), seed=stage.run.seed)
+    pairs, account = make_pairs(rankings, source, seed=stage.run.seed)
     if is_main():
         write_json(stage.folder / "account.json", account.as_dict())
-    stage.say(f"{len(pairs)} pairs from {len(rankings)} rankings\n{account.table()}")
+    made = f"{len(pairs)} pairs from {len(rankings)} rankings: {source.in_words()}"
+    stage.say(f"{made}\n{account.table()}")
     return pairs, usable(given or rankings)
+
+
+def _refuse_pair_settings(source: PreferenceArguments) -> None:
+    names = [f.name for f in fields(PairArguments) if getattr(source, f.name) != f.default]
+    if names:
+        raise UserError(
+            f"{', '.join(names)}: the run's pairs are made already, by stage `pairs`, which takes "
+            "these settings; here they are for rankings given as data"
+        )
+
+
+def _with_labelers(pairs: list[Pair], stage: Stage, source: PreferenceArguments) -> list[Pair]:
+    """With the names of those who ranked, which pairs that were made earlier do not hold."""
+    if any(pair.labelers for pair in pairs):
+        return pairs
+    files = ranking_files(stage, source)
+    rankings = read_rankings(parse_sources(files)) if files else []
+    judges = {ranking.origin: ranking.judges for ranking in rankings}
+    return [replace(pair, labelers=judges.get(pair.origin, ())) for pair in pairs]
 
 
 def usable(rankings: Sequence[Ranking]) -> list[Ranking]:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from common.training.resume.checkpoints import (
 )
 from common.training.resume.folders import labels
 from common.training.resume.identity import (
+    EXAMPLES,
     INPUTS,
     PIECES,
     RECORD,
@@ -48,6 +49,7 @@ from common.training.resume.identity import (
     differences,
     missing_outputs,
     movable,
+    other_examples,
     read_identity,
     start_over,
     with_zero,
@@ -95,6 +97,7 @@ class Stage:
         """Works out what was to be expected (`common.zero.plan`), where that can be planned."""
         self._lock: Any = None
         self._identity = Identity({}, {})
+        self._allowed: list[Difference] = []
 
     def begin(self, inputs: Sequence[str] = ()) -> None:
         """Starts the stage, or goes on with it: the same command does either. A collective.
@@ -120,6 +123,29 @@ class Stage:
             raise {"UserError": UserError, "Finished": Finished}[kind](content)
         self._identity = content
         self._note_settings()
+
+    def bind_examples(self, parts: Mapping[str, str], follows: Collection[str]) -> None:
+        """Holds the stage to the examples that it was begun with. A collective.
+
+        Begun by other code, it might go on with another split of the same files, and train on what
+        it then takes for held out.
+
+        Args:
+            parts: by what is done with them, a hash of the examples (`hash_of_examples`).
+            follows: settings that choose among them: an allowed change of one allows others here.
+
+        Raises:
+            UserError: they are others than those that its checkpoints were trained on.
+        """
+        fault = ""
+        if is_main():
+            try:
+                self._bind_examples(parts, follows)
+            except UserError as error:
+                fault = str(error)
+        fault = str(broadcast_object(fault))
+        if fault:
+            raise UserError(fault)
 
     def begin_anew(self) -> None:
         """Starts the stage whatever has been done before. For rank 0 and the others alike."""
@@ -284,6 +310,7 @@ class Stage:
             )
         found = differences(before, now, json.loads(json.dumps(self.defaults)))
         refused = [d for d in found if d.name not in self.run.allow_changes]
+        self._allowed = [d for d in found if d not in refused]
         if refused and self._reruns(refused, done):
             self.say(f"done again, because {'; '.join(map(str, refused))}")
             start_over(self.folder, pieces=False)
@@ -303,19 +330,34 @@ class Stage:
                 f"{n} {before.environment.get(n)} (now {now.environment[n]})" for n in changed
             )
             self.say(f"begun with {what}: goes on, but roundings may differ")
-        kept = Identity(now.settings, now.inputs, now.environment, before.zero, before.id)
+        kept = replace(now, zero=before.zero, id=before.id, examples=before.examples)
         write_identity(self.folder, kept)
         return kept
 
+    def _bind_examples(self, parts: Mapping[str, str], follows: Collection[str]) -> None:
+        """What `bind_examples` does on rank 0."""
+        begun = self._identity
+        self._identity = replace(begun, examples=dict(parts))
+        goes_on = bool(labels(self.folder / "checkpoints"))
+        found = other_examples(begun.examples, parts) if goes_on else []
+        causes = {INPUTS, EXAMPLES, *follows}
+        wanted = EXAMPLES in self.run.allow_changes or any(d.name in causes for d in self._allowed)
+        if found and not wanted:
+            if not self._reruns(found, done=False):
+                self._refuse(found, done=False)
+            self.say(f"done again, because {'; '.join(map(str, found))}")
+            start_over(self.folder)
+        write_identity(self.folder, self._identity)
+
     def _reruns(self, refused: Sequence[Difference], done: bool) -> bool:
-        only_inputs = all(d.name == INPUTS for d in refused)
+        only_inputs = all(d.name in (INPUTS, EXAMPLES) for d in refused)
         return self.run.on_change == "rerun" and (done or only_inputs)
 
     def _refuse(self, refused: Sequence[Difference], done: bool) -> None:
         names = " ".join(dict.fromkeys(d.name for d in refused))
         state = "was done" if done else "was begun, and has done part of its work,"
         raise UserError(
-            f"{self.folder}: this stage {state} with other settings or inputs: "
+            f"{self.folder}: this stage {state} with other settings, inputs or examples: "
             f"{'; '.join(map(str, refused))}. To go on all the same, --allow_changes {names} (in a "
             "pipeline file, allow_changes in its section); to start it over and lose what it has "
             f"done, {how_to_start_over(self.name)}; or choose another --run"

@@ -31,6 +31,12 @@ class Watchdog:
         """What this process does, for messages: "step 12, scoring (critic)"."""
         return self._place + (f" ({self._model})" if self._model else "")
 
+    @property
+    def limit(self) -> float:
+        """Seconds that a process may stay at one place, on this rank as on those that wait for it;
+        infinite before `start` and after `stop`."""
+        return self._limit
+
     def at(self, place: str) -> None:
         """Notes what is done from now on; the time starts anew."""
         self._place, self._model = place, ""

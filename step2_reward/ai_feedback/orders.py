@@ -1,22 +1,16 @@
 """The judge's answers: read, and two of them merged into one order."""
 
 import itertools
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from common.data.labeled import Order, named_in
 from common.data.ranking_layouts import ranks_of_order
+from common.endpoint.reading import Unreadable, objects_in
 from common.errors import UserError
 
-LONGEST_READ = 100_000
-"""Characters at the end of an answer that are looked through."""
 _NUMBER = re.compile(r"\s*(?:response\s*)?#?(\d{1,6})\s*", re.IGNORECASE)
-
-
-class Unreadable(ValueError):
-    """The answer holds no order of all the responses; the text says what is wrong with it."""
 
 
 def read_order(answer: str, count: int) -> Order:
@@ -34,8 +28,7 @@ def read_order(answer: str, count: int) -> Order:
         Unreadable: no such object; one that repeats or omits a response, or names one that is not
             there.
     """
-    tail = answer.rpartition("</think>")[2][-LONGEST_READ:]
-    found = [x["order"] for x in _objects(tail) if "order" in x]
+    found = [x["order"] for x in objects_in(answer) if "order" in x]
     if not found:
         raise Unreadable('no JSON object with "order"')
     if not isinstance(found[-1], list):
@@ -90,19 +83,6 @@ def _ranks(orders: Sequence[Order], responses: int) -> list[tuple[float, ...]]:
 
 def _sign(x: float) -> int:
     return (x > 0) - (x < 0)
-
-
-def _objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects in a text, not those inside of others."""
-    decoder, found, start = json.JSONDecoder(), [], text.find("{")
-    while start >= 0:
-        try:
-            value, end = decoder.raw_decode(text, start)
-            found.append(value)
-        except (ValueError, RecursionError):
-            end = start + 1
-        start = text.find("{", end)
-    return found
 
 
 def _number(value: Any) -> int:  # noqa: ANN401

@@ -21,22 +21,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.errors import UserError
 from common.evaluation.criteria import CRITERIA, DEFINITIONS
+from common.web_guard import Guard
+from common.web_pages import page_files
 from step2_reward.annotation.answers import Answer, BadAnswer
 from step2_reward.annotation.connections import ImpatientProtocol
 from step2_reward.annotation.export import split_rows
-from step2_reward.annotation.guard import Guard
 from step2_reward.annotation.project import Project
 from step2_reward.annotation.storage import NotYours, OtherContent
 from step2_reward.annotation.summary import Summary
 from step2_reward.annotation.tokens import Tokens
 
 PAGES = Path(__file__).parent / "pages"
-KINDS = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-}
 COOKIE_DAYS = 60
 """For which a browser stays signed in."""
 FIGURES_SECONDS = 0.5
@@ -90,13 +85,13 @@ def build_app(project: Project, tokens: Tokens, labelers: Sequence[str], identit
         identity: of the project; tells its cookies from those of another one on this machine.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    files = {path.name: path.read_bytes() for path in PAGES.iterdir() if path.suffix in KINDS}
+    files = page_files(PAGES)
     cookies = {page: f"annotate-{page}-{identity}" for page in ("labeler", "project")}
 
     def page(name: str) -> Response:
         if name not in files:
             raise Refused(404, "unknown", "there is no such page")
-        return Response(files[name], media_type=KINDS[Path(name).suffix])
+        return Response(files[name].content, media_type=files[name].kind)
 
     def signed_in(request: Request) -> str:
         """The labeler; a page that changes something says whose it was, for two may share a

@@ -97,6 +97,19 @@ def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else():
         assert other.bodies == [] and server.headers[0]["Authorization"] == "Bearer secret"
 
 
+def test_no_try_is_made_for_which_there_is_no_time():
+    with Server([(503, b"", {"Retry-After": "400"})]) as server:
+        pauses = []
+        with pytest.raises(NoAnswer, match="code 503.*no time for a further try after 400 s"):
+            ask(
+                lambda: post_json(server.url, {}, timeout=5),
+                retries=9,
+                wait=pauses.append,
+                seconds=399,
+            )
+    assert pauses == [] and len(server.bodies) == 1
+
+
 def raw_server(chunks, pause):
     """Accepts one connection, and sends these chunks with a pause before each."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -125,6 +138,23 @@ def test_an_answer_in_drops_ends_at_the_time_limit():
         started = time.monotonic()
         error, _ = told(url, retries=0, timeout=0.5)
     assert "timed out" in str(error) and time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 40],  # each line in time, and never the last
+        [b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 40],
+        [b"H", b"T"] + [b"T"] * 20,
+    ],
+)
+def test_the_time_limit_is_one_for_all_parts_of_an_answer(chunks):
+    listener, url = raw_server(chunks, pause=0.3)
+    with listener:
+        started = time.monotonic()
+        error, _ = told(url, retries=0, timeout=0.5)
+        took = time.monotonic() - started
+    assert "timed out" in str(error) and took < 3  # in parts it would take 6 seconds and more
 
 
 def test_an_answer_that_breaks_off_is_none():

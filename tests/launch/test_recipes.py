@@ -219,3 +219,14 @@ def test_dpo_runs_only_where_it_is_asked_for():
     assert settings["dpo"]["dpo_beta"] == 0.2 and settings["dpo"]["lora_rank"] == 16
     assert settings["dpo"]["data"] == ["rankings.jsonl"]
     assert list(shown(recipe, "--only", "dpo")) == ["dpo"]
+
+
+def test_a_stage_that_is_named_is_added_in_its_place():
+    recipe = ROOT / "launch/recipes/opt_125m_single.sh"
+    judge = ["ai_rank:", "--endpoint", "http://127.0.0.1:1/v1", "--judge_model", "judge"]
+    made = ["pairs:", "--rankings", "runs/x/ai_rank/rankings.jsonl", "runs/x/import/rankings.jsonl"]
+    settings = shown(recipe, "import:", "--files", "theirs.json", *made, *judge, "sample:")
+    assert list(settings)[1:6] == ["sample", "ai_rank", "import", "pairs", "reward"]
+    assert settings["ai_rank"]["judge_model"] == "judge"
+    assert settings["import"]["files"] == ["theirs.json"]
+    assert settings["reward"]["data"] == []  # the pairs that are made of them

@@ -17,20 +17,16 @@ from transformers import AutoTokenizer
 from transformers.utils.import_utils import is_serve_available
 
 from common.config.arguments import RunArguments
+from common.endpoint import judge as endpoints
+from common.endpoint.asking import (
+    FAILURES_IN_A_ROW,
+)
+from common.endpoint.cache import AnswerCache
+from common.endpoint.judge import EndpointArguments
 from common.errors import UserError
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.stage import Finished, Stage
 from step2_reward import ai_rank, pairs
-from step2_reward.ai_feedback import endpoint as endpoints
-from step2_reward.ai_feedback.cache import AnswerCache
-from step2_reward.ai_feedback.endpoint import EndpointArguments
-from step2_reward.ai_feedback.ranking import (
-    FAILURES_IN_A_ROW,
-    REFUSALS_IN_A_ROW,
-    UNANSWERED,
-    Ranked,
-    trouble_of,
-)
 from step2_reward.ai_rank import AiRankArguments
 from step2_reward.pairs import PairsArguments
 from tests.inputs import write
@@ -235,21 +231,6 @@ def test_prompts_that_the_endpoint_refuses_are_left_out_where_others_work(tmp_pa
         with pytest.raises(UserError, match="unknown field"):
             run_stage(tmp_path, server, many, concurrency=1, fresh=True)
         assert len(server.bodies) == FAILURES_IN_A_ROW
-
-
-def test_when_to_give_up():
-    good, dead = Ranked(([0, 1], [0, 1])), Ranked((), UNANSWERED)
-    refused, unread = Ranked((), UNANSWERED, lasting=True), Ranked((), "could not be read")
-    few, many = FAILURES_IN_A_ROW, REFUSALS_IN_A_ROW
-    goes_on = [
-        [dead] * (few - 1),
-        [*[dead] * (few - 1), good],
-        [good, *[dead] * (few - 1), unread, dead],
-        [unread] * 99,
-        [good, *[refused] * (many - 1)],
-    ]
-    stops = [[dead] * few, [good, *[dead] * few], [refused] * few, [good, *[refused] * many]]
-    assert not any(map(trouble_of, goes_on)) and all(map(trouble_of, stops))
 
 
 def test_responses_that_talk_to_the_judge_reach_it_as_data(tmp_path):

@@ -155,6 +155,8 @@ def test_labelers_who_could_not_judge_are_absent_and_unranked_prompts_counted(tm
         "could_not_judge": 2 + 1 + 3,
         "names": 4,
         "rankings_by_orders": {"0": 2, "1": 1, "2": 1},
+        # Ann ordered a single response once, and could not judge the other time.
+        "of_pairs": {"people": ["bob"], "simulated": [], "ai": [], "unnamed": 0},
     }
     assert result["dropped"]["not ranked"] == {
         **{"seen_in": 3, "rankings": 2},

@@ -121,6 +121,7 @@ def rows_of(held_out):
             "accuracy": {**share, "value": 0.6 + 0.1 * k + 0.05 * fraction},
             "length_only": {**share, "value": 0.55},
             "ceiling": {**share, "value": 0.9},
+            "labelers": "2 simulated labelers",
         }
         for (k, size), count in zip(enumerate(("one", "two")), held_out, strict=True)
         for fraction in (0.5, 1.0)
@@ -132,6 +133,7 @@ def test_the_report_has_a_row_a_size_and_says_when_the_test_was_not_the_same():
     assert "| one | 1,000 | 0.625 [0.600, 0.800] | 0.650 [0.600, 0.800] |" in text
     assert "| two | 2,000 | 0.725" in text and "By length alone: 0.550." in text
     assert "One labeler against the others: 0.900." in text and "Not all cells" not in text
+    assert "Who ranked: 2 simulated labelers." in text
     assert "Not all cells have the same held-out pairs" in report(rows_of((8, 7)))
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from typing import Any
 from common.files import write_json
 
 RECORD = "begun.json"
-OWN_FILES = ("metrics.jsonl", "events.jsonl", "result.json", "diagnostics.html", RECORD)
+OWN_FILES = (
+    *("metrics.jsonl", "events.jsonl", "result.json", "diagnostics.html", RECORD),
+    *("criteria.json", "criteria.md"),
+)
 """What a stage's folder holds besides its checkpoints and what it makes for others."""
 PIECES = "answers"
 """Folder in which a stage without checkpoints keeps what it has done so far, piece by piece. Each
@@ -26,6 +29,8 @@ says what it depends on: what still holds need not be done again."""
 CACHE = ".content_hashes.json"
 INPUTS = "inputs"
 """By this name changed inputs are allowed, as settings are by theirs."""
+EXAMPLES = "examples"
+"""By this name other examples of the same inputs are allowed."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,9 @@ class Identity:
     """The ZeRO config, where the stage has one; `auto` keeps it on other numbers of ranks."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     """Of this beginning; wandb's id, too."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """Hash of the examples of each part of the data ("trained on", "held out"), once they are read
+    and split: other code may split the same files otherwise."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Difference:
     now: Any
 
     def __str__(self) -> str:
-        if self.name == INPUTS:
+        if self.name in (INPUTS, EXAMPLES):
             return f"{self.now}"
         return f"{self.name} was {_short(self.before)}, is {_short(self.now)}"
 
@@ -81,6 +89,31 @@ def differences(
         elif old != new:
             found.append(Difference(INPUTS, old, f"the content of {path} changed"))
     return found
+
+
+def other_examples(before: Mapping[str, str], now: Mapping[str, str]) -> list[Difference]:
+    """Parts of the data that hold other examples than when the stage was begun, or others' order.
+
+    A stage that noted none was begun by code that split its data in a way that nobody knows any
+    more. Nothing else it noted tells the split, so that counts as other examples: to train on what
+    was held out would show nowhere but in an accuracy that is too good.
+    """
+    if before:
+        return [
+            Difference(EXAMPLES, before.get(name), f"which examples are {name} changed")
+            for name in now
+            if before.get(name) != now[name]
+        ]
+    parts = " and ".join(now)
+    return [Difference(EXAMPLES, None, f"which examples were {parts} was not noted yet")]
+
+
+def hash_of_examples(examples: Iterable[Any]) -> str:
+    """A hash of examples, as JSON has them, in their order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(example).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def read_identity(folder: Path) -> Identity | None:
@@ -112,6 +145,8 @@ def movable(value: Any, run: Path) -> Any:
     """A setting with the run directory's name taken out, so that a run can be moved."""
     if isinstance(value, str):
         inside = value == str(run) or value.startswith(f"{run}/")
+        if value.startswith("{"):  # a data source as a mapping, which is held as JSON
+            return value.replace(f'"{run}/', '"{run}/')
         return "{run}" + value[len(str(run)) :] if inside else value
     if isinstance(value, list):
         return [movable(v, run) for v in value]

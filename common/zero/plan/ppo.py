@@ -12,12 +12,12 @@ from common.zero.plan.settings import Job
 from common.zero.plan.shapes import Counts, Variant, count, passes
 from common.zero.plan.states import (
     BUFFERS,
-    FP32,
     OPTIMIZER,
     WEIGHTS,
     EngineMemory,
     Spread,
     added,
+    copied,
     engine_memory,
     frozen_memory,
     gathered,
@@ -235,8 +235,7 @@ def _average(roles: Roles) -> Kinds:
     """The actor's averaged weights, in fp32 on the host; of those that all hold on one rank."""
     if not roles.job.s.ema_decay:
         return {}
-    own, spread = roles.counts["actor"].trained, roles.spreads["actor"]
-    return {AVERAGE: FP32 * -(-own // (spread.ranks if spread.zero.stage == 3 else 1))}
+    return {AVERAGE: copied(roles.counts["actor"], roles.spreads["actor"])}
 
 
 def _pretraining(roles: Roles) -> Kinds:

@@ -17,8 +17,10 @@ from common.zero.plan.rates import decoding, scoring, training
 from common.zero.plan.settings import Job, is_there
 from common.zero.plan.shapes import Counts, Variant, count, passes
 from common.zero.plan.states import (
+    WEIGHTS,
     EngineMemory,
     added,
+    copied,
     engine_memory,
     frozen_memory,
     gathered,
@@ -26,6 +28,7 @@ from common.zero.plan.states import (
 )
 from common.zero.plan.trace import Kinds
 
+BEST = "best weights"
 RANKED_RESPONSES = 4
 """Of a prompt in reward training: the two best and the two worst (paper §3.2)."""
 
@@ -78,6 +81,8 @@ def plan_reward(job: Job) -> Plan:
     width = s.max_prompt_tokens + RANKED_RESPONSES * s.max_response_tokens
     memory = _trained(job, variant, shape.accumulation, shape.micro_batch_size, width, 1, True)
     evaluated = passes(variant, s.eval_batch_size, width, packed=True).forward
+    if s.patience:
+        _keep_best(job, count(variant), memory)
     phases = _phases(memory, evaluated, count(variant), job)
     plan = Plan("reward", job, {"model": count(variant)}, phases, memory.host)
     plan.unit = training(job, variant, shape, width, 0)
@@ -153,6 +158,15 @@ def _trained(
 ) -> EngineMemory:
     trace = passes(variant, rows, width, scored, train=True, packed=packed)
     return engine_memory(count(variant), job.spread(accumulation), trace)
+
+
+def _keep_best(job: Job, counts: Counts, memory: EngineMemory) -> None:
+    """The weights of the best evaluation, which an early stop goes back to."""
+    best = copied(counts, job.spread())
+    if job.machines.card.is_gpu:
+        memory.host = added(memory.host, {BEST: best})
+    else:  # the host's memory is the process's
+        memory.rest = added(memory.rest, {WEIGHTS: best})
 
 
 def _phases(memory: EngineMemory, evaluated: Kinds, counts: Counts, job: Job) -> dict[str, Kinds]:

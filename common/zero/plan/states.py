@@ -108,6 +108,12 @@ def loaded(counts: Counts, spread: Spread) -> Kinds:
     return {WEIGHTS: weight_bytes(counts, spread)}
 
 
+def copied(counts: Counts, spread: Spread) -> int:
+    """Bytes of an fp32 copy of what is trained (`common.training.average`), which lies on the host:
+    a share on each rank under ZeRO-3, otherwise all of it on one."""
+    return FP32 * -(-counts.trained // (spread.ranks if spread.zero.stage == 3 else 1))
+
+
 def gathered(weights: int, spread: Spread) -> Kinds:
     """What ZeRO-3 puts together for a pass (zero/partition_parameters.py): weights in use, and the
     buffer that the next ones come in by."""

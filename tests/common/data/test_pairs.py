@@ -373,6 +373,7 @@ def test_the_account_can_be_read_in_a_terminal():
         "- identical        1         0          1      2",
         "- tied             1         1          2      1",
         "= kept                       2          7      5",
-        "3 prompts, of which 2 have pairs; 4 orders by 3 labelers, 1 could not judge",
+        "3 prompts, of which 2 have pairs; 4 orders by 3 labelers, 1 could not judge; "
+        "who ranked: the data does not say",
         "agreement: Kendall's W 1.000 on average over 1 rankings",
     ]

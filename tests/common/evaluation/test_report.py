@@ -63,7 +63,7 @@ def test_it_names_seed_versions_simulated_labelers_and_explains_the_probe(run):
     assert table_row(text, "2-3") == ["2-3", "0.97", "900"]
     assert "mean score of right answers minus that of wrong ones" in text
     assert "reconstructed" in text
-    assert "No warning." in text
+    assert "things that were checked look healthy." in text
 
 
 def test_people_who_rank_are_not_called_simulated(run, write_result):
@@ -77,6 +77,18 @@ def test_ai_feedback_is_called_so(run, write_result):
     text = report(run)
     assert "- rankings: *AI feedback* by ai:judge, a language model, no person" in text
     assert "### Ranking by a language model (AI feedback)" in text
+
+
+def test_who_ranked_is_what_the_pairs_say_whatever_else_was_ranked(run, write_result):
+    who = {"people": ["ann"], "simulated": [], "ai": ["ai:judge"], "unnamed": 0}
+    write_result(run, "pairs", {"seconds": 1.0, "labelers": {"of_pairs": who}})
+    text = report(run)
+    assert "- rankings: *AI feedback* by ai:judge" in text and "- rankings: by *sim" not in text
+    who = {"people": ["ann"], "simulated": ["simulated:1"], "ai": [], "unnamed": 0}
+    write_result(run, "reward", {"seconds": 1.0, "accuracy": 0.9, "labelers": who})
+    text = report(run)
+    assert "- rankings: by *simulated* labelers (the rubric with noise)\n" in text
+    assert "no person" not in text and "AI feedback* by" not in text
 
 
 def test_ten_prompts_are_drawn_by_seed_and_not_by_score(run):
@@ -198,12 +210,12 @@ def test_lost_values_are_flagged_in_words(run):
     assert "policy/loss is not a finite number at any step" in report(run)
 
 
-def test_a_warning_is_counted_and_comes_first(run, write_result):
+def test_what_needs_a_look_is_counted_and_told(run, write_result):
     write_result(run, "rlhf", {"seconds": 1.0, "kl_per_sequence": 40.0, "eos_rate": 0.99})
-    health = report(run).split("## Health")[1].split("\n## ")[0]
-    assert re.search(r"^1 of \d+ need a look\.$", health, re.MULTILINE)
-    first = next(line for line in health.splitlines() if line.startswith("- "))
-    assert "warning" in first and "40.00 nats" in first
+    part = report(run).split("## Diagnosis")[1].split("\n## ")[0]
+    assert "1 needs a look: KL to the SFT model (PPO)." in part
+    row = table_row(part, "PPO", "KL to the SFT model")
+    assert row[2].startswith("40.00 nats") and row[3] == "⚠ look" and "kl_coefficient" in row[5]
 
 
 def test_users_own_data_says_who_judged(tmp_path, response_row, write_lines):

@@ -7,7 +7,13 @@ import statistics
 import numpy as np
 import pytest
 
-from common.evaluation.statistics import bootstrap_ci, mean_by_prompt, win_tie_loss
+from common.evaluation.statistics import (
+    bootstrap_ci,
+    mean_by_prompt,
+    repeated_share,
+    same_order,
+    win_tie_loss,
+)
 
 
 def loop_interval(values, resamples, level):
@@ -101,3 +107,41 @@ def test_wins_ties_losses_by_hand():
     assert win_tie_loss(first, second) == (1, 2, 2)
     assert win_tie_loss(second, first) == (2, 2, 1)
     assert win_tie_loss({}, second) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("", 0.0),
+        ("one two three", 0.0),
+        ("a b c d e f", 0.0),
+        ("a b c d a b c d", 1 / 5),  # abcd bcda cdab dabc abcd
+        ("no no no no no no", 2 / 3),  # three times the same
+        ("你好你好你好你好", 3 / 5),  # five of four characters, two kinds of them
+        ("Yes, it may run. Yes, it may run.", 3 / 9),
+    ],
+)
+def test_repeated_text_by_hand(text, share):
+    assert repeated_share(text) == pytest.approx(share)
+
+
+def test_repeated_text_is_what_a_loop_meets_again():
+    draw = np.random.default_rng(0)
+    words = [str(w) for w in draw.integers(3, size=60)]
+    met, again = [], 0
+    for start in range(len(words) - 1):
+        gram = words[start : start + 2]
+        again += gram in met
+        met.append(gram)
+    assert repeated_share(" ".join(words), size=2) == pytest.approx(again / len(met))
+
+
+def test_two_judges_agree_on_pairs_that_the_first_tells_apart():
+    assert same_order([(1, 0.1), (2, 0.2), (3, 0.3)]) == 1.0
+    assert same_order([(1, 0.3), (2, 0.2), (3, 0.1)]) == 0.0
+    # 1 < 2 agreed; 1 < 3 equal for the second; 2 < 3 disagreed; the pair of ones is passed over.
+    assert same_order([(1, 0.5), (1, 0.4), (2, 0.9), (3, 0.5)]) == pytest.approx(
+        (1 + 1 + 0.5 + 1 + 0) / 5
+    )
+    assert same_order([(1, 0.1), (1, 0.9)]) is None
+    assert same_order([]) is None

@@ -1,18 +1,14 @@
 """Reliability, its error and the fitted factor against loops and known models."""
 
+import itertools
 import math
 import random
 
 import numpy as np
 import pytest
 
-from common.reward.calibration import (
-    calibration,
-    calibration_error,
-    fitted_factor,
-    logistic_mean,
-    reliability,
-)
+from common.evaluation.metrics.calibration_error.equation import calibration_error, reliability
+from common.reward.calibration import calibration, fitted_factor, logistic_mean
 
 
 def chance(x):
@@ -89,3 +85,21 @@ def test_the_factor_is_tried_on_prompts_that_it_was_not_fitted_to():
     assert found["nats_after_on_half"] < found["nats"]
     assert sum(b["pairs"] for b in found["curve_after"]) == 2000
     assert calibration(differences, prompts, seed=1)["factor"] != found["factor"]
+
+
+def test_errors_are_those_of_the_half_that_the_factor_was_not_fitted_to():
+    """Of all halves of six prompts one gives this factor: the errors are of the other prompts."""
+    differences, prompts = drawn(60, 2.0, seed=5), np.arange(60) % 6
+    found = calibration(differences, prompts, seed=0)
+    halves = [
+        np.isin(prompts, half)
+        for half in itertools.combinations(range(6), 3)
+        if fitted_factor(differences[np.isin(prompts, half)]) == found["factor"]
+    ]
+    assert len(halves) == 1
+    other = differences[~halves[0]]
+    assert found["error_before_on_half"] == calibration_error(other)
+    assert found["error_after_on_half"] == calibration_error(found["factor"] * other)
+    assert found["nats_after_on_half"] == logistic_mean(found["factor"] * other)
+    assert found["error_before_on_half"] != found["error"] == calibration_error(differences)
+    assert found["nats"] == logistic_mean(differences)

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import common.reward.callers as callers
+import common.web as web
 from common.data.records import Message
 from common.data.template import Template
 from common.errors import UserError
 from common.hybrid_engine.rollout import Rollout
 from common.reward.callers import Endpoint, TextScorer, checked, load_function, text_of
+from common.training.watchdog import WATCHDOG
 from tests.models import byte_tokenizer
 from tests.servers import Server
 
@@ -147,7 +149,9 @@ def test_a_file_without_the_function_is_refused(tmp_path, text, name, message):
 def pauses(monkeypatch):
     """How long was waited before each further try; no test waits. No proxy, either."""
     waited = []
-    monkeypatch.setattr(callers, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(
+        callers, "time", SimpleNamespace(sleep=waited.append, monotonic=time.monotonic)
+    )
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return waited
 
@@ -239,4 +243,39 @@ def test_an_answer_that_takes_too_long(pauses):
         gate.clear()
         with pytest.raises(UserError, match="timed out .tries: 2, reward_timeout 0.2 s"):
             Endpoint(server.url, timeout=0.2, retries=1)(["a"], ["b"])
+        gate.set()
+
+
+def test_a_rollout_is_given_up_before_the_watchdogs_of_ranks_that_wait_for_it(
+    policy, pauses, monkeypatch
+):
+    now = [0.0]
+    clock = SimpleNamespace(sleep=lambda s: now.append(now[-1] + s), monotonic=lambda: now[-1])
+    for module in (callers, web):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(WATCHDOG, "_limit", 60.0)
+    busy = (429, b"", {"Retry-After": "10"})
+    with Server([busy, busy, lengths, busy]) as server:
+        # Three parts: the first waits 20 s, the second has nothing but 4 s left of its 24.
+        with pytest.raises(UserError, match="code 429.*no time for a further try after 10 s"):
+            score(Endpoint(server.url, timeout=5, retries=50), policy, batch_size=1)
+    assert len(server.bodies) == 4 and now[-1] == 20.0
+    with Server([busy, busy, lengths]) as server:  # the next rollout has all its time again
+        score(Endpoint(server.url, timeout=5, retries=50), policy, batch_size=8)
+    assert now[-1] == 40.0
+
+
+def test_no_answer_may_take_as_long_as_the_watchdogs_wait(pauses, monkeypatch):
+    monkeypatch.setattr(WATCHDOG, "_limit", 0.5)
+    gate = threading.Event()
+
+    def slow(body):
+        gate.wait(10)
+        return lengths(body)
+
+    with Server([slow]) as server:
+        started = time.monotonic()
+        with pytest.raises(UserError, match="timed out"):
+            Endpoint(server.url, timeout=60, retries=0)(["a"], ["b"])
+        assert time.monotonic() - started < 5
         gate.set()

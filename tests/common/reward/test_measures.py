@@ -11,7 +11,6 @@ from common.reward.measures import (
     bootstrap,
     by_group,
     centred,
-    correct,
     correlation,
     distribution,
     mean,
@@ -19,11 +18,6 @@ from common.reward.measures import (
     share,
     wilson,
 )
-
-
-def test_pairs_in_order_count_one_and_equal_scores_a_half():
-    scores = np.array([[2.0, 1.0], [0.0, 3.0], [1.5, 1.5]])
-    assert correct(scores).tolist() == [1.0, 0.0, 0.5]
 
 
 @pytest.mark.parametrize(("share_", "draws"), [(0.0, 4), (0.5, 10), (0.9, 30), (1.0, 3)])

@@ -73,8 +73,11 @@ class Reader(HTMLParser):
         self.text += data
 
 
+WHO = "3 <i>simulated</i> labelers"
+
+
 def test_nothing_comes_from_elsewhere_and_nothing_runs():
-    text = page(diagnosis(40, hostile=True), loss="margin", chosen_by_accuracy=False)
+    text = page(diagnosis(40, hostile=True), loss="margin", chosen_by_accuracy=False, labelers=WHO)
     found = Reader(text)
     assert "script" not in found.tags and "link" not in found.tags and "b" not in found.tags
     assert found.links and all(link.startswith("data:image/png;base64,") for link in found.links)
@@ -83,6 +86,7 @@ def test_nothing_comes_from_elsewhere_and_nothing_runs():
     assert "<script>alert(1)</script>" in found.text and "onerror=alert(2)" in found.text
     assert "\u202e" not in text and "\x00" not in text and r"\u202eevil \u0000" in found.text
     assert "<b>file</b>:1" in found.text
+    assert "Who ranked the pairs: 3 <i>simulated</i> labelers." in found.text
     assert len(re.findall(r"Wrong by", found.text)) == 10
 
 
@@ -90,7 +94,9 @@ def test_nothing_comes_from_elsewhere_and_nothing_runs():
 @pytest.mark.parametrize("known", [True, False])
 def test_it_survives_sets_of_any_size(prompts, known):
     text = Reader(
-        page(diagnosis(prompts, known=known), loss="logistic", chosen_by_accuracy=True)
+        page(
+            diagnosis(prompts, known=known), loss="logistic", chosen_by_accuracy=True, labelers=WHO
+        )
     ).text
     assert ("Too few held-out prompts: 20 are needed" in text) == (prompts < 20)
     assert ("too few to show much" in text) == (prompts < 10)
@@ -109,7 +115,7 @@ def test_the_short_account_says_who_wins():
         ((-0.1, 0.1), "the model cannot be told from that"),
     ):
         length["model_minus"] = {"value": (low + high) / 2, "ci95": [low, high]}
-        text = Reader(page(made, loss="margin", chosen_by_accuracy=False)).text
+        text = Reader(page(made, loss="margin", chosen_by_accuracy=False, labelers=WHO)).text
         assert words in text
     assert "moves the score by +0.80 deviations and turns 25% of the orders round" in text
     assert "which gives scores no scale" in text  # the hinge
@@ -121,7 +127,7 @@ def test_the_short_account_says_who_wins():
 def test_it_survives_scores_of_any_size(factor):
     """At 0 all scores are equal: half of the pairs count, nothing correlates, none is a mistake."""
     made = diagnosis(40, factor=factor)
-    text = Reader(page(made, loss="logistic", chosen_by_accuracy=False)).text
+    text = Reader(page(made, loss="logistic", chosen_by_accuracy=False, labelers=WHO)).text
     assert "nan" not in text.lower() and "inf" not in text.lower()
     if factor == 0.0:
         assert "It orders 50.0%" in text and "No held-out pair is in the wrong order" in text

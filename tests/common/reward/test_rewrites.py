@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import common.reward.rewrites as rewrites
 from common.config.arguments import TextArguments
 from common.data.encoding import Comparison, encode_pairs
 from common.data.records import Message, Pair
@@ -80,6 +81,38 @@ def test_shifts_and_flips_are_loops():
     assert found["ci95"][0] < found["shift"] < found["ci95"][1]
     still = shift_facts(before, before, scores, scores, deviation=2.0)
     assert still == {"shift": None, "size": None, "flips": None, "responses": 0, "unseen": 45}
+
+
+def test_only_an_order_that_the_other_response_wins_is_turned():
+    names = [Pair((Message("user", "q"),), "a", "b", 1.0, "f")]
+    before = [Comparison([[1, 2], [1, 3]], [(0, 1)], names, 1)] * 12
+    after = [Comparison([[1, 2, 9], [1, 3, 9]], [(0, 1)], names, 1)] * 12
+    for was, now, turned in (
+        ([1.0, 0.0], [0.5, 0.5], 0.0),  # closer
+        ([1.0, 0.0], [0.0, 1.0], 0.0),  # level with what the other one had
+        ([1.0, 0.0], [-1.0, 0.0], 0.5),
+        ([0.0, 1.0], [2.0, -2.0], 1.0),
+        ([1.0, 1.0], [5.0, -5.0], 0.0),  # there was no order
+    ):
+        found = shift_facts(before, after, [was] * 12, [now] * 12, deviation=1.0)
+        assert found["flips"] == turned
+
+
+def test_of_many_prompts_those_rewritten_are_spread_over_all_of_them(template, monkeypatch):
+    monkeypatch.setattr(rewrites, "PROMPTS", 4)
+    seen = []
+    monkeypatch.setattr(rewrites, "with_rows", lambda _, chosen: seen.append(chosen))
+    monkeypatch.setattr(
+        rewrites, "response_scores", lambda engine, objective, size: [[0.0, 0.0]] * len(seen[-1])
+    )
+    text = TextArguments(max_prompt_tokens=200, max_response_tokens=100)
+    for count, numbers in ((12, [0, 3, 6, 9]), (6, [0, 1, 3, 4]), (4, [0, 1, 2, 3]), (2, [0, 1])):
+        given = PairObjective(
+            comparisons_of(template, text, count), 0, RewardArguments(), share_prompts=False
+        )
+        rewrite_shifts(None, given, template, text, 5, 1.0)
+        (first, *_), seen[:] = list(seen), []
+        assert [c.records[0].origin for c in first] == [f"f:{n}" for n in numbers]
 
 
 class BytesModel(torch.nn.Module):

@@ -70,6 +70,15 @@ def test_a_filler_adds_nothing(model, share_prompts):
     assert float(empty) == 0.0
 
 
+def test_equal_scores_are_half_right_as_in_the_diagnostics():
+    def level(ids, mask, positions=None):
+        return torch.zeros(ids.shape)
+
+    objective = objective_of()
+    _, statistics = objective.loss(level, EVERYTHING)
+    assert float(statistics["accuracy"]) == pytest.approx(0.5 * sum(objective.weights))
+
+
 class Counting(torch.nn.Module):
     """Counts the real tokens of every forward."""
 

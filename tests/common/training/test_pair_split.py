@@ -1,14 +1,23 @@
 """What reward models and DPO train on: no prompt in both halves, and pairs as they were written."""
 
 import json
+from dataclasses import replace
 
-from common.config.arguments import RunArguments
+from common.config.arguments import RunArguments, TextArguments
 from common.data.layouts import read_rankings
 from common.data.pairs import PairArguments, make_pairs, read_pairs, write_pairs
 from common.data.records import Message, Pair
 from common.data.sources import DataSource
-from common.training.preferences import PreferenceArguments, load_pairs, simulated, split_pairs
+from common.data.template import Template
+from common.training.preferences import (
+    PreferenceArguments,
+    load_comparisons,
+    load_pairs,
+    split_pairs,
+)
 from common.training.stage import Stage
+from step2_reward import pairs as pairs_stage
+from tests.models import byte_tokenizer
 
 
 def test_no_prompt_is_in_both_halves_whatever_file_and_layout_it_came_in(tmp_path):
@@ -82,11 +91,60 @@ def test_a_file_of_pairs_given_as_data_keeps_its_numbers(tmp_path):
     assert account["kept"] == {"rankings": 3, "responses": 6, "pairs": 3}
 
 
-def test_a_models_card_says_whose_rankings_were_no_peoples(tmp_path):
-    stage = Stage("reward", RunArguments(run=str(tmp_path)), {})
-    assert simulated(stage, PreferenceArguments()) == []
-    for name, word in (("ai_rank", "AI feedback"), ("rank", "simulated")):
-        (tmp_path / name).mkdir()
-        (found, *others) = simulated(stage, PreferenceArguments())
-        assert word in found and len(others) == (name == "rank")
-    assert simulated(stage, PreferenceArguments(data=["mine.jsonl"])) == []
+def labelers_of(root, source=None):
+    """Who ranked, as training on pairs notes it for card and report."""
+    stage = Stage("reward", RunArguments(run=str(root)), {})
+    found = load_comparisons(
+        stage,
+        source or PreferenceArguments(eval_fraction=0.3),
+        Template(byte_tokenizer()),
+        TextArguments(max_prompt_tokens=200, max_response_tokens=50),
+        always_ends=True,
+    )
+    return found.facts["labelers"]
+
+
+def write_ranked(file, labelers, prompts=range(20)):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"prompt": f"q{i}", "responses": ["a", "b"], "orders": [[0, 1]] * 2, "labelers": labelers}
+        for i in prompts
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_who_ranked_is_told_by_the_rankings_that_made_the_pairs_not_by_what_else_there_is(tmp_path):
+    write_ranked(tmp_path / "rank/rankings.jsonl", "simulated")
+    write_ranked(tmp_path / "ai_rank/rankings.jsonl", ["ai:judge", "ai:other"])
+    write_ranked(tmp_path / "people.jsonl", ["ann", "ben"])
+    run = RunArguments(run=str(tmp_path))
+    nobody = {"people": [], "simulated": [], "ai": [], "unnamed": 0}
+    for file, who in (
+        ("people.jsonl", {"people": ["ann", "ben"]}),
+        ("ai_rank/rankings.jsonl", {"ai": ["ai:judge", "ai:other"]}),
+        ("rank/rankings.jsonl", {"simulated": ["simulated:1", "simulated:2"]}),
+    ):
+        pairs_stage.main(
+            Stage("pairs", run, {}),
+            run,
+            pairs_stage.PairsArguments(rankings=[str(tmp_path / file)]),
+        )
+        account = json.loads((tmp_path / "pairs/account.json").read_text())
+        assert account["labelers"]["of_pairs"] == nobody | who
+        (tmp_path / "pairs/result.json").unlink()
+        assert labelers_of(tmp_path) == nobody | who
+        # In another run, which has nothing but the pairs' file, or none but the rankings'.
+        for given in ("pairs/pairs.jsonl", file):
+            source = PreferenceArguments(data=[str(tmp_path / given)], eval_fraction=0.3)
+            assert labelers_of(tmp_path / "other", source) == nobody | who
+
+
+def test_pairs_that_were_made_before_they_held_names_are_told_by_their_rankings(tmp_path):
+    write_ranked(tmp_path / "rank/rankings.jsonl", "simulated")
+    rankings = read_rankings([DataSource(str(tmp_path / "rank/rankings.jsonl"))])
+    pairs, _ = make_pairs(rankings, PairArguments(), seed=0)
+    pairs = [replace(pair, labelers=()) for pair in pairs]
+    write_pairs(tmp_path / "pairs/pairs.jsonl", pairs)
+    assert labelers_of(tmp_path)["simulated"] == ["simulated:1", "simulated:2"]
+    (tmp_path / "rank/rankings.jsonl").unlink()
+    assert labelers_of(tmp_path)["unnamed"] == 20

@@ -9,12 +9,14 @@ from common.data.pairs import write_pairs
 from common.data.records import Message, Pair
 from common.data.template import Template
 from common.errors import UserError
+from common.training import preferences
 from common.training.preferences import (
     PreferenceArguments,
     load_comparisons,
     part_of,
     ranking_files,
 )
+from common.training.resume.folders import Label, partial_folder, publish, write_manifest
 from common.training.stage import Stage
 from tests.models import byte_tokenizer
 
@@ -101,6 +103,29 @@ def test_rankings_behind_ready_made_pairs_are_known_from_their_file_alone(tmp_pa
     assert ranking_files(stage, PreferenceArguments(data=["elsewhere.jsonl"])) == []
 
 
+def test_rankings_that_are_given_become_pairs_as_in_stage_pairs(tmp_path, capsys):
+    write_rankings(tmp_path / "rankings.jsonl", 10)
+    data = [str(tmp_path / "rankings.jsonl")]
+    for settings, each, words in (
+        ({}, 4, "the best 2 of a prompt against the worst 2, by mean ranks"),
+        ({"choice": "all", "aggregation": "bradley_terry"}, 6, "every two of a prompt, by bradley"),
+        ({"choice": "best_worst"}, 1, "the best of a prompt against the worst"),
+        ({"top": 1, "margin_from_gap": 0.5}, 2, "the best 1 of a prompt against the worst 2"),
+    ):
+        sets = load(tmp_path, PreferenceArguments(data=data, eval_fraction=0.3, **settings))
+        assert sets.facts["pairs"] + sets.facts["held_out_pairs"] == 10 * each
+        assert words in capsys.readouterr().out
+    assert all(p.margin == p.gap / 2 for c in sets.train for p in c.records)
+
+
+def test_settings_that_made_pairs_do_not_heed_are_refused(tmp_path):
+    write_pairs(tmp_path / "pairs" / "pairs.jsonl", pairs_of(10))
+    with pytest.raises(UserError, match="top, min_agreement: the run's pairs are made already"):
+        load(tmp_path, PreferenceArguments(top=1, min_agreement=0.5))
+    with pytest.raises(UserError, match="top and bottom are for top_bottom"):
+        PreferenceArguments(choice="all", top=1)
+
+
 def test_weights_count_in_training_alone(tmp_path):
     pairs = [
         Pair((Message("user", f"q {k}"),), "good", "bad", 1.0, f"f:{k}", weight=0.25, margin=2.0)
@@ -128,3 +153,31 @@ def test_the_rankings_are_those_that_the_pairs_stage_has_read(tmp_path):
     ):
         settings.write_text(json.dumps({"rankings": rankings}))
         assert ranking_files(stage, PreferenceArguments()) == expected
+
+
+def test_an_unfinished_run_does_not_go_on_with_another_split(tmp_path, monkeypatch):
+    write_pairs(tmp_path / "pairs" / "pairs.jsonl", pairs_of(30))
+
+    def go_on(**run):
+        stage = Stage("reward", RunArguments(run=str(tmp_path), **run), {})
+        stage.begin()
+        source = PreferenceArguments(eval_fraction=0.3)
+        sets = load_comparisons(stage, source, Template(byte_tokenizer()), TEXT, always_ends=True)
+        stage._lock.close()
+        return held_out_prompts(sets)
+
+    before = go_on()
+    checkpoint = partial_folder(tmp_path / "reward/checkpoints", Label(1))
+    checkpoint.mkdir(parents=True)
+    write_manifest(checkpoint, {}, {"step": 1})
+    publish(checkpoint.parent, Label(1))
+    assert go_on() == before
+    # As by code that tells conversations apart in another way.
+    monkeypatch.setattr(preferences, "_conversation", lambda pair: pair.prompt_key[::-1])
+    with pytest.raises(UserError, match="trained on changed.*held out changed.*_changes examples"):
+        go_on()
+    assert go_on(allow_changes=["examples"]) != before
+    # The same pairs in another order are trained on in other batches.
+    write_pairs(tmp_path / "pairs" / "pairs.jsonl", pairs_of(30)[::-1])
+    with pytest.raises(UserError, match="trained on changed"):
+        go_on()

@@ -11,7 +11,7 @@ import pytest
 from common.config.arguments import RunArguments, ZeroArguments
 from common.errors import UserError
 from common.training.resume.folders import Label, partial_folder, publish, write_manifest
-from common.training.resume.identity import unchanged
+from common.training.resume.identity import read_identity, unchanged
 from common.training.stage import Finished, Stage
 from tests.stages import ROOT
 
@@ -292,3 +292,50 @@ def test_in_a_pipeline_other_words_start_over(here, monkeypatch):
     with pytest.raises(UserError) as caught:
         begin(here, rate=0.2)
     assert "--restart sft" in str(caught.value) and "--fresh true" not in str(caught.value)
+
+
+def bound(here, run=None, train="a", held_out="b", **settings):
+    stage = begin(here, run, **settings)
+    stage.bind_examples({"trained on": train, "held out": held_out}, follows=["rate"])
+    return read_identity(here / "run/sft").examples
+
+
+def test_a_run_keeps_to_the_examples_that_it_was_begun_with(here):
+    bound(here)
+    assert bound(here, train="c") == {"trained on": "c", "held out": "b"}  # nothing would be lost
+    kept = checkpoint(here)
+    assert bound(here, train="c") == {"trained on": "c", "held out": "b"}
+    with pytest.raises(UserError) as caught:
+        bound(here, train="c", held_out="c")
+    message = str(caught.value)
+    assert "which examples are held out changed" in message and "trained on" not in message
+    assert "--allow_changes examples" in message and "--fresh true" in message
+    assert read_identity(here / "run/sft").examples["held out"] == "b"
+    found = bound(here, {"allow_changes": ["examples"]}, train="c", held_out="c")
+    assert found == {"trained on": "c", "held out": "c"} and kept.is_dir()
+    bound(here, train="c", held_out="c")  # from now on these are its examples
+
+
+def test_an_allowed_change_of_what_chooses_the_examples_allows_others(here):
+    bound(here)
+    checkpoint(here)
+    with pytest.raises(UserError, match="examples are trained on changed"):
+        bound(here, {"allow_changes": ["clip"]}, train="c", clip=1)
+    bound(here, {"allow_changes": ["rate"]}, train="c", rate=0.2, clip=1)
+    (here / "data.jsonl").write_text("other rows\n")
+    bound(here, {"allow_changes": ["inputs"]}, train="d", rate=0.2, clip=1)
+
+
+def test_a_run_that_did_not_note_its_examples_goes_on_only_where_that_is_allowed(here):
+    begin(here)
+    checkpoint(here)
+    with pytest.raises(UserError, match="held out was not noted yet.*--allow_changes examples"):
+        bound(here)
+    assert bound(here, {"allow_changes": ["examples"]}) == {"trained on": "a", "held out": "b"}
+
+
+def test_other_examples_are_begun_with_anew_where_a_stage_may_rerun(here, capsys):
+    bound(here)
+    kept = checkpoint(here)
+    assert bound(here, {"on_change": "rerun"}, train="c")["trained on"] == "c"
+    assert not kept.exists() and "examples are trained on changed" in capsys.readouterr().out

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
+from common.endpoint.reading import Unreadable
 from step2_reward.ai_feedback.orders import (
-    Unreadable,
     disagreement,
     merge_orders,
     read_order,

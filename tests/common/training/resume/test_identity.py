@@ -59,6 +59,8 @@ def test_a_run_may_be_moved(tmp_path):
     # only as a folder, not as part of a name
     assert movable("runs/ab/data", "runs/a") == "runs/ab/data"
     assert movable("my/runs/a/data", "runs/a") == "my/runs/a/data"
+    source = '{"path": "runs/a/data/x.jsonl", "columns": "my/runs/a/b"}'  # a mapping, as JSON
+    assert movable([source], "runs/a") == [source.replace('"runs/a/data', '"{run}/data')]
 
 
 @pytest.fixture

@@ -119,6 +119,20 @@ def test_averaged_weights_are_fp32_on_the_host_and_frozen_layers_take_half_a_byt
     assert whole - few == pytest.approx(layers * (2 - 4.127 / 8), rel=0.02)
 
 
+def test_the_best_weights_of_an_early_stop_are_an_fp32_copy_on_the_host(small, monkeypatch):
+    def both(**where):
+        options = ("--model", small, "--zero", "0")
+        return (plan("reward", *options, *more, **where) for more in ((), ("--patience", "3")))
+
+    without, stopping = both()
+    assert stopping.host == {"best weights": 4 * stopping.models["model"].trained}
+    assert stopping.phases == without.phases and not without.host
+    monkeypatch.setitem(CARDS, "CPU", replace(CARDS["H100-80G"], name="CPU", is_gpu=False))
+    without, stopping = both(card="CPU")
+    more = {n: stopping.totals[n] - size for n, size in without.totals.items()}
+    assert more.pop("loading") == 0 and set(more.values()) == {4 * stopping.models["model"].trained}
+
+
 def test_more_ranks_and_checkpointing_never_take_more(small):
     def peak(*options, **where):
         batch = ("--batch_size", "64", "--micro_batch_size", "4")

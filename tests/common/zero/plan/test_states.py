@@ -12,6 +12,7 @@ from common.zero.plan.states import (
     WEIGHTS,
     Spread,
     added,
+    copied,
     engine_memory,
     frozen_memory,
     gathered,
@@ -105,3 +106,8 @@ def test_offloaded_states_have_gradients_of_all_groups_in_fp32_beside_them():
     offloaded = replace(spread("3", 1), zero=ZeroArguments("3", offload_optimizer="cpu"))
     host = engine_memory(COUNTS, offloaded, NOTHING).host
     assert host == {OPTIMIZER: 12 * P, GRADIENTS: (2 + 4) * P}
+
+
+@pytest.mark.parametrize(("zero", "ranks", "bytes_held"), [("0", 8, 4 * P), ("3", 8, P // 2)])
+def test_a_copy_of_the_weights_is_fp32_and_shared_out_where_they_are(zero, ranks, bytes_held):
+    assert copied(COUNTS, spread(zero, ranks)) == bytes_held

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from common.config.arguments import check_range, option
+from common.endpoint.cache import AnswerCache, key_of
 from common.errors import UserError
 from common.web import ask, post_json, short
-from step2_reward.ai_feedback.cache import AnswerCache, key_of
 
 JITTER = 0.5
 SHOWN_OF_KEY = 7
@@ -43,7 +43,7 @@ class EndpointArguments:
         "RLHF_JUDGE_KEY",
         "name of the environment's variable that holds the API key; it is sent, and never written",
     )
-    cache: str = option("", "file of answers; by default RUN/ai_rank/answers.sqlite")
+    cache: str = option("", "file of answers; by default answers.sqlite where the results go")
     concurrency: int = option(4, "prompts that are asked about at a time")
     timeout: float = option(120.0, "seconds that one answer may take")
     retries: int = option(6, "further tries after a time-out, code 429 or 5xx")

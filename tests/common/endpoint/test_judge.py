@@ -9,10 +9,8 @@ from http.client import HTTPException
 
 import pytest
 
-from common.errors import UserError
-from common.web import SHOWN, NoAnswer
-from step2_reward.ai_feedback.cache import AnswerCache, Spent, key_of
-from step2_reward.ai_feedback.endpoint import (
+from common.endpoint.cache import AnswerCache, Spent, key_of
+from common.endpoint.judge import (
     BudgetSpent,
     EndpointArguments,
     Halted,
@@ -20,6 +18,8 @@ from step2_reward.ai_feedback.endpoint import (
     read_completion,
     url_of,
 )
+from common.errors import UserError
+from common.web import SHOWN, NoAnswer
 from tests.servers import Server
 from tests.step2_reward.ai_feedback.judges import completion
 

@@ -1,0 +1,1 @@
+"""What is checked in each stage of a run."""

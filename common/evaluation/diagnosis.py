@@ -1,0 +1,180 @@
+"""Is a run better than where it began, and if not, whose fault is it: SFT, reward model or PPO?
+
+Each stage stands on the one before: a reward model cannot rank what SFT does not write, and PPO
+raises whatever the reward model rewards. So the culprit is the earliest stage whose ill health
+explains the outcome, and a later stage that is ill too may be ill for that reason.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from common.evaluation.checks.ppo import MIN_SCORE_RISE, ppo_checks
+from common.evaluation.checks.reward import reward_checks
+from common.evaluation.checks.sft import sft_checks
+from common.evaluation.health import (
+    GENERAL,
+    MAX_KL_PER_SEQUENCE,
+    Check,
+    Part,
+    in_domain,
+    interval_of,
+    over_splits,
+)
+from common.evaluation.run_files import Metrics
+from common.evaluation.summary import splits_of
+
+Outcome = Literal["better", "worse", "same", "unknown"]
+
+NAMES: dict[Part, str] = {"sft": "SFT", "reward": "the reward model", "rlhf": "PPO"}
+ENOUGH_ILL = 2
+"""Ill checks, none of them grave, that together explain why nothing came of what followed."""
+CEILING = 97.0
+"""Greedy overall score above which two settings can no longer be told apart."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a run came to, and why."""
+
+    verdict: str
+    """One sentence: better or not, by how much, with its interval."""
+    culprit: Literal["", "sft", "reward", "rlhf"]
+    """The earliest stage whose ill health explains the outcome; empty: nobody is to blame."""
+    because: str
+    """One or two sentences: what speaks for that."""
+    checks: list[Check]
+    """In the order of the stages: SFT, reward model, PPO."""
+    notes: tuple[str, ...] = ()
+    """What to know before this run is compared with another."""
+
+
+def diagnose(summary: dict[str, Any], metrics: Mapping[str, Metrics]) -> Diagnosis:
+    """Judges a run by what its files say; reads none itself.
+
+    Args:
+        summary: of `build_summary`.
+        metrics: stage -> what `read_metrics` gave, with the events of its guard.
+    """
+    checks = [
+        *sft_checks(summary, metrics),
+        *reward_checks(summary, metrics),
+        *ppo_checks(summary, metrics),
+    ]
+    evaluation = summary["evaluation"]
+    outcome, verdict = _verdict(evaluation)
+    culprit, because = _culprit(checks, outcome, evaluation)
+    return Diagnosis(verdict, culprit, because, checks, _notes(evaluation))
+
+
+def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
+    """The outcome over the splits in the domain, and the sentence that says it."""
+    splits = {n: s for n, s in in_domain(evaluation).items() if s["difference"] is not None}
+    if not splits:
+        return "unknown", "Not known yet: SFT and RLHF were not compared on held-out prompts."
+    by_reward = any(split["judge"] == "reward_model" for split in splits.values())
+    unit, digits = ("of reward score", 2) if by_reward else ("points of 100", 1)
+    found = "; ".join(
+        f"{interval_of(split['difference'], unit, digits)} on {name}"
+        for name, split in splits.items()
+    )
+    ups = [name for name, split in splits.items() if split["difference"]["ci95"][0] > 0]
+    downs = [name for name, split in splits.items() if split["difference"]["ci95"][1] < 0]
+    if ups and downs:
+        where = f"Better on {', '.join(ups)} and worse on {', '.join(downs)}"
+        return "worse", f"{where}. RLHF against SFT {found}."
+    if by_reward:
+        judge = "only the reward model judged it, which PPO was trained to please"
+        outcome: Outcome = "worse" if downs else "unknown" if ups else "same"
+        return outcome, f"Not known to be better, for {judge}: RLHF against SFT {found}."
+    if ups:
+        return "better", f"Better: RLHF against SFT {found}{_cost(evaluation)}."
+    if downs:
+        return "worse", f"Worse: RLHF against SFT {found}."
+    return "same", f"No difference seen: RLHF against SFT {found}."
+
+
+def _cost(evaluation: dict[str, Any]) -> str:
+    """What general ability paid for it, where it surely did."""
+    difference = (splits_of(evaluation).get(GENERAL) or {}).get("difference")
+    if difference is None or difference["ci95"][1] >= 0:
+        return ""
+    return f"; but worse on {GENERAL}: {interval_of(difference, 'points of 100', 1)}"
+
+
+def _culprit(
+    checks: Sequence[Check], outcome: Outcome, evaluation: dict[str, Any]
+) -> tuple[Literal["", "sft", "reward", "rlhf"], str]:
+    """Who is to blame, and why.
+
+    SFT and the reward model are named for a grave check whatever the outcome: what is built on
+    them is worth little even where it is better than its beginning. PPO is named only where it did
+    not make things better.
+    """
+    for stage in NAMES:
+        grave = [c for c in checks if c.stage == stage and c.healthy is False and c.grave]
+        if grave and (stage != "rlhf" or outcome != "better"):
+            return stage, _told(stage, grave)
+    ill = [check for check in checks if check.healthy is False]
+    if outcome in ("better", "unknown"):
+        return "", _nobody(checks, ill)
+    for stage in ("sft", "reward"):
+        found = [check for check in ill if check.stage == stage]
+        if len(found) >= ENOUGH_ILL:
+            return stage, _told(stage, found)
+    return _by_symptoms(ill, evaluation)
+
+
+def _by_symptoms(
+    ill: Sequence[Check], evaluation: dict[str, Any]
+) -> tuple[Literal["reward", "rlhf"], str]:
+    """No stage is ill enough by itself: did PPO fail to raise the reward, or was that no use?"""
+    before, after = (over_splits(evaluation, model, "reward") for model in ("sft", "rlhf"))
+    names = {check.name for check in ill if check.stage == "rlhf"}
+    if before is None or after is None:
+        raised, told = "reward" not in names, ""
+    else:
+        raised = after - before >= MIN_SCORE_RISE
+        told = f" ({before:+.2f} to {after:+.2f} deviations on held-out prompts)"
+    if not raised:
+        return "rlhf", f"PPO did not raise the reward{told}, and so could improve nothing."
+    if "KL to the SFT model" in names:
+        return "rlhf", (
+            f"PPO raised the reward{told} and not the quality, at over "
+            f"{MAX_KL_PER_SEQUENCE:g} nats from SFT, where the reward model never was trained."
+        )
+    return "reward", (
+        f"PPO raised the reward{told} and stayed near SFT, but the answers are no better: the "
+        "reward model rewards something else than the judge does."
+    )
+
+
+def _told(stage: Part, found: Sequence[Check]) -> str:
+    """What speaks against a stage: the first two of what was found, and what the first means."""
+    values = " and ".join(f"{check.name} ({check.value})" for check in found[:2])
+    name = NAMES[stage]
+    return f"{name[0].upper()}{name[1:]} is ill by its {values}. {found[0].why}"
+
+
+def _nobody(checks: Sequence[Check], ill: Sequence[Check]) -> str:
+    measured = sum(check.healthy is not None for check in checks)
+    if not measured:
+        return "Nothing was measured yet."
+    if not ill:
+        return f"All {measured} things that were checked look healthy."
+    names = ", ".join(f"{check.name} ({NAMES[check.stage]})" for check in ill)
+    need = "needs" if len(ill) == 1 else "need"
+    return f"Of {measured} things that were checked, {len(ill)} {need} a look: {names}."
+
+
+def _notes(evaluation: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        f"{name}: greedy RLHF scores {split['rlhf']['overall']:.1f} points of 100; above "
+        f"{CEILING:g} two settings can no longer be told apart. Make the tasks harder to compare "
+        "settings."
+        for name, split in evaluation.get("greedy", {}).items()
+        if name != GENERAL
+        and split["rlhf"] is not None
+        and split["rlhf"]["overall"] is not None
+        and split["rlhf"]["overall"] > CEILING
+    )

@@ -1,0 +1,1 @@
+"""The eight criteria as people, a language model or the embedded rubric judge them."""

@@ -1,0 +1,1 @@
+"""The overall score made of the paper's eight criteria."""

@@ -1,0 +1,1 @@
+"""How far labelers agree on the order of some responses."""

@@ -1,0 +1,1 @@
+"""How often the preferred response has the higher score."""

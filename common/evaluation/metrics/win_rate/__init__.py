@@ -1,0 +1,1 @@
+"""How often one model's answer is better than another's."""
