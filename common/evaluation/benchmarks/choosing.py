@@ -79,7 +79,7 @@ def choose(
         return "no question is left beside the examples" + _there(parts)
     if subset.unlabeled:
         remarks.append(f"{subset.unlabeled} rows without a right answer left out")
-    if len(pool) < wanted:
+    if len(pool) < (shots or wanted):
         remarks.append(f"only {len(pool)} examples are there")
     wanted = min(wanted, len(pool))
     drawn = random.Random(seed).sample(pool, wanted) if seed and own else pool[:wanted]

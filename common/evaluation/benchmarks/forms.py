@@ -7,7 +7,6 @@ as in the test parts of HellaSwag and WinoGrande.
 """
 
 import ast
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -308,6 +307,8 @@ def webqs(row: Row) -> Row | None:
     answers = row.get("answers", row.get("answer"))
     if answers is None and isinstance(row.get("targetValue"), str):
         answers = _descriptions(row["targetValue"])
+        if not answers and isinstance(question, str):
+            return UNLABELED
     answers = [answers] if isinstance(answers, str) else _texts(answers)
     if not isinstance(question, str) or not answers:
         return None
@@ -317,7 +318,7 @@ def webqs(row: Row) -> Row | None:
 def _descriptions(value: str) -> list[str]:
     """Of `(list (description "Padmé Amidala") (description Jamaica))`, the descriptions."""
     quoted = re.findall(r'\(description\s+(?:"((?:[^"\\]|\\.)*)"|([^()"]+?))\s*\)', value)
-    return [json.loads(f'"{a}"') if a else b.strip() for a, b in quoted]
+    return [re.sub(r"\\(.)", r"\1", a) if a else b.strip() for a, b in quoted]
 
 
 def lambada(row: Row) -> Row | None:

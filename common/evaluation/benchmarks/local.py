@@ -82,10 +82,11 @@ class Subset:
         WinoGrande's sizes of train overlap. A row that one file holds twice is kept twice.
         """
         seen = self.seen.setdefault(part, set())
-        new = [row for row in rows if repr(row) not in seen]
-        seen.update(map(repr, new))
+        texts = [repr(row) for row in rows]
+        new = [row for row, text in zip(rows, texts, strict=True) if text not in seen]
+        seen.update(texts)
         self.parts.setdefault(part, []).extend(new)
-        if path not in self.paths:
+        if not self.paths or self.paths[-1] != path:  # files are added one after the other
             self.paths.append(path)
 
     def source(self) -> str:

@@ -104,7 +104,8 @@ def build_tasks(
         fits: says whether a prompt and so many new tokens fit the model; whole shots are dropped
             from the front until they do, and counted. None: everything fits.
         subtasks: at most so many parts of each benchmark, the first by name; 0 for all.
-        seed: draws the worked examples where a benchmark has no official ones; 0 takes the first.
+        seed: draws the worked examples of mode "fathom" where a benchmark has no official ones; 0
+            takes the first. (In mode "harness" lm_eval draws, by its own seed.)
 
     Returns:
         The tasks, and one line for each benchmark or part that was left out, saying why.

@@ -212,6 +212,21 @@ def test_agieval_options_lose_their_labels_however_they_are_written(put, tmp_pat
     assert found.unlabeled == 1
 
 
+def test_webquestions_descriptions(put, tmp_path):
+    targets = {
+        '(list (description "Padmé \\"P\\" Amidala") (description Jamaica (x)))': [
+            'Padmé "P" Amidala'
+        ],
+        "(list (description New Zealand) (description 1984))": ["New Zealand", "1984"],
+        "(list )": None,
+    }
+    rows = [{"utterance": f"q{i}", "targetValue": target} for i, target in enumerate(targets)]
+    put("webqs/test.json", json.dumps(rows))
+    found = load_local("webqs", tmp_path)["webqs"]
+    assert [row["answers"] for row in found.parts["test"]] == [a for a in targets.values() if a]
+    assert found.unlabeled == 1
+
+
 def _subset(**parts):
     return Subset(parts={part.strip("_"): rows for part, rows in parts.items()})
 
@@ -234,6 +249,16 @@ def test_examples_never_come_from_what_is_asked():
     alone = choose(arc, _subset(_=_rows("a", "b", "c")), [], 1, 0)
     assert (alone.asked, alone.shown) == (_rows("b", "c"), _rows("a"))
     assert "first 1 rows" in alone.source("here")
+
+    hellaswag = choose(CATALOGUE["hellaswag"], _subset(validation=_rows("a", "b")), [], 1, 0)
+    assert (hellaswag.asked, hellaswag.shown) == (_rows("b"), _rows("a"))
+
+    single = choose(arc, _subset(_=_rows("a")), [], 1, 0)
+    assert (single.asked, single.shown, single.remarks) == (
+        _rows("a"),
+        [],
+        ["only 0 examples are there"],
+    )
 
     chosen = choose(mmlu, _subset(test=_rows("t"), validation=_rows("v"), dev=_rows("d")), [], 5, 0)
     assert (chosen.asked, chosen.shown) == (_rows("t"), _rows("d"))
