@@ -140,7 +140,9 @@ def short_answers(model: str, asked: Iterable[str], context: int) -> str:
     if not cut:
         return ""
     which = ", ".join(f"{b.title} (of {b.max_new_tokens})" for b in cut)
-    return f"{model}: its context is {context} tokens; answers had {most} of them in {which}."
+    return (
+        f"{model}: its context is {context} tokens; answers had at most {most} of them in {which}."
+    )
 
 
 def grid(found: Mapping[str, Any]) -> list[list[str]]:
