@@ -44,6 +44,7 @@ main() {
       rlhf) launch_stage "$processes" "$ROOT/step3_rlhf/main.py" "${options[@]}" ;;
       dpo) launch_stage "$processes" "$ROOT/step3_rlhf/dpo.py" "${options[@]}" ;;
       evaluation) launch_stage "$processes" -m common.evaluation.main "${options[@]}" ;;
+      benchmarks) launch_stage "$processes" -m common.evaluation.benchmarks.run "${options[@]}" ;;
     esac
   done < <(tail -n +2 <<<"$plan")
   "$PYTHON" -m common.evaluation.report "$run"

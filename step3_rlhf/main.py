@@ -21,6 +21,7 @@ from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
 from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
+from common.evaluation.benchmarks.watch import BenchmarkWatch, BenchmarkWatchArguments
 from common.hybrid_engine.engine import RolloutArguments
 from common.models.cards import Card
 from common.models.loading import load_tokenizer, save_model
@@ -80,6 +81,7 @@ ARGUMENTS = (
     ZeroArguments,
     CheckpointArguments,
     GuardArguments,
+    BenchmarkWatchArguments,
 )
 """Every setting of this stage; the order is that of `main`'s parameters."""
 
@@ -99,6 +101,7 @@ def main(
     zero: ZeroArguments,
     saving: CheckpointArguments,
     watching: GuardArguments,
+    watch: BenchmarkWatchArguments,
 ) -> None:
     """Runs the stage; the arguments' docstrings say what each does."""
     sft_folder = rlhf.actor or str(stage.models / "sft")
@@ -143,6 +146,7 @@ def main(
         trainer.pretraining = PretrainingMix(
             examples, tokenizer.pad_token_id, pretraining, run.seed
         )
+    general = BenchmarkWatch(watch, trainer.rollouts, tokenizer, run.seed)
 
     def take_step(step: int) -> dict[str, float]:
         indices = stream_indices(len(prompts), ppo.rollout_batch_size, run.seed, step - 1)
@@ -150,7 +154,7 @@ def main(
         if held_out and (step % ppo.evaluate_every == 0 or step == ppo.steps):
             WATCHDOG.at(f"the evaluation after step {step}")
             values |= evaluate(trainer, held_out, sampling.generation_batch_size)
-        return values
+        return values | general.after(step, ppo.steps)
 
     engines = {"actor": trainer.actor, "critic": trainer.critic}
     with stage.loop(saving, watching, engines=engines, shared=trainer.states()) as loop:

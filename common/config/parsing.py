@@ -23,7 +23,7 @@ PRESETS = Path(__file__).parent / "presets"
 DEFAULT_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 SECTIONS = (
     *("data", "sft", "sample", "rank", "ai_rank", "import", "pairs"),
-    *("reward", "rlhf", "dpo", "evaluation"),
+    *("reward", "rlhf", "dpo", "evaluation", "benchmarks"),
 )
 """The stages' sections of a pipeline file, in the order in which they run."""
 

@@ -40,6 +40,7 @@ MODULES = {
     "rlhf": "step3_rlhf.main",
     "dpo": "step3_rlhf.dpo",
     "evaluation": "common.evaluation.main",
+    "benchmarks": "common.evaluation.benchmarks.run",
 }
 """What each section's stage runs; its `ARGUMENTS` are the settings that the section may hold."""
 

@@ -1,6 +1,6 @@
 """The decoding loop's state: rows at work, rows that wait, and what all have said so far."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ class DecodingLoop:
         greedy: bool,
         most_steps: int,
         record: Recorder | None = None,
+        stop: Callable[[Sequence[int]], bool] | None = None,
     ) -> None:
         """Args: see `common.hybrid_engine.generation.sample_responses`.
 
@@ -55,6 +56,9 @@ class DecodingLoop:
         self.sampling = sampling
         self.seed = seed
         self.greedy = greedy
+        self.stop = stop
+        self.most = np.full(len(prompts), max_new_tokens)
+        """`[prompts]`: how many tokens of each response count, where `stop` has not ended it."""
         self.lengths = np.array([len(p) for p in self.prompts])
         self.slots = min(sampling.generation_batch_size, len(prompts))
         self.device = next(model.parameters()).device
@@ -110,6 +114,12 @@ class DecodingLoop:
         if rows == 0:
             return
         works = self._open[:rows].cpu().numpy() & (self._steps < self.limit)
+        if self.stop:
+            said = self._tokens[self._tensor(self.held), : int(self._steps.max())].tolist()
+            for place in np.flatnonzero(works):
+                if self.stop(said[place][: self._steps[place]]):
+                    works[place] = False
+                    self.most[self.held[place]] = self._steps[place]
         kept = int(works.sum())
         if kept == rows:
             return

@@ -3,8 +3,9 @@
 `native` is this project's decoding loop; `generate` is transformers' own, the reference.
 """
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -172,6 +173,7 @@ class HybridRollout(RolloutEngine):
         check: bool = False,
         sampling: SamplingArguments | None = None,
         max_new_tokens: int | None = None,
+        stop: Callable[[Sequence[int]], bool] | None = None,
     ) -> Rollout:
         """One response a prompt from the model as it is now. A collective under ZeRO-3.
 
@@ -182,33 +184,46 @@ class HybridRollout(RolloutEngine):
                 different ones. By default its place in `prompts`.
             check: compare a few rows with a plain forward of the model.
             sampling, max_new_tokens: instead of the engine's own.
+            stop: see `sample_responses`; transformers' `generate` goes on to the end.
         """
         sampling = sampling or self.sampling
         limit = max_new_tokens or self.max_new_tokens
         common = {"eos_id": self.eos_id, "pad_id": self.pad_id, "max_new_tokens": limit}
         common |= {"sampling": sampling, "seed": seed, "greedy": greedy}
-        with (
-            acting(self.engine),
-            generation_phase(self.engine, whole=self._gathers_whole(), merge=self._merges) as model,
-        ):
+        with self.phase() as model:
             if self.backend == "native":
                 records = self.settings.cuda_graphs and self._whole
                 rollout = sample_responses(
                     model,
                     prompts,
                     streams=streams,
-                    together=not self._whole,
+                    together=self.together,
                     record=cuda_recorder() if records else None,
+                    stop=stop,
                     **common,
                 )
             else:
                 rollout = generate_responses(
-                    model, prompts, streams=streams, together=not self._whole, **common
+                    model, prompts, streams=streams, together=self.together, **common
                 )
             if check:
                 temperature = 1.0 if greedy else sampling.temperature
                 self.check(rollout, first_rows(model, rollout, 4, temperature))
         return rollout
+
+    @contextlib.contextmanager
+    def phase(self) -> Iterator[nn.Module]:
+        """The language model as rollouts have it: in eval mode, its weights there. A collective."""
+        with (
+            acting(self.engine),
+            generation_phase(self.engine, whole=self._gathers_whole(), merge=self._merges) as model,
+        ):
+            yield model
+
+    @property
+    def together(self) -> bool:
+        """Whether every forward of a phase is a collective."""
+        return not self._gathers_whole()
 
     def _gathers_whole(self) -> bool:
         """See `gathers_whole`; decided at the first call, which is a collective."""

@@ -1,6 +1,6 @@
 """Sampling responses to prompts with any Hugging Face causal model that has a cache."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ def sample_responses(
     greedy: bool = False,
     together: bool = False,
     record: Recorder | None = None,
+    stop: Callable[[Sequence[int]], bool] | None = None,
 ) -> Rollout:
     """Generates one response for each prompt.
 
@@ -50,6 +51,8 @@ def sample_responses(
         greedy: take the likeliest token instead of sampling.
         together: every forward is a collective, so ranks run equally many.
         record: records decode steps, to play them again without the host's work.
+        stop: whether a response, its ids so far, is long enough; looked at every `CHECK_EVERY`
+            tokens; it then ends there, without an end token.
 
     Returns:
         a `Rollout` in the order of `prompts`, on the model's device.
@@ -68,6 +71,7 @@ def sample_responses(
         greedy=greedy,
         most_steps=CHECK_EVERY,
         record=record,
+        stop=stop,
     )
     agree = any_rank if together else bool
     try:
@@ -84,7 +88,8 @@ def sample_responses(
         loop.close()
     check_finite(loop.logprobs)
     ids, mask = (x.to(loop.device) for x in left_pad(prompts, pad_id))
-    return assemble(ids, mask, loop.tokens, loop.logprobs, eos_id, pad_id)
+    most = torch.from_numpy(loop.most).to(loop.device) if stop else None
+    return assemble(ids, mask, loop.tokens, loop.logprobs, eos_id, pad_id, most)
 
 
 def check_finite(logprobs: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -50,15 +51,25 @@ def response_mask(tokens: Tensor, eos_id: int) -> tuple[Tensor, Tensor]:
 
 
 def assemble(
-    prompt_ids: Tensor, prompt_mask: Tensor, tokens: Tensor, logprobs: Tensor, eos_id: int, pad: int
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    tokens: Tensor,
+    logprobs: Tensor,
+    eos_id: int,
+    pad: int,
+    most: Tensor | None = None,
 ) -> Rollout:
     """Joins prompts and sampled tokens, and blanks what stands behind the ends.
 
     Args:
         prompt_ids, prompt_mask: `[batch, P]`, left-padded.
         tokens, logprobs: `[batch, R]`; anything may stand behind an end token.
+        most: `[batch]` int64: tokens that count at most; by default all R.
     """
     kept, ended = response_mask(tokens, eos_id)
+    if most is not None:
+        kept &= torch.arange(tokens.shape[1], device=tokens.device) < most.unsqueeze(1)
+        ended = (kept & (tokens == eos_id)).any(dim=1)
     kept = kept[:, : max(1, int(kept.sum(dim=1).max()))]
     width = kept.shape[1]
     attention = prompt_mask.new_empty(len(tokens), prompt_mask.shape[1] + width)

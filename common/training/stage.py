@@ -41,6 +41,7 @@ from common.training.resume.folders import labels
 from common.training.resume.identity import (
     EXAMPLES,
     INPUTS,
+    PIECES,
     RECORD,
     Difference,
     Identity,
@@ -315,6 +316,7 @@ class Stage:
         before = read_identity(self.folder)
         done = (self.folder / "result.json").is_file()
         something = done or bool(labels(self.folder / "checkpoints"))
+        something |= (self.folder / PIECES).is_dir()
         if self.run.fresh or not something:
             start_over(self.folder)
             write_identity(self.folder, now)
@@ -330,7 +332,7 @@ class Stage:
         self._allowed = [d for d in found if d not in refused]
         if refused and self._reruns(refused, done):
             self.say(f"done again, because {'; '.join(map(str, refused))}")
-            start_over(self.folder)
+            start_over(self.folder, pieces=False)
             write_identity(self.folder, now)
             return now
         if refused:
@@ -372,7 +374,7 @@ class Stage:
 
     def _refuse(self, refused: Sequence[Difference], done: bool) -> None:
         names = " ".join(dict.fromkeys(d.name for d in refused))
-        state = "was done" if done else "was begun, and has checkpoints,"
+        state = "was done" if done else "was begun, and has done part of its work,"
         raise UserError(
             f"{self.folder}: this stage {state} with other settings, inputs or examples: "
             f"{'; '.join(map(str, refused))}. To go on all the same, --allow_changes {names} (in a "

@@ -23,6 +23,9 @@ OWN_FILES = (
     *("criteria.json", "criteria.md"),
 )
 """What a stage's folder holds besides its checkpoints and what it makes for others."""
+PIECES = "answers"
+"""Folder in which a stage without checkpoints keeps what it has done so far, piece by piece. Each
+says what it depends on: what still holds need not be done again."""
 CACHE = ".content_hashes.json"
 INPUTS = "inputs"
 """By this name changed inputs are allowed, as settings are by theirs."""
@@ -126,9 +129,14 @@ def write_identity(folder: Path, identity: Identity) -> None:
     write_json(folder / RECORD, asdict(identity))
 
 
-def start_over(folder: Path) -> None:
-    """Deletes what a stage has written, but for what it made for others."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+def start_over(folder: Path, *, pieces: bool = True) -> None:
+    """Deletes what a stage has written, but for what it made for others.
+
+    Args:
+        pieces: `PIECES`, too.
+    """
+    for part in ("checkpoints", *([PIECES] if pieces else [])):
+        shutil.rmtree(folder / part, ignore_errors=True)
     for name in OWN_FILES:
         (folder / name).unlink(missing_ok=True)
 

@@ -35,6 +35,11 @@ TREE = {
     "ai_rank": {"endpoint": "http://127.0.0.1:8000/v1", "judge_model": "judge", "max_requests": 9},
     "import": {"files": ["export.json"], "buckets": ["good", "bad"], "question": "rank"},
     "dpo": {"data": ["{run}/pairs/pairs.jsonl"], "dpo_beta": 0.2, "label_smoothing": 0.1},
+    "benchmarks": {
+        "benchmarks": ["mmlu", "nq"],
+        "limit": 20,
+        "benchmark_data": "{data}/benchmarks",
+    },
 }
 TYPES = {section: importlib.import_module(MODULES[section]).ARGUMENTS for section in SECTIONS}
 HINTS = {

@@ -49,6 +49,26 @@ def test_greedy_equals_a_loop_over_bare_prefixes(kind):
         assert response == alone(model, prompt, lambda logits, _: int(logits.argmax()))
 
 
+@pytest.mark.parametrize("end", [2, 0])  # some models' end token is the id that blanks hold
+def test_rows_end_where_a_text_stops_them(end):
+    model = tiny_causal_lm("llama")
+    plain = sample(model, greedy=True, max_new_tokens=40, eos_id=end)
+    longest = max(plain.response_ids(), key=len)
+    word = longest[3]
+    found = sample(
+        model, greedy=True, max_new_tokens=40, eos_id=end, stop=lambda ids: ids.count(word) > 9
+    )
+    assert not found.logprobs.masked_select(~found.response_mask).any()
+    for row, (whole, cut) in enumerate(
+        zip(plain.response_ids(), found.response_ids(), strict=True)
+    ):
+        looks = [n for n in range(2, len(whole) + 1) if n % CHECK_EVERY == 1 or n == len(whole)]
+        ends = next((n for n in looks if whole[:n].count(word) > 9), len(whole))
+        assert cut == whole[:ends]
+        assert bool(found.ended[row]) == (cut[-1] == end)
+    assert min(map(len, found.response_ids())) < 40
+
+
 def often_ending(kind):
     """A model that gives the end token a good chance, so that rows end at many lengths."""
     model = tiny_causal_lm(kind)

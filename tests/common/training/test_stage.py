@@ -53,6 +53,31 @@ def test_a_new_stage_notes_what_it_was_begun_with(here):
     assert (here / "run/sft/config.yaml").read_text() == "rate: 0.1\nprogress: true\n"
 
 
+def test_what_is_made_without_checkpoints_is_neither_mixed_nor_kept_when_it_starts_over(here):
+    made = here / "run/sft/answers"
+
+    def again(run=None, **changes):
+        arguments = RunArguments(run=str(here / "run"), **(run or {}))
+        stage = Stage("sft", arguments, changes, {"rate": 0.1, **changes})
+        stage.begin([])
+        stage._lock.close()
+
+    again()
+    made.mkdir()
+    again()
+    assert made.is_dir()
+    with pytest.raises(UserError, match="rate was 0.1, is 0.2"):
+        again(rate=0.2)
+    again({"allow_changes": ["rate"]}, rate=0.2)
+    assert made.is_dir()
+    again({"on_change": "rerun", "allow_changes": []}, rate=0.2)
+    (here / "run/sft/result.json").write_text("{}")
+    again({"on_change": "rerun"}, rate=0.3)  # its pieces know what they depend on
+    assert made.is_dir() and not (here / "run/sft/result.json").exists()
+    again({"fresh": True}, rate=0.2)
+    assert not made.exists()
+
+
 def test_a_result_has_the_planned_peak_beside_the_measured_one(here, capsys):
     stage = begin(here)
     totals = {"forward": 2**20, "backward": 3 * 2**20}
