@@ -2,8 +2,9 @@
 
 bash launch/quickstart.sh                                        # runs/quickstart
 for kind in labels sft ppo; do bash launch/broken.sh $kind runs/quickstart runs/$kind; done
-python -m tests.common.evaluation.extract runs/quickstart tests/common/evaluation/extracts/healthy.json
-python -m tests.common.evaluation.extract runs/labels tests/common/evaluation/extracts/labels.json
+folder=tests/common/evaluation/extracts
+python -m tests.common.evaluation.extract runs/quickstart $folder/healthy.json
+python -m tests.common.evaluation.extract runs/labels $folder/labels.json
 …
 """
 
