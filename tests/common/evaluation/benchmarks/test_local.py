@@ -72,6 +72,12 @@ def test_content_counts_and_not_the_name(put, tmp_path):
     assert asked == [*lines, "columns?", "no suffix?"]
 
 
+def test_a_table_row_with_other_columns_than_its_head_is_named(put, tmp_path):
+    put("gsm8k/a.csv", "question,answer\nfine?,#### 1\nonly a question?\n")
+    with pytest.raises(UserError, match=r"row 2.*1 columns under a head of 2"):
+        load_local("gsm8k", tmp_path)
+
+
 def test_one_document_may_hold_several_parts(put, tmp_path):
     rows = {part: [{"text": f"some {part} word"}] for part in ("train", "test")}
     put("lambada/all.json", json.dumps(rows))
