@@ -39,9 +39,11 @@ def plan_runs(
     are checked before anything runs.
 
     Raises:
-        UserError: a pipeline file without evaluation; an arm that a stage refuses, or that
-            changes a section that is not there; a config of that name with another content.
+        UserError: blanks in the path; a pipeline file without evaluation; an arm that a stage
+            refuses, or that changes a section that is not there.
     """
+    if any(c.isspace() for c in str(root)):
+        raise UserError(f"--run: blanks in a path are not supported: {root}")
     tree, _ = read_yaml(pipeline)
     if "evaluation" not in tree:
         raise UserError(f"{pipeline}: an ablation needs a section 'evaluation' to compare by")

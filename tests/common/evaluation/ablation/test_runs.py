@@ -68,6 +68,8 @@ def test_a_setting_that_a_stage_refuses_costs_no_run(tmp_path):
         plan_runs([ablation(low={"dpo": {"epochs": 1}})], [0], tmp_path, QUICKSTART)
     file = tmp_path / "none.yaml"
     file.write_text("sft: {model: tiny, data: [x.jsonl]}")
+    with pytest.raises(UserError, match="blanks in a path"):
+        plan_runs([ablation()], [0], tmp_path / "my runs", QUICKSTART)
     with pytest.raises(UserError, match="needs a section 'evaluation'"):
         plan_runs([ablation(low={"rlhf": {"gamma": 0.9}})], [0], tmp_path, file)
 
