@@ -271,6 +271,17 @@ def test_examples_never_come_from_what_is_asked():
     assert "only 1 examples" in chosen.source("here")
 
 
+def test_an_example_whose_answer_is_told_otherwise_is_not_asked_either():
+    bbh = CATALOGUE["bbh"]
+    shown = [{"input": "not True is", "target": "It is False. So the answer is False."}]
+    asked = [{"input": text, "target": "False"} for text in ("not True is", "False is")]
+    for standard, parts in ((shown, {}), ([], {"fewshot": shown})):
+        chosen = choose(bbh, _subset(test=asked, **parts), standard, 3, 0)
+        assert chosen.asked == asked[1:] and chosen.shown == shown
+    twice = choose(CATALOGUE["arc_e"], _subset(_=_rows("a", "a", "b")), [], 1, 0)
+    assert (twice.asked, twice.shown) == (_rows("b"), _rows("a"))
+
+
 def test_standard_examples_come_before_the_train_part_but_not_before_the_authors():
     gsm8k = CATALOGUE["gsm8k"]
     parts = {"test": _rows("t"), "train": _rows("a", "b")}
