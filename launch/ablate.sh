@@ -10,12 +10,18 @@
 set -euo pipefail
 
 main() {
-  local here jobs=1 processes=1 arguments=() seed folder config plan failed=0
+  local here jobs=1 processes=1 arguments=() seed folder config plan failed=0 stopping=0
   here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
   while (($#)); do
     case "$1" in
-      --jobs) jobs="$2" && shift 2 ;;
-      --processes) processes="$2" && shift 2 ;;
+      --jobs | --processes)
+        if ! [[ "${2:-}" =~ ^[1-9][0-9]*$ ]]; then
+          echo "ablate: error: $1 needs a whole number, 1 or more" >&2
+          return 2
+        fi
+        if [[ "$1" == --jobs ]]; then jobs="$2"; else processes="$2"; fi
+        shift 2
+        ;;
       *) arguments+=("$1") && shift ;;
     esac
   done
@@ -29,21 +35,23 @@ main() {
   fi
 
   # A background command is deaf to Ctrl-C: it is passed on as a signal that stages stop at.
-  trap 'kill -TERM $(jobs -rp) 2>/dev/null || true' TERM INT USR1 HUP
+  trap 'stopping=$((stopping + 1)); kill -TERM $(jobs -rp) 2>/dev/null || true' TERM INT USR1 HUP
   for seed in $(cut -d " " -f 1 <<<"$plan" | sort -nu); do
     while (($(jobs -rp | wc -l) >= jobs)); do wait_for_one; done
-    ((failed)) && break
+    ((failed || stopping)) && break
     make_runs "$seed" &
   done
   while (($(jobs -p | wc -l))); do wait_for_one; done
   if ((failed)); then exit "$failed"; fi
+  if ((stopping)); then exit 75; fi # between two runs
   "$PYTHON" -m common.evaluation.ablation report "${arguments[@]}"
 }
 
 # The code of the first seed that did not finish is this command's.
 wait_for_one() {
-  local code=0
+  local code=0 before=$stopping
   wait -n || code=$?
+  if ((stopping > before)); then return; fi # a signal ended the wait; the runs go on to their stop
   if ((code && !failed)); then failed=$code; fi
 }
 

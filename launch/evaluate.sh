@@ -61,6 +61,10 @@ main() {
     echo "evaluate: error: --suite domain compares models: give two or more, or none for those of --run" >&2
     return 2
   fi
+  if [[ "$suite" == domain && "${#options[@]}" != 0 ]]; then
+    echo "evaluate: error: --suite domain does not take ${options[0]}, which is for benchmarks" >&2
+    return 2
+  fi
   bash "$here/setup.sh"
   source "$here/env.sh"
   processes="${processes:-${RANKS:-$((GPUS > 0 ? GPUS : 1))}}"

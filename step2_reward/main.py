@@ -4,7 +4,6 @@ Starts from any model folder: the reward model's size is independent of the acto
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from common.config.arguments import (
     LoraArguments,
@@ -27,6 +26,7 @@ from common.models.scalar import load_scalar_model
 from common.reward.diagnostics import diagnose
 from common.reward.page import write_page
 from common.reward.probe import read_probe
+from common.reward.scoring import set_normalization
 from common.reward.training import PairObjective, RewardArguments
 from common.training.distributed import is_main
 from common.training.early_stop import EarlyStop
@@ -194,13 +194,6 @@ def main(
         outputs=[folder],
         checkpoints=loop.checkpoints,
     )
-
-
-def set_normalization(engine: Any, spread: dict[str, float]) -> None:
-    """Writes the scores' mean and deviation over reference responses into the model's config."""
-    config = engine.module.inner.config
-    config.score_mean = spread["mean"]
-    config.score_std = max(spread["std"], 1e-6)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,10 @@ def check_sections(
                     check_functions(parse_rewards(group.reward, default=""))
                 except UserError as error:
                     raise UserError(f"{place(config, marks, f'{stage}.reward')}: {error}") from None
+            folder = getattr(group, "benchmark_data", "")
+            if folder and not Path(folder).is_relative_to(run) and not Path(folder).is_dir():
+                at = place(config, marks, f"{stage}.benchmark_data")
+                raise UserError(f"{at}: no such folder: {folder}")
             for name in DATA_SETTINGS:
                 values = getattr(group, name, None)
                 at = place(config, marks, f"{stage}.{name}")

@@ -1,9 +1,10 @@
-"""Bootstrap intervals and win/tie/loss counts whose unit is the prompt.
+"""Intervals and win/tie/loss counts; those of responses have the prompt for their unit.
 
 Several samples of one prompt are not independent of each other: they share its difficulty. So a
 prompt's samples are averaged first, and prompts are what is resampled, paired and counted.
 """
 
+import math
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -16,6 +17,8 @@ from common.evaluation.metrics.win_rate.equation import TIE_TOLERANCE, WinTieLos
 
 Prompt = TypeVar("Prompt", bound=Hashable)
 
+Z95 = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
 RESAMPLES = 2000
 _NO_BLANKS = "\\u0e00-\\u0e7f\\u3040-\\u30ff\\u3400-\\u9fff"
 """Thai, kana and Chinese characters: writings that set no blanks between words."""
@@ -105,3 +108,15 @@ def same_order(scores: Sequence[tuple[float, float]]) -> float | None:
         if abs(a - b) > TIE_TOLERANCE
     ]
     return float(correct(np.array(pairs)).mean()) if pairs else None
+
+
+def wilson(share: float, draws: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927, https://doi.org/10.2307/2276774).
+
+    (p + z²/2n ± z·√(p(1 − p)/n + z²/4n²)) / (1 + z²/n); unlike the usual one it does not shrink to
+    nothing where all draws agree.
+    """
+    z2 = Z95**2 / draws
+    middle = share + z2 / 2
+    half = Z95 * math.sqrt(share * (1 - share) / draws + z2 / (4 * draws))
+    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from common.evaluation.statistics import RESAMPLES
+from common.evaluation.statistics import RESAMPLES, wilson
 
 ENOUGH = 10
 """Prompts below which a curve or a difference would show chance alone."""
-Z95 = 1.959964
-"""97.5 % quantile of the normal distribution."""
 _AT_ONCE = 4_000_000
 """Numbers of a resampling in memory at a time."""
 
@@ -64,18 +62,6 @@ def mean(values: np.ndarray, prompts: np.ndarray) -> Estimate | None:
     if number < ENOUGH:
         return None
     return Estimate(float(values.mean()), *bootstrap(values, prompts), len(values), number)
-
-
-def wilson(share: float, draws: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927, https://doi.org/10.2307/2276774).
-
-    (p + z²/2n ± z·√(p(1 − p)/n + z²/4n²)) / (1 + z²/n); unlike the usual one it does not shrink to
-    nothing where all draws agree.
-    """
-    z2 = Z95**2 / draws
-    middle = share + z2 / 2
-    half = Z95 * math.sqrt(share * (1 - share) / draws + z2 / (4 * draws))
-    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
 
 
 def bootstrap(values: np.ndarray, prompts: np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -104,3 +104,10 @@ def reads_tokens_of(reader: Any, writer: Any) -> bool:
     return reader.eos_token_id == writer.eos_token_id and all(
         known.get(token) == number for token, number in writer.get_vocab().items()
     )
+
+
+def set_normalization(engine: Any, spread: dict[str, float]) -> None:
+    """Writes the scores' mean and deviation over reference responses into the model's config."""
+    config = engine.module.inner.config
+    config.score_mean = spread["mean"]
+    config.score_std = max(spread["std"], 1e-6)

@@ -60,6 +60,49 @@ def finished(runs):
     }
 
 
+def stand_ins(folder, seeds, script):
+    """The launcher with stand-ins beside it: two runs a seed, each of them `script`."""
+    plan = "".join(
+        f"{seed} out/seed{seed}/{arm} out/{seed}.{arm}\n" for seed in seeds for arm in "ab"
+    )
+    (folder / "plan").write_text(plan)
+    (folder / "python").write_text('if [[ "$3" == plan ]]; then cat plan; else echo "$3"; fi\n')
+    (folder / "env.sh").write_text('PYTHON="bash_python"\nbash_python() { bash python "$@"; }\n')
+    (folder / "setup.sh").write_text("")
+    (folder / "pipeline.sh").write_text(script)
+    (folder / "ablate.sh").write_text((ROOT / "launch/ablate.sh").read_text())
+    return ["bash", "ablate.sh", "x"]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_signal_ends_it_with_the_code_of_its_runs_and_begins_no_other(tmp_path, jobs):
+    script = 'trap "sleep 0.3; exit 75" TERM\necho "$1" >>begun\nwhile :; do sleep 0.1; done\n'
+    command = [*stand_ins(tmp_path, (0, 1, 2), script), "--jobs", jobs]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    begun = tmp_path / "begun"
+    while not begun.exists() or len(begun.read_text().splitlines()) < int(jobs):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 75
+    assert len(begun.read_text().splitlines()) == int(jobs)
+
+
+def test_the_code_is_that_of_the_run_that_failed(tmp_path):
+    command = stand_ins(tmp_path, (0, 1), '[[ "$1" == out/0.b ]] && exit 3\nexit 0\n')
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3 and "report" not in done.stdout
+    assert "seed1" not in done.stdout and "out/seed0/b: ended with code 3" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--jobs"], ["--jobs", "0"], ["--processes", "two"]])
+def test_numbers_of_jobs_and_ranks_are_checked(tmp_path, words):
+    command = [*stand_ins(tmp_path, (0,), "exit 0\n"), *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and f"{words[0]} needs a whole number" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_stopped_ablation_goes_on_and_shares_stages(tmp_path):
     command = [*prepare(tmp_path), "--jobs", "2"]

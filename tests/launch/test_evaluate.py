@@ -54,6 +54,7 @@ def test_the_domain_is_made_where_it_is_missing_and_asked_of_all_models(tmp_path
         (["a", "--suite", "table2"], "there are table1, ablation, domain and all"),
         (["a", "--suite", "domain"], "give two or more"),
         (["a", "--limit"], "--limit needs a value"),
+        (["a", "b", "--suite", "domain", "--mode", "harness"], "does not take --mode"),
     ],
 )
 def test_mistakes_are_named(tmp_path, words, message):

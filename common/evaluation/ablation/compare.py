@@ -17,11 +17,14 @@ from scipy.stats import t as student
 from common.errors import UserError
 from common.evaluation.run_files import read_metrics, read_responses, read_result
 from common.evaluation.statistics import bootstrap_ci, mean_by_prompt
+from common.training.resume.identity import read_identity
 
 LAST_STEPS = 10
 """Of PPO; figures of a training run are means over these."""
 IN_DOMAIN = ("seen", "unseen")
 """The embedded domain's splits; elsewhere every split but `general` counts as in domain."""
+
+RUBRIC, HELD_OUT = "rubric", "eval/overall"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ class Outcome:
     """Of the training: `kl`, `length`, `entropy` (PPO's last steps), `reward_accuracy`."""
     curve: tuple[list[int], list[float]]
     """PPO step -> held-out score, or the rollouts' reward where none was measured."""
+    judge: str = RUBRIC
+    """What scored: the rubric, or a reward model as a hash of its content."""
+    curve_of: str = HELD_OUT
+    """The metric that `curve` shows."""
 
     def mean(self, measure: str) -> float:
         """Over prompts."""
@@ -97,16 +104,30 @@ def read_outcome(run: Path, seed: int) -> Outcome | None:
     reward = read_result(run / "reward" / "result.json") or {}
     if isinstance(reward.get("accuracy"), int | float):
         facts["reward_accuracy"] = float(reward["accuracy"])
-    shown = next((metrics[k] for k in ("eval/overall", "reward/score") if k in metrics), None)
-    curve = ([], []) if shown is None else (shown.steps.tolist(), shown.values.tolist())
+    shown = next((k for k in (HELD_OUT, "reward/score") if k in metrics), "")
+    curve = (metrics[shown].steps.tolist(), metrics[shown].values.tolist()) if shown else ([], [])
     before = {m: float(np.mean(list(v.values()))) for m, v in found["sft"].items() if v}
-    return Outcome(seed, {m: v for m, v in found["rlhf"].items() if v}, before, facts, curve)
+    scores = {m: v for m, v in found["rlhf"].items() if v}
+    by = RUBRIC if judge == "overall" else _reward_model(run / "evaluation")
+    return Outcome(seed, scores, before, facts, curve, by, shown)
+
+
+def _reward_model(evaluation: Path) -> str:
+    """A hash of the reward model that an evaluation scored by."""
+    begun = read_identity(evaluation)
+    if begun is None:
+        return "a reward model that is not known"
+    path = begun.settings.get("reward") or "{run}/models/reward"
+    return str(begun.inputs.get(path, path))
 
 
 def paired(
     arm: Mapping[int, Outcome], base: Mapping[int, Outcome], measure: str
 ) -> Difference | None:
     """An arm's mean difference to the base arm over the seeds that both have.
+
+    Two runs that reward models scored are compared only where it was the same one: scores of
+    different ones have no common scale.
 
     With two seeds or more the interval is Student's t over the seeds' differences: mean ±
     t(0.975, n − 1)·s/√n. With one seed it can only say how far the prompts would scatter (a
@@ -116,7 +137,7 @@ def paired(
         arm, base: seed -> outcome.
         measure: as in `Outcome.scores`.
     """
-    seeds = [s for s in arm if s in base]
+    seeds = [s for s in arm if s in base and arm[s].judge == base[s].judge]
     seeds = [s for s in seeds if measure in arm[s].scores and measure in base[s].scores]
     if not seeds:
         return None
@@ -163,7 +184,9 @@ def against_paper(difference: Difference | None, says: str | None) -> str:
         return "not measured"
     if not difference.seen:
         return "not seen here"
-    return "seen here, too" if (difference.value > 0) == (says == "better") else "the opposite here"
+    same = (difference.value > 0) == (says == "better")
+    found = "seen here, too" if same else "the opposite here"
+    return found + (", of one seed" if difference.seeds == 1 else "")
 
 
 def means_of(outcomes: Sequence[Outcome], measure: str) -> tuple[float, float]:

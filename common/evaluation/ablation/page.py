@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.evaluation.ablation.compare import (
+    HELD_OUT,
+    RUBRIC,
     Outcome,
     against_paper,
     facts_of,
@@ -34,6 +36,10 @@ NOTE = (
     "seeds, each seed compared with itself; ± behind a mean is the deviation over seeds. With "
     "many comparisons one in twenty comes out apart by chance alone."
 )
+BY_REWARD = (
+    "No rubric scored these answers, but reward models, which PPO trained against. Runs are "
+    "compared only where the same one scored both; an arm's means are on its own models' scales."
+)
 
 
 def picture(ablation: Ablation, found: Found) -> bytes:
@@ -41,13 +47,15 @@ def picture(ablation: Ablation, found: Found) -> bytes:
     figure, (scores, curves) = figure_of(2)
     measures = _measures(found)
     arms = [arm for arm in ablation.arms if found.get(arm)]
+    outcomes = [o for arm in arms for o in found[arm].values()]
+    judges = {o.judge for o in outcomes}
     for number, arm in enumerate(arms):
         color = COLORS[number % len(COLORS)]
         _score_points(scores, found[arm], measures, (number - (len(arms) - 1) / 2) * 0.16, color)
         steps, mean = _mean_curve(found[arm])
         curves.plot(steps, mean, color=color, label=arm, linewidth=1.5, marker="o", ms=3)
     for number, measure in enumerate(measures):
-        before = [o.before[measure] for arm in arms for o in found[arm].values()]
+        before = [o.before[measure] for o in outcomes if measure in o.before]
         scores.plot(
             [number - 0.4, number + 0.4], [np.mean(before)] * 2, color="0.5", linestyle="--", lw=1
         )
@@ -56,9 +64,15 @@ def picture(ablation: Ablation, found: Found) -> bytes:
         scores,
         f"{ablation.title}: held-out score after RLHF (a dot a seed, bar: mean; dashed: SFT)",
         "",
-        "overall, 0–100",
+        "overall, 0–100" if judges == {RUBRIC} else "reward model's score, deviations",
     )
-    finish_axes(curves, "The same during training, mean of the seeds", "PPO step", "held-out score")
+    held_out = all(o.curve_of == HELD_OUT for o in outcomes)
+    finish_axes(
+        curves,
+        "During training, mean of the seeds",
+        "PPO step",
+        "held-out score" if held_out else "reward of the rollouts, deviations",
+    )
     curves.legend(fontsize=8, frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
@@ -95,6 +109,9 @@ def section(ablation: Ablation, found: Found, image: str) -> str:
             if m in measures
         ]
         lines.append(f"- *{cell(arm)}* against *{cell(ablation.base)}*: {'; '.join(said)}")
+    judges = {o.judge for seeds in found.values() for o in seeds.values()}
+    if judges != {RUBRIC}:
+        lines += ["", BY_REWARD]
     lines += ["", f"![{cell(ablation.title)}]({image})", ""]
     facts = {arm: facts_of(list(found[arm].values())) for arm in ablation.arms if found.get(arm)}
     shown = [key for key in FACTS if any(key in values for values in facts.values())]

@@ -39,9 +39,12 @@ def plan_runs(
     are checked before anything runs.
 
     Raises:
-        UserError: a pipeline file without evaluation; an arm that a stage refuses, or that
-            changes a section that is not there; a config of that name with another content.
+        UserError: blanks in the path; a pipeline file without evaluation; an arm that a stage
+            refuses, or that changes a section that is not there; a base arm with other settings
+            than its name says.
     """
+    if any(c.isspace() for c in str(root)):
+        raise UserError(f"--run: blanks in a path are not supported: {root}")
     tree, _ = read_yaml(pipeline)
     if "evaluation" not in tree:
         raise UserError(f"{pipeline}: an ablation needs a section 'evaluation' to compare by")
@@ -62,7 +65,26 @@ def plan_runs(
         for label, content in trees.items():
             folder = root / f"seed{seed}" / label
             runs.append(Run(folder, _write_config(root, label, seed, content, folder), seed))
+    for ablation in ablations:
+        label = ablation.label(ablation.base)
+        _check_base(ablation, trees[label], next(r for r in runs if r.folder.name == label))
     return runs
+
+
+def _check_base(ablation: Ablation, tree: Mapping[str, Any], base: Run) -> None:
+    """Refuses a base arm that is not what the ablation calls it."""
+    sections = [section for section in ablation.base_has if section in tree]
+    _, marks = read_yaml(base.config)
+    found = check_sections(base.config, sections, base.folder, base.seed, marks)
+    for section, settings in ablation.base_has.items():
+        for name, value in settings.items():
+            has = found.get(section, {}).get(name)
+            if has != value:
+                raise UserError(
+                    f"ablation {ablation.name}: its base arm '{ablation.base}' is one with "
+                    f"{section}.{name} {value}, but the pipeline file has {has}; take a YAML file "
+                    "of your own, with arms that are called what they are"
+                )
 
 
 def _write_config(root: Path, label: str, seed: int, tree: Mapping[str, Any], folder: Path) -> Path:

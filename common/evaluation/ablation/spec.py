@@ -8,8 +8,10 @@
       none: {rlhf: {kl_coefficient: 0}}
     paper: {none: {says: worse, where: "§3.3, without figures"}}
 
-An arm's settings are laid over the pipeline file's, section by section. `before` names runs that
-arms build on; `{before}/NAME` is such a run's directory.
+An arm's settings are laid over the pipeline file's, section by section. `base_has`, in the form of
+an arm, says what the names and the question take the base arm to have: a pipeline file with other
+settings is refused. `before` names runs that arms build on; `{before}/NAME` is such a run's
+directory.
 """
 
 import re
@@ -22,7 +24,7 @@ from common.config.parsing import SECTIONS, place, read_yaml
 from common.errors import UserError, nearest
 
 FOLDER = Path(__file__).parents[3] / "launch" / "ablations"
-KEYS = ("title", "question", "base", "arms", "paper", "before")
+KEYS = ("title", "question", "base", "base_has", "arms", "paper", "before")
 SAYS = ("better", "worse")
 STANDARD = "standard"
 """The run that an arm without changes is; every ablation shares it."""
@@ -50,6 +52,8 @@ class Ablation:
     paper: dict[str, Claim] = field(default_factory=dict)
     before: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Run -> `stages` that it has, and changed sections."""
+    base_has: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of the base arm that its name stands for."""
 
     @property
     def others(self) -> list[str]:
@@ -96,6 +100,8 @@ def read_ablation(name: str) -> Ablation:
         _check_changes(changes, f"{place(path, marks, f'arms.{arm}')}: arm '{arm}'")
     if len({slug(arm) for arm in arms}) < len(arms):
         raise UserError(f"{place(path, marks, 'arms')}: two arms would have the same folder")
+    base_has = tree.get("base_has") or {}
+    _check_changes(base_has, place(path, marks, "base_has"))
     before = tree.get("before") or {}
     for run, changes in before.items():
         at = f"{place(path, marks, f'before.{run}')}: run '{run}'"
@@ -111,6 +117,7 @@ def read_ablation(name: str) -> Ablation:
         arms=arms,
         paper=_claims(tree.get("paper") or {}, arms, base, place(path, marks, "paper")),
         before=before,
+        base_has={section: settings or {} for section, settings in base_has.items()},
     )
 
 

@@ -7,6 +7,12 @@ from common.evaluation.benchmarks.catalogue import Benchmark
 from common.evaluation.benchmarks.files import Row
 from common.evaluation.benchmarks.local import Subset
 
+_NOT_ASKED = (
+    *("answer", "answers", "answerKey", "label", "labels", "target", "solution"),
+    *("level", "type", "subject", "example_id", "few_shot"),
+)
+"""Columns that tell the answer, or something about the question."""
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -62,14 +68,16 @@ def choose(
     if not pool:
         if len(asked) <= wanted:
             wanted = max(0, len(asked) - 1)
-        pool, asked = asked[:wanted], asked[wanted:]
+        pool = asked[:wanted]
+        shown_before = {_question(row) for row in pool}
+        asked = [row for row in asked[wanted:] if _question(row) not in shown_before]
         if wanted:
             remarks.append(
                 f"examples are the first {wanted} rows of the only part there is, and are not asked"
             )
     else:
-        shown_before = {repr(row) for row in pool}
-        kept = [row for row in asked if repr(row) not in shown_before]
+        shown_before = {_question(row) for row in pool}
+        kept = [row for row in asked if _question(row) not in shown_before]
         if len(kept) < len(asked):
             remarks.append(f"{len(asked) - len(kept)} questions left out: they are examples, too")
         asked = kept
@@ -84,6 +92,11 @@ def choose(
     wanted = min(wanted, len(pool))
     drawn = random.Random(seed).sample(pool, wanted) if seed and own else pool[:wanted]
     return Chosen(asked, pool, drawn, subset.description, remarks)
+
+
+def _question(row: Row) -> str:
+    """What a row asks, however its answer is told: BBH's examples have a chain of thought."""
+    return repr(sorted((name, value) for name, value in row.items() if name not in _NOT_ASKED))
 
 
 def _there(parts: dict[str, list[Row]]) -> str:

@@ -233,9 +233,13 @@ def table(text: str, delimiter: str | None = None) -> tuple[list[Row], str]:
         re.fullmatch(r"[A-Za-z_][\w .-]{0,40}|", name) and len(name.split()) <= 3 for name in names
     )
     if header and len(names[-1]) > 1:  # MMLU's have none, and end in the right letter
-        width = len(names)
-        rows = [dict(zip(names, row, strict=False)) for row in cells[1:] if len(row) >= width]
-        return [_decoded(row) for row in rows], "table"
+        # A row with other columns than the head is kept as it is: it fits no form, and is named.
+        return [
+            _decoded(dict(zip(names, row, strict=True)))
+            if len(row) == len(names)
+            else {f"{len(row)} columns under a head of {len(names)}": row}
+            for row in cells[1:]
+        ], "table"
     return [{"cells": row} for row in cells], "table without header"
 
 

@@ -28,6 +28,10 @@ _SAYS = re.compile(
 _DENIED = re.compile(
     r"[)）\]]?\s*(?:(?:is|are|was)\s+(?:not|wrong|incorrect|false)|isn't|不|错误|是错)"
 )
+_NOT = re.compile(
+    r"(?:\b(?i:not|never)|n't|不是|不选|非)\s*(?:(?i:option|choice)\s*)?[\"'“(（\[]*$"
+)
+"""What comes before a letter that is no answer: "The answer is not A"."""
 _BETWEEN = r"[\s,，、;；/&()（）]*(?:and|和|与|及)?[\s,，、;；/&()（）]*"
 
 
@@ -35,7 +39,8 @@ def choice_letter(text: str, choices: int) -> str | None:
     """The letter that a text chooses.
 
     In this order: a letter that the text begins with; the first one that is told ("the answer is
-    B", "答案：B"); the first in brackets or after "option"; the only letter that stands alone.
+    B", "答案：B"); the first in brackets or after "option"; the only letter that stands alone. One
+    that is denied ("A is wrong", "not A") is none.
     GPT-Fathom takes the alphabetically lowest that occurs anywhere, the "A" of "A man" included.
 
     Args:
@@ -63,6 +68,9 @@ def _chosen(text: str, choices: int, several: bool) -> str:
     together = rf"[{valid}]{{2,}}(?![A-Za-z0-9'’])"
     run = re.compile(rf"(?:{lone}|{together})(?:{_BETWEEN}(?:{lone}|{together}))*")
 
+    def denied(start: int, end: int) -> bool:
+        return bool(_DENIED.match(text, end) or _NOT.search(text[:start]))
+
     def at(position: int) -> str:
         if _ARTICLE.match(text, position):
             return ""
@@ -82,22 +90,23 @@ def _chosen(text: str, choices: int, several: bool) -> str:
         return lower.group(1).upper()
     begins = re.match(r"[\s\"'“(（\[{\-.:：]*", text)
     if begins and (letters := at(begins.end())):
-        return letters
+        if not denied(begins.end(), begins.end() + len(letters)):
+            return letters
     for told in _SAYS.finditer(text):
         letters = at(told.end())
-        if letters and not _DENIED.match(text, told.end() + len(letters)):
+        if letters and not denied(told.end(), told.end() + len(letters)):
             return letters
         small = re.compile(rf"([{valid.lower()}])[)\]]").match(text, told.end())
         if small:
             return small.group(1).upper()
     named = rf"[(（\[]([{valid}])[)）\]]|\b(?i:option|choice)\s+([{valid}])(?![A-Za-z0-9'’])"
     for match in re.finditer(named, text):
-        if not _DENIED.match(text, match.end()):
+        if not denied(match.start(1) if match.group(1) else match.start(), match.end()):
             return at(match.start(1) if match.group(1) else match.start(2))
     alone = [
         match.group()
         for match in re.finditer(rf"(?<![A-Za-z0-9'’.]){lone}", text)
-        if not _ARTICLE.match(text, match.start())
+        if not _ARTICLE.match(text, match.start()) and not denied(*match.span())
     ]
     return alone[0] if len(set(alone)) == 1 else ""
 
@@ -122,12 +131,14 @@ def same_told(answer: str, target: str) -> bool:
     """Whether a told answer is BBH's target.
 
     A choice's letter counts with or without brackets, and with its choice behind it ("(D) 1937");
-    anything else must be the same but for case, spaces and quotes. In bracket sequences, spaces
-    don't count.
+    several of them ("(A) or (B)") are none, and so is the word "A". Anything else must be the same
+    but for case, spaces and quotes. In bracket sequences, spaces don't count.
     """
     if re.fullmatch(r"\([A-Z]\)", target):
         letter = re.match(r"\(?([A-Z])(?:\)|(?=\W|$))", answer)
-        return letter is not None and letter.group(1) == target[1]
+        if letter is None or _ARTICLE.match(answer):
+            return False
+        return {letter.group(1), *re.findall(r"\(([A-Z])\)", answer)} == {target[1]}
     return _plain(answer) == _plain(target)
 
 

@@ -116,12 +116,9 @@ def main(
                 raise UserError("no benchmark is left to run: " + "; ".join(missing))
             if not asked:
                 bar.reset(total=len(paths) * len(parts))
-            facts = {
-                "model": hashes.get(str(movable(path, stage.root))),
-                "context": context.length,
-                "limit": settings.limit,
-                "seed": run.seed,
-            }
+            content = hashes.get(str(movable(path, stage.root)), "")
+            facts = answers_of(path, content, settings, model_settings, rollout)
+            facts |= {"context": context.length, "seed": run.seed}
             contexts[name] = context.length
             answers = Answers(stage.folder / PIECES / name, facts)
             model, asked[name] = None, []
@@ -156,6 +153,27 @@ def main(
         write_text(stage.folder / "benchmarks.md", table.markdown(found))
         print(f"\n{table.terminal(found)}\n", flush=True)
     finish(stage, asked, left_out)
+
+
+def answers_of(
+    path: str,
+    content: str,
+    settings: BenchmarkArguments,
+    model_settings: ModelArguments,
+    rollout: RolloutArguments,
+) -> dict[str, Any]:
+    """What a model's answers depend on; those of anything else are not taken for them.
+
+    Args:
+        content: a hash of the model, or "hub" for one that is not on this disk.
+    """
+    return {
+        "model": path if content == "hub" else content,
+        "limit": settings.limit,
+        "dtype": model_settings.dtype,
+        "base_4bit": model_settings.base_4bit,
+        "rollout": rollout.rollout,
+    }
 
 
 def load(

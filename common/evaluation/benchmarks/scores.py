@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 from typing import Any, NamedTuple
+
+from common.evaluation.statistics import wilson
 
 AVERAGES = {"math": "questions"}
 """Over what a benchmark with parts is averaged: over its questions, all alike (MATH: Hendrycks et
@@ -19,8 +20,8 @@ class Estimate(NamedTuple):
     high: float
 
 
-def wilson(score: float, n: int, level: float = 0.95) -> Estimate:
-    """The score interval of a share (Wilson 1927): never empty, also at 0 and 1.
+def estimate(score: float, n: int) -> Estimate:
+    """A mean over questions, with the interval of a share: never empty, also at 0 and 1.
 
     Questions are taken to be independent. For scores between 0 and 1 (F1) the interval is wide
     rather than narrow: no variance is larger than that of rights and wrongs with the same mean.
@@ -29,11 +30,8 @@ def wilson(score: float, n: int, level: float = 0.95) -> Estimate:
         score: mean over n questions, 0 to 1.
         n: at least 1.
     """
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    width = 1 + z * z / n
-    middle = (score + z * z / (2 * n)) / width
-    half = z / width * math.sqrt(score * (1 - score) / n + z * z / (4 * n * n))
-    return Estimate(score, max(0.0, min(middle - half, score)), min(1.0, max(middle + half, score)))
+    low, high = wilson(score, n)
+    return Estimate(score, min(low, score), max(high, score))  # at 0 and 1 but for rounding
 
 
 def mean_of_parts(parts: Sequence[Estimate]) -> Estimate:
@@ -55,7 +53,7 @@ def mean_of_parts(parts: Sequence[Estimate]) -> Estimate:
 
 def score_of(rows: Sequence[Mapping[str, Any]]) -> Estimate:
     """Of the rows of one part."""
-    return wilson(sum(row["score"] for row in rows) / len(rows), len(rows))
+    return estimate(sum(row["score"] for row in rows) / len(rows), len(rows))
 
 
 def benchmark_score(name: str, parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> Estimate:

@@ -1,6 +1,7 @@
 """Log-probabilities of continuations; a context that several share goes through the model once."""
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -120,4 +121,9 @@ def logits_at(model: Any, inputs: dict[str, Tensor | None], places: Tensor) -> T
     if isinstance(head, ScoringHead):  # then its logits are all that the model's are
         hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
         return head(hidden.flatten(0, 1)[places])
-    return model(**inputs, use_cache=False).logits.flatten(0, 1)[places]
+    if "logits_to_keep" not in signature(model.forward).parameters:
+        return model(**inputs, use_cache=False).logits.flatten(0, 1)[places]
+    width = inputs["input_ids"].shape[1]  # type: ignore[union-attr]
+    columns, where = (places % width).unique(return_inverse=True)  # not those of whole contexts
+    logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits
+    return logits[places // width, where]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.errors import UserError, nearest
 from common.evaluation.benchmarks.catalogue import CATALOGUE
+from common.evaluation.benchmarks.files import benchmark_folder
 
 
 def chosen_benchmarks(suite: str, names: Sequence[str]) -> list[str]:
@@ -31,8 +32,8 @@ def check_known(names: Sequence[str]) -> None:
 
 
 def folders_of(data: Path | None, chosen: Sequence[str]) -> list[str]:
-    """The folders of a data folder that some benchmarks' files may be in."""
+    """The folders of a data folder that some benchmarks' files are read from."""
     if data is None or not data.is_dir():
         return []
-    names = {name.lower() for b in chosen for name in CATALOGUE[b].folders}
-    return sorted(str(p) for p in data.iterdir() if p.name.lower() in names)
+    found = (benchmark_folder(data, CATALOGUE[name].folders) for name in chosen)
+    return sorted({str(folder) for folder in found if folder is not None})

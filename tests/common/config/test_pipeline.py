@@ -209,6 +209,7 @@ def test_a_mistake_in_the_last_section_is_told_before_the_first_stage(config):
             "FILE:13: data[0]: unknown key 'weigth'; did you mean 'weight'?",
         ),
         ("  steps: 4", "  eval_data: [gone.jsonl]", "FILE:13: no such file: gone.jsonl"),
+        ("  steps: 4", "  benchmark_data: gone", "FILE:13: no such folder: gone"),
         (
             "  steps: 4",
             "  reward: [models/reward, 'python:gone.py:score']",

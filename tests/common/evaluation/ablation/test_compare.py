@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,14 @@ def test_only_seeds_and_prompts_that_both_have_are_compared():
     assert paired(arm, base, "general") is None
 
 
+def test_scores_of_different_reward_models_are_not_compared():
+    def by(judge, score):
+        return {s: replace(outcome(s, score), judge=f"{judge}{s}") for s in (0, 1)}
+
+    assert paired(by("one", 5.0), by("another", 1.0), "domain") is None
+    assert paired(by("one", 5.0), by("one", 1.0), "domain").value == pytest.approx(4.0)
+
+
 def test_one_seed_says_so_and_scatters_over_prompts():
     arm, base = {0: outcome(0, *[10.0, 20.0] * 50)}, {0: outcome(0, *[9.0, 17.0] * 50)}
     found = paired(arm, base, "domain")
@@ -52,6 +61,7 @@ def test_one_seed_says_so_and_scatters_over_prompts():
     # Differences of 1 and 3, a hundred of them: 1.96 · 1 / 10, give or take the resampling.
     assert found.half == pytest.approx(0.196, rel=0.15)
     assert verdict(found).endswith("(one seed: over prompts only)")
+    assert against_paper(found, "better") == "seen here, too, of one seed"
 
 
 @pytest.mark.parametrize(
@@ -133,6 +143,17 @@ def test_an_outcome_is_read_from_a_runs_files(tmp_path):
     assert found.before["domain"] == 30.0
     assert found.facts == {"kl": pytest.approx(15.5), "length": 20.0}  # the last ten steps
     assert found.curve == ([5], [55.0])
+
+
+def test_a_reward_model_that_scored_is_told_by_its_content(tmp_path):
+    rows = [("seen", 0, model, "sample", 0, None) for model in ("sft", "rlhf")]
+    write_run(tmp_path, rows)
+    inputs = {"{run}/models/reward": "one hash", "elsewhere": "another"}
+    for settings, judge in (({"reward": ""}, "one hash"), ({"reward": "elsewhere"}, "another")):
+        begun = {"settings": settings, "inputs": inputs}
+        (tmp_path / "evaluation" / "begun.json").write_text(json.dumps(begun))
+        found = read_outcome(tmp_path, 0)
+        assert found.judge == judge and found.mean("domain") == 0.5
 
 
 def test_a_run_that_nothing_judged_is_refused(tmp_path):

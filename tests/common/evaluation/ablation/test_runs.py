@@ -68,8 +68,22 @@ def test_a_setting_that_a_stage_refuses_costs_no_run(tmp_path):
         plan_runs([ablation(low={"dpo": {"epochs": 1}})], [0], tmp_path, QUICKSTART)
     file = tmp_path / "none.yaml"
     file.write_text("sft: {model: tiny, data: [x.jsonl]}")
+    with pytest.raises(UserError, match="blanks in a path"):
+        plan_runs([ablation()], [0], tmp_path / "my runs", QUICKSTART)
     with pytest.raises(UserError, match="needs a section 'evaluation'"):
         plan_runs([ablation(low={"rlhf": {"gamma": 0.9}})], [0], tmp_path, file)
+
+
+def test_a_base_arm_that_is_not_what_it_is_called_is_refused(tmp_path):
+    tree = yaml.safe_load(QUICKSTART.read_text())
+    tree["rlhf"]["kl_coefficient"] = 0.1
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(tree))
+    kl, clip = read_ablation("kl"), read_ablation("clip_range")  # 0.2 is a default
+    plan_runs([kl, clip], [0], tmp_path, QUICKSTART)
+    plan_runs([clip], [0], tmp_path, other)
+    with pytest.raises(UserError, match=r"rlhf.kl_coefficient 0.06, but .* has 0.1"):
+        plan_runs([kl], [0], tmp_path, other)
 
 
 def test_a_run_takes_over_the_stages_before_its_own_change(tmp_path):

@@ -72,6 +72,12 @@ def test_content_counts_and_not_the_name(put, tmp_path):
     assert asked == [*lines, "columns?", "no suffix?"]
 
 
+def test_a_table_row_with_other_columns_than_its_head_is_named(put, tmp_path):
+    put("gsm8k/a.csv", "question,answer\nfine?,#### 1\nonly a question?\n")
+    with pytest.raises(UserError, match=r"row 2.*1 columns under a head of 2"):
+        load_local("gsm8k", tmp_path)
+
+
 def test_one_document_may_hold_several_parts(put, tmp_path):
     rows = {part: [{"text": f"some {part} word"}] for part in ("train", "test")}
     put("lambada/all.json", json.dumps(rows))
@@ -263,6 +269,17 @@ def test_examples_never_come_from_what_is_asked():
     chosen = choose(mmlu, _subset(test=_rows("t"), validation=_rows("v"), dev=_rows("d")), [], 5, 0)
     assert (chosen.asked, chosen.shown) == (_rows("t"), _rows("d"))
     assert "only 1 examples" in chosen.source("here")
+
+
+def test_an_example_whose_answer_is_told_otherwise_is_not_asked_either():
+    bbh = CATALOGUE["bbh"]
+    shown = [{"input": "not True is", "target": "It is False. So the answer is False."}]
+    asked = [{"input": text, "target": "False"} for text in ("not True is", "False is")]
+    for standard, parts in ((shown, {}), ([], {"fewshot": shown})):
+        chosen = choose(bbh, _subset(test=asked, **parts), standard, 3, 0)
+        assert chosen.asked == asked[1:] and chosen.shown == shown
+    twice = choose(CATALOGUE["arc_e"], _subset(_=_rows("a", "a", "b")), [], 1, 0)
+    assert (twice.asked, twice.shown) == (_rows("b"), _rows("a"))
 
 
 def test_standard_examples_come_before_the_train_part_but_not_before_the_authors():

@@ -32,6 +32,10 @@ from common.evaluation.benchmarks.equivalence import (
         ("the answer is (c).", "C"),
         ("I would choose option (D).", "D"),
         ("The answer is not A. The answer is C", "C"),
+        ("The answer is not A.", None),
+        ("A is wrong. The answer is B.", "B"),
+        ("It is not B, it is C", "C"),
+        ("Not (A), but (D)", "D"),
         ("Option A is wrong; option B fits", "B"),
         ("答案：D", "D"),
         ("答案是C", "C"),
@@ -110,6 +114,9 @@ def test_a_number(text, value):
         ('So the answer is "barn damp dot".', "barn damp dot", True),
         ("Yes.", "Yes", None),  # it was not told
         ("So the answer is .", "Yes", None),
+        ("So the answer is (A) or (B).", "(A)", False),
+        ("So the answer is A man.", "(A)", False),
+        ("So the answer is A.", "(A)", True),
     ],
 )
 def test_what_is_told_after_steps(text, target, same):

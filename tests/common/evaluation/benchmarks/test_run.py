@@ -8,7 +8,7 @@ from common.config.arguments import ModelArguments, RunArguments, ZeroArguments
 from common.errors import UserError
 from common.evaluation.benchmarks import asking
 from common.evaluation.benchmarks import run as stage_module
-from common.evaluation.benchmarks.run import BenchmarkArguments, main
+from common.evaluation.benchmarks.run import BenchmarkArguments, answers_of, main
 from common.evaluation.benchmarks.selection import chosen_benchmarks, folders_of
 from common.hybrid_engine.engine import RolloutArguments
 from common.training.stage import Finished, Stage
@@ -108,9 +108,23 @@ def test_a_suite_is_in_the_order_of_the_tables_columns():
         BenchmarkArguments(benchmarks=["arc"])
 
 
+def test_answers_of_another_model_or_precision_are_others():
+    def facts(path="hub/one", content="hub", **changes):
+        return answers_of(
+            path, content, BenchmarkArguments(), ModelArguments(**changes), RolloutArguments()
+        )
+
+    assert facts() != facts("hub/two")  # of a hub name nothing else tells them apart
+    assert facts("a/one", "hash") == facts("b/one", "hash")
+    assert facts(dtype="fp32") != facts(dtype="bf16")
+    assert facts(most_logits=1000) == facts()
+
+
 def test_only_folders_of_chosen_benchmarks_bind_a_run(tmp_path):
     for name in ("MMLU", "arc", "photos"):
         (tmp_path / name).mkdir()
     assert folders_of(tmp_path, ["mmlu"]) == [str(tmp_path / "MMLU")]
     assert folders_of(tmp_path, ["arc_c", "gsm8k"]) == [str(tmp_path / "arc")]
+    (tmp_path / "NQ-Open").mkdir()  # read as well: case and "-" don't matter
+    assert folders_of(tmp_path, ["nq"]) == [str(tmp_path / "NQ-Open")]
     assert folders_of(None, ["mmlu"]) == folders_of(tmp_path / "none", ["mmlu"]) == []

@@ -41,8 +41,16 @@ def test_equal_to_one_token_at_a_time(kind, most):
     check(PolicyModel(tiny_causal_lm(kind)).model, GROUPS, most)
 
 
-def test_a_model_whose_head_is_not_ours():
-    check(tiny_causal_lm("llama"), GROUPS, 256)
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_a_model_whose_head_is_not_ours(kind):
+    check(tiny_causal_lm(kind), GROUPS, 256)
+
+
+def test_a_long_context_has_no_logits_of_its_own():
+    model, made = tiny_causal_lm("qwen2"), []
+    model.lm_head.register_forward_hook(lambda head, given, out: made.append(tuple(out.shape[:2])))
+    score_continuations(model, [[(tuple(range(1, 41)), (50, 60))], [((5,) * 30, (6,))]], 256)
+    assert made == [(2, 3)]  # two rows, and the columns in which one of them is asked
 
 
 def test_what_the_model_would_say_itself_is_greedy():

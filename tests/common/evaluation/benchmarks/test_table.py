@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from common.evaluation.benchmarks import table
-from common.evaluation.benchmarks.scores import mean_of_parts, wilson
+from common.evaluation.benchmarks.scores import estimate, mean_of_parts
 
 
 def part(benchmark, subtask, shots=5, source="local files, sha256 ab"):
@@ -41,7 +41,7 @@ def found():
 
 def test_a_cell_is_the_mean_over_parts_with_all_that_belongs_to_it():
     cell = table.cells(PARTS)["mmlu"]
-    expected = mean_of_parts([wilson(1 / 2, 2), wilson(1 / 3, 3)])
+    expected = mean_of_parts([estimate(1 / 2, 2), estimate(1 / 3, 3)])
     assert cell["score"] == pytest.approx(100 * (1 / 2 + 1 / 3) / 2, abs=0.01)
     assert (cell["low"], cell["high"]) == pytest.approx(
         (100 * expected.low, 100 * expected.high), abs=0.01
