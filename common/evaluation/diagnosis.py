@@ -72,7 +72,8 @@ def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
     splits = {n: s for n, s in in_domain(evaluation).items() if s["difference"] is not None}
     if not splits:
         return "unknown", "Not known yet: SFT and RLHF were not compared on held-out prompts."
-    by_reward = any(split["judge"] == "reward_model" for split in splits.values())
+    independent = {n: s for n, s in splits.items() if s["judge"] != "reward_model"}
+    splits, by_reward = independent or splits, not independent
     unit, digits = ("of reward score", 2) if by_reward else ("points of 100", 1)
     found = "; ".join(
         f"{interval_of(split['difference'], unit, digits)} on {name}"

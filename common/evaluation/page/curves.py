@@ -272,12 +272,12 @@ def frontier(run: RunFacts) -> Markup:
     ):
         if drawable(series, name):
             steps, (kl, score) = aligned([series["kl/sequence_k1"], series[name]])
-            told = tuple(
+            watched = name == "eval/score"
+            points = tuple(
                 f"step {step}: KL {a:.2f} nats, score {b:.2f} deviations"
                 for step, a, b in zip(steps.tolist(), kl, score, strict=True)
+                if watched
             )
-            watched = name == "eval/score"
-            points = told if watched else ()
             colour = len(lines)
             lines.append(Line(label, kl, score, points=points, joined=watched, colour=colour))
     reference = _best_of_line(run, len(lines))

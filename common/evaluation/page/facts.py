@@ -61,15 +61,15 @@ def read_facts(run: Path) -> RunFacts:
     Raises:
         UserError: it holds no result at all, or a file in it is unusable.
     """
-    summary = build_summary(run)
+    responses = read_responses(run / "evaluation" / "responses.jsonl")
+    summary = build_summary(run, responses)
     metrics = {stage: read_metrics(run / stage / "metrics.jsonl") for stage in METRIC_STAGES}
-    responses, _ = read_responses(run / "evaluation" / "responses.jsonl")
     return RunFacts(
         folder=run,
         name=run.resolve().name,
         summary=summary,
         metrics=metrics,
-        responses=responses,
+        responses=responses[0],
         tokens=_tokens(run / "evaluation" / "tokens.jsonl"),
         settings={stage: found for stage in STAGES if (found := _settings(run, stage))},
         alarms={stage: _alarms(run / stage / "events.jsonl") for stage in METRIC_STAGES},
