@@ -88,11 +88,12 @@ def main(
         if names.count(name) > 1:
             raise UserError(f"two splits are named '{name}'; give each source its own `name`")
     splits = once_per_node(lambda: {s.name: read_prompts([s]) for s in sources})
+    numbers = {id(r): n for records in splits.values() for n, r in enumerate(records)}
     answered: dict[str, int] = {}
     left_out: Counter[str] = Counter()
     dtype, spread = resolve_dtype(model_settings.dtype), stage.resolve_zero(zero)
     judged = Judged()
-    encoded: dict[str, list[EncodedPrompt]] = {}  # with the tokenizer that SFT and RLHF share
+    encoded: dict[str, dict[int, EncodedPrompt]] = {}  # by the tokenizer of SFT and RLHF
     total = len(splits) * sum(c.passes for c in compared) + len(scored)
     with (
         stage.checkpoints(saving, shared={"judged": judged}) as checkpoints,
@@ -118,7 +119,8 @@ def main(
                 prompts, counts = encode_prompts(records, template, text)
                 prompts = prompts[: settings.limit or None]
                 if split not in answered:  # the others are asked the same
-                    encoded[split], answered[split] = prompts, len(prompts)
+                    encoded[split] = {numbers[id(p.record)]: p for p in prompts}
+                    answered[split] = len(prompts)
                     left_out += counts
                 for number in range(contender.passes):
                     step += 1
@@ -135,8 +137,10 @@ def main(
                         greedy=greedy,
                         check=number == 0,
                     )
-                    for i, row in enumerate(answers):
-                        place = {"split": split, "index": i, "model": contender.name}
+                    for prompt, row in zip(prompts, answers, strict=True):
+                        # Tokenizers differ in which prompts are too long, so a place is no name.
+                        place = {"split": split, "index": numbers[id(prompt.record)]}
+                        place["model"] = contender.name
                         place |= {"decoding": "greedy" if greedy else "sample"}
                         place["sample"] = 0 if greedy else number
                         judged.add(place, row, settings.token_prompts if scored else 0)

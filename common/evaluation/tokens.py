@@ -6,7 +6,7 @@ trained with say how much better each token was than that.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class TokenScorer:
         self,
         name: str,
         rows: Sequence[dict[str, Any]],
-        prompts: dict[str, list[EncodedPrompt]],
+        prompts: Mapping[str, Mapping[int, EncodedPrompt]],
         pad_id: int,
     ) -> list[list[float]]:
         """What one of the models says of each token of the rows. A collective.
@@ -85,7 +85,7 @@ class TokenScorer:
         Args:
             name: a key of `paths`.
             rows: of answers, with `split`, `index` and `ids`.
-            prompts: of each split.
+            prompts: of each split, by `index`.
         """
         model = self._load(name)
         WATCHDOG.at(f"the evaluation's scores of tokens by {self.paths[name]}")

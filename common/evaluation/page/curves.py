@@ -159,7 +159,6 @@ BEFORE = (
     ),
 )
 LIVE = "benchmark/"
-PANELS = (*REWARD, *LENGTH, *UPDATES, *BEFORE)
 
 
 def curves(run: RunFacts, panels: Sequence[Panel]) -> Markup:

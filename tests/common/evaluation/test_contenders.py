@@ -266,7 +266,13 @@ def test_scores_of_tokens_are_not_of_a_further_models_ids(tmp_path, models):
 
 
 def test_models_that_read_ids_otherwise_score_none_of_each_others(tmp_path, models, capsys):
+    """And a prompt that one of them cannot take gives no other prompt its number."""
     other = with_other_ids(tmp_path / "other", 1)
-    evaluate(tmp_path, models, "run", rlhf=other, further=[], best_of=0, token_prompts=2)
+    texts = ["a", "b" * 400, "c"]
+    file = write(tmp_path, [{"prompt": text} for text in texts], "long.jsonl")
+    changes = {"data": [file], "further": [], "best_of": 0, "token_prompts": 2}
+    rows, result = evaluate(tmp_path, models, "run", rlhf=other, **changes)
     assert (tmp_path / "run" / "evaluation" / "tokens.jsonl").read_text() == ""
     assert "different tokenizers" in capsys.readouterr().out
+    assert {(row["index"], row["prompt"]) for row in rows} == {(0, "a"), (2, "c")}
+    assert result["prompts"] == {"long": 2}

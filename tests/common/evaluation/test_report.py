@@ -10,12 +10,14 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from common.evaluation.page.curves import PANELS
+from common.evaluation.page.curves import BEFORE, LENGTH, REWARD, UPDATES
 from common.evaluation.page.facts import read_facts
 from common.evaluation.page.samples import MOST_CHARACTERS, browser_data
 from common.evaluation.page.verdict import checks, verdict
 from common.evaluation.report import main, write_report
 from tests.pages import Reader
+
+PANELS = (*REWARD, *LENGTH, *UPDATES, *BEFORE)
 
 
 def report(run):
