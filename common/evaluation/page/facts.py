@@ -42,6 +42,8 @@ class RunFacts:
     """Stage -> all its settings, paths inside the run with `{run}`."""
     alarms: dict[str, list[Alarm]]
     benchmarks: dict[str, Any] | None
+    criteria: dict[str, Any] | None
+    """`criteria.json`, where anybody has judged."""
     notes: list[str]
     diagnosis: Diagnosis
 
@@ -78,6 +80,7 @@ def read_facts(run: Path) -> RunFacts:
             for stage in METRIC_STAGES
         },
         benchmarks=_json(run / "benchmarks" / "benchmarks.json") or None,
+        criteria=_json(run / "evaluation" / "criteria.json") or None,
         notes=summary["notes"] + [note for stage in metrics.values() for note in stage.notes],
         diagnosis=diagnose(summary, metrics),
     )
