@@ -60,6 +60,10 @@ launch_stage() {
     shift
   fi
   shift
+  if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then # read by people: no ranks, no launcher
+    "$PYTHON" "${what[@]/#--module/-m}" --help
+    return
+  fi
   if ((${RLHF_NODES:-1} > 1)); then
     launch_on_all_nodes "$ranks" "${what[@]}" "$@"
     return

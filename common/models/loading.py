@@ -195,7 +195,7 @@ def check_model_folder(path: str) -> None:
     elif path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.exists():
         raise UserError(
             f"{path}: no such model folder; run the stage that makes it, or name another "
-            "(model in stage 1, actor and reward in stage 3)"
+            "(model in stages 1 and 2, actor and reward in stage 3)"
         )
 
 
