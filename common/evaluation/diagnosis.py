@@ -22,7 +22,7 @@ from common.evaluation.health import (
     over_splits,
 )
 from common.evaluation.run_files import Metrics
-from common.evaluation.summary import splits_of
+from common.evaluation.summary import compared
 
 Outcome = Literal["better", "worse", "same", "unknown"]
 
@@ -99,7 +99,7 @@ def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
 
 def _cost(evaluation: dict[str, Any]) -> str:
     """What general ability paid for it, where it surely did."""
-    difference = (splits_of(evaluation).get(GENERAL) or {}).get("difference")
+    difference = (compared(evaluation)[1].get(GENERAL) or {}).get("difference")
     if difference is None or difference["ci95"][1] >= 0:
         return ""
     return f"; {interval_of(difference, 'points of 100', 1)} on {GENERAL}"

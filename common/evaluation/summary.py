@@ -112,6 +112,12 @@ def splits_of(block: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: part for name, part in block.items() if name not in ("decoding", "greedy")}
 
 
+def compared(evaluation: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The decoding by which a run is judged, and its splits: sampled, else greedy."""
+    splits = splits_of(evaluation)
+    return ("sample", splits) if splits else ("greedy", evaluation.get("greedy", {}))
+
+
 def blocks_of(split: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
     """The block of each contender in a split, SFT and RLHF first; None for one that is missing."""
     return {model: split[model] for model in MODELS} | split.get("further", {})

@@ -389,3 +389,16 @@ def test_what_people_and_judges_said_of_the_criteria_is_told_with_who_they_were(
     pair = page.row(f"Pairs by {who}; differences in points", "RLHF against SFT", "score")
     assert pair[2:4] == ["2", "1 / 1 / 0"] and pair[4].startswith("75.0 [")
     assert pair[5].startswith("+25.0 [")
+
+
+def test_an_evaluation_that_is_greedy_only_has_every_part(run):
+    path = run / "evaluation" / "responses.jsonl"
+    sampled = report(run).tables
+    rows = [line for line in path.read_text().splitlines() if '"greedy"' in line]
+    path.write_text("\n".join(rows))
+    page = report(run)
+    for part in ("seen: percent", "Largest wins", "Mean score by task"):
+        there = [any(c.startswith(part) for c in tables) for tables in (sampled, page.tables)]
+        assert there[0] == there[1]
+    assert "Largest wins: greedy answers, in the unit of the split's judge" in page.tables
+    assert "greedy decoding" in page.text and "sampled decoding" not in page.text
