@@ -51,10 +51,13 @@ def break_run(kind: Kind, run: Path, out: Path) -> Path:
     if out.resolve().is_relative_to(run.resolve()):
         raise UserError(f"{out} lies inside of {run}: give a folder beside it")
     if not out.exists():
-        shutil.copytree(run, out, ignore=shutil.ignore_patterns("plots", "*report*", ".lock"))
+        part = out.with_name(f"{out.name}.part")  # one that was killed left half a copy there
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(run, part, ignore=shutil.ignore_patterns("plots", "*report*", ".lock"))
         if kind == "labels":
-            rows, _ = read_lines(out / "pairs" / "pairs.jsonl")
-            write_json_lines(out / SHUFFLED, shuffled((row for _, row in rows), seed=0))
+            rows, _ = read_lines(part / "pairs" / "pairs.jsonl")
+            write_json_lines(part / SHUFFLED, shuffled((row for _, row in rows), seed=0))
+        part.rename(out)
     config = out / "broken.yaml"
     tree, _ = read_yaml(QUICKSTART)
     write_text(config, yaml.safe_dump(broken_settings(kind, tree, out), sort_keys=False))

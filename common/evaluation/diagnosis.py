@@ -22,7 +22,7 @@ from common.evaluation.health import (
     over_splits,
 )
 from common.evaluation.run_files import Metrics
-from common.evaluation.summary import splits_of
+from common.evaluation.summary import compared
 
 Outcome = Literal["better", "worse", "same", "unknown"]
 
@@ -72,7 +72,8 @@ def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
     splits = {n: s for n, s in in_domain(evaluation).items() if s["difference"] is not None}
     if not splits:
         return "unknown", "Not known yet: SFT and RLHF were not compared on held-out prompts."
-    by_reward = any(split["judge"] == "reward_model" for split in splits.values())
+    independent = {n: s for n, s in splits.items() if s["judge"] != "reward_model"}
+    splits, by_reward = independent or splits, not independent
     unit, digits = ("of reward score", 2) if by_reward else ("points of 100", 1)
     found = "; ".join(
         f"{interval_of(split['difference'], unit, digits)} on {name}"
@@ -98,7 +99,7 @@ def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
 
 def _cost(evaluation: dict[str, Any]) -> str:
     """What general ability paid for it, where it surely did."""
-    difference = (splits_of(evaluation).get(GENERAL) or {}).get("difference")
+    difference = (compared(evaluation)[1].get(GENERAL) or {}).get("difference")
     if difference is None or difference["ci95"][1] >= 0:
         return ""
     return f"; {interval_of(difference, 'points of 100', 1)} on {GENERAL}"

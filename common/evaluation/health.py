@@ -15,7 +15,7 @@ import numpy as np
 
 from common.evaluation.formatting import number
 from common.evaluation.run_files import Metrics
-from common.evaluation.summary import splits_of
+from common.evaluation.summary import compared
 
 Part = Literal["sft", "reward", "rlhf"]
 
@@ -108,8 +108,7 @@ def repeats(stage: Literal["sft", "rlhf"], evaluation: dict[str, Any], try_: str
 
 def in_domain(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The splits by which a run is judged: sampled, else greedy, and without general ability."""
-    splits = splits_of(evaluation) or evaluation.get("greedy", {})
-    return {name: split for name, split in splits.items() if name != GENERAL}
+    return {name: split for name, split in compared(evaluation)[1].items() if name != GENERAL}
 
 
 def over_splits(evaluation: dict[str, Any], model: str, key: str) -> float | None:

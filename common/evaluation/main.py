@@ -1,10 +1,7 @@
 """The last stage: SFT, RLHF and others answer held-out prompts, sampled and greedily."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.config.arguments import (
     ModelArguments,
@@ -12,26 +9,26 @@ from common.config.arguments import (
     SamplingArguments,
     TextArguments,
     ZeroArguments,
-    check_range,
-    option,
 )
 from common.data.encoding import EncodedPrompt, describe, encode_prompts
 from common.data.layouts import read_prompts
 from common.data.sources import parse_sources
 from common.data.template import Template
 from common.errors import UserError
-from common.evaluation.contenders import Contender, contenders, keep_best, kl_bound
+from common.evaluation.answering import (
+    EvaluationArguments,
+    answer,
+    reward_scorer,
+    token_models,
+)
+from common.evaluation.contenders import contenders, keep_best, kl_bound
 from common.evaluation.judged import Judged
-from common.evaluation.policy import mean_of, respond
-from common.evaluation.run_files import MODELS
+from common.evaluation.policy import mean_of
 from common.evaluation.tokens import TokenScorer, read_training
 from common.files import write_json_lines
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
-from common.hybrid_engine.rollout import Rollout
 from common.models.loading import check_model_folder, load_causal_lm, load_tokenizer
 from common.models.policy import PolicyModel
-from common.ppo.models import load_reward
-from common.reward.scoring import RewardScorer
 from common.training.distributed import is_main
 from common.training.engine import build_frozen
 from common.training.metrics import progress_bar
@@ -41,38 +38,6 @@ from common.training.seeding import derive_seed
 from common.training.stage import Stage, run_stage
 from common.training.watchdog import WATCHDOG
 from common.zero.config import resolve_dtype
-
-
-@dataclass
-class EvaluationArguments:
-    """What is compared on what."""
-
-    sft: str = option("", "model folder before RLHF; by default RUN/models/sft")
-    rlhf: str = option("", "model folder after RLHF; by default RUN/models/actor")
-    reward: str = option("", "reward model; by default RUN/models/reward, where there is one")
-    data: list[str] = option(
-        [], "held-out prompts; each entry is a split, named by its key `name` or its file"
-    )
-    samples: int = option(4, "sampled responses a prompt; one greedy response is added")
-    limit: int = option(0, "prompts per split; 0 takes all")
-    further: list[str] = option(
-        [], "further model folders to compare, each named by its folder; e.g. RUN/models/dpo"
-    )
-    best_of: int = option(
-        0, "also keep the best of so many SFT samples by the reward model, 2 or more; 0: don't"
-    )
-    token_prompts: int = option(
-        40, "prompts per split whose answers are scored token by token, for the report; 0: none"
-    )
-    critic: str = option(
-        "", "critic of that RLHF model, for those scores; by default RUN/models/critic, if there"
-    )
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, "samples", "limit", "best_of", "token_prompts")
-        if self.best_of == 1:
-            raise UserError("best_of is 1, which is plain sampling: it must be 0, or at least 2")
-
 
 ARGUMENTS = (
     RunArguments,
@@ -115,7 +80,7 @@ def main(
             f"best_of chooses by a reward model, but {reward} is not there: set reward, or "
             "--best_of 0"
         )
-    scored = token_models(stage, settings, compared)
+    scored = token_models(stage, settings, model_settings, compared)
     inputs = dict.fromkeys([*(c.path for c in compared), *scored.values(), reward])
     stage.begin([*inputs, *(s.path for s in sources)])
     names = [s.name for s in sources]
@@ -123,11 +88,12 @@ def main(
         if names.count(name) > 1:
             raise UserError(f"two splits are named '{name}'; give each source its own `name`")
     splits = once_per_node(lambda: {s.name: read_prompts([s]) for s in sources})
+    numbers = {id(r): n for records in splits.values() for n, r in enumerate(records)}
     answered: dict[str, int] = {}
     left_out: Counter[str] = Counter()
     dtype, spread = resolve_dtype(model_settings.dtype), stage.resolve_zero(zero)
     judged = Judged()
-    encoded: dict[str, list[EncodedPrompt]] = {}
+    encoded: dict[str, dict[int, EncodedPrompt]] = {}  # by the tokenizer of SFT and RLHF
     total = len(splits) * sum(c.passes for c in compared) + len(scored)
     with (
         stage.checkpoints(saving, shared={"judged": judged}) as checkpoints,
@@ -151,8 +117,9 @@ def main(
                 judged.scale = (scorer.mean, scorer.std) if scorer else None
             for split, records in splits.items():
                 prompts, counts = encode_prompts(records, template, text)
-                encoded[split] = prompts = prompts[: settings.limit or None]
-                if split not in answered:  # the second model has the same tokenizer
+                prompts = prompts[: settings.limit or None]
+                if split not in answered:  # the others are asked the same
+                    encoded[split] = {numbers[id(p.record)]: p for p in prompts}
                     answered[split] = len(prompts)
                     left_out += counts
                 for number in range(contender.passes):
@@ -170,15 +137,21 @@ def main(
                         greedy=greedy,
                         check=number == 0,
                     )
-                    for i, row in enumerate(answers):
-                        place = {"split": split, "index": i, "model": contender.name}
+                    for prompt, row in zip(prompts, answers, strict=True):
+                        # Tokenizers differ in which prompts are too long, so a place is no name.
+                        place = {"split": split, "index": numbers[id(prompt.record)]}
+                        place["model"] = contender.name
                         place |= {"decoding": "greedy" if greedy else "sample"}
                         place["sample"] = 0 if greedy else number
-                        judged.add(place, row, settings.token_prompts)
+                        judged.add(place, row, settings.token_prompts if scored else 0)
                     bar.update()
                     checkpoints.after(step, {}, last=step == total)
         model, rollouts, scorer = None, None, None
-        training = read_training(stage.root)
+        training = read_training(stage.root, compared[0].path, reward)
+        tokenizer = load_tokenizer(
+            compared[0].path, trust_remote_code=model_settings.trust_remote_code
+        )
+        template = Template(tokenizer, text.template)
         score = TokenScorer(
             scored,
             model_settings,
@@ -190,8 +163,7 @@ def main(
             step += 1
             if step <= done:
                 continue
-            pad_id = template.tokenizer.pad_token_id
-            judged.token_scores[name] = score(name, judged.scored, encoded, pad_id)
+            judged.token_scores[name] = score(name, judged.scored, encoded, tokenizer.pad_token_id)
             bar.update()
             checkpoints.after(step, {}, last=step == total)
     rows = keep_best(judged.rows, f"best_of_{settings.best_of}")
@@ -215,74 +187,6 @@ def main(
         + f", in {stage.folder / 'responses.jsonl'}",
         outputs=[stage.folder / "responses.jsonl", stage.folder / "tokens.jsonl"],
         checkpoints=checkpoints,
-    )
-
-
-def token_models(
-    stage: Stage, settings: EvaluationArguments, compared: Sequence[Contender]
-) -> dict[str, str]:
-    """Who scores tokens -> model folder: both models, and the critic where there is one.
-
-    Raises:
-        UserError: the critic that is asked for is not there.
-    """
-    if not settings.token_prompts:
-        return {}
-    found = {c.name: c.path for c in compared if c.name in MODELS}
-    critic = settings.critic or str(stage.models / "critic")
-    if settings.critic or (not settings.rlhf and Path(critic).exists()):
-        check_model_folder(critic)
-        found["values"] = critic
-    return found
-
-
-def answer(
-    rollouts: HybridRollout,
-    prompts: list[EncodedPrompt],
-    template: Template,
-    scorer: RewardScorer | None,
-    *,
-    seed: int,
-    greedy: bool,
-    check: bool,
-) -> list[dict[str, Any]]:
-    """One judged response a prompt; without a scorer there are no rewards. A collective."""
-
-    def score(rollout: Rollout, batch: Sequence[EncodedPrompt]) -> list[float]:
-        size = rollouts.sampling.generation_batch_size
-        return scorer.score_rollout(rollout, [p.record.messages for p in batch], size).tolist()
-
-    return respond(
-        prompts,
-        template,
-        lambda batch, places: rollouts.respond(
-            [p.ids for p in batch], seed, streams=places, greedy=greedy, check=check
-        ),
-        score if scorer else None,
-    )
-
-
-def reward_scorer(
-    stage: Stage,
-    settings: EvaluationArguments,
-    model_settings: ModelArguments,
-    text: TextArguments,
-    template: Template,
-    zero: ZeroArguments,
-) -> RewardScorer | None:
-    """The reward model; None where the run has none: PPO can do without."""
-    path = settings.reward or str(stage.models / "reward")
-    if not settings.reward and not Path(path).exists():
-        stage.say(f"{path} is not there: responses are not scored by a reward model")
-        return None
-    tokenizer = load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
-    found = load_reward(path, tokenizer, model_settings)
-    return RewardScorer(
-        build_frozen(found.model, zero=zero, dtype=resolve_dtype(model_settings.dtype)),
-        Template(tokenizer, text.template),
-        template,
-        found.mean,
-        found.std,
     )
 
 

@@ -117,7 +117,7 @@ def read_metrics(path: Path) -> Metrics:
     if not path.is_file():
         return Metrics({}, [])
     rows, notes = read_lines(path)
-    events, more = _events(path.with_name("events.jsonl"))
+    events, more = read_events(path.with_name("events.jsonl"))
     notes += more
     points: dict[str, dict[int, float]] = {}
     for number, row in rows:
@@ -138,18 +138,18 @@ def read_metrics(path: Path) -> Metrics:
             shown = ", ".join(map(str, lost[:5])) + (", …" if len(lost) > 5 else "")
             where = "any step" if len(lost) == steps.size else f"step {shown}"
             notes.append(f"{_name(path)}: {name} is not a finite number at {where}")
-    return Metrics(series, notes, events)
+    return Metrics(series, notes, tuple(text for _, text in events))
 
 
-def _events(path: Path) -> tuple[tuple[str, ...], list[str]]:
-    """What a guard noted, as sentences."""
+def read_events(path: Path) -> tuple[list[tuple[int, str]], list[str]]:
+    """What a guard noted: (step, a sentence) each; and a note for each line that says nothing."""
     rows, notes = read_lines(path) if path.is_file() else ([], [])
-    texts = [
-        f"step {row['step']}: {row['text']}; the run {row['action']}"
+    events = [
+        (row["step"], f"step {row['step']}: {row['text']}; the run {row['action']}")
         for _, row in rows
-        if {"step", "text", "action"} <= row.keys()
+        if {"step", "text", "action"} <= row.keys() and isinstance(row["step"], int)
     ]
-    return tuple(texts), notes
+    return events, notes
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ def mean_by_prompt(pairs: Iterable[tuple[Prompt, float]]) -> dict[Prompt, float]
     values: dict[Prompt, list[float]] = {}
     for prompt, value in pairs:
         values.setdefault(prompt, []).append(value)
-    return {prompt: float(np.mean(samples)) for prompt, samples in values.items()}
+    return {prompt: sum(samples) / len(samples) for prompt, samples in values.items()}
 
 
 def bootstrap_ci(

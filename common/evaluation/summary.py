@@ -42,7 +42,9 @@ _FIRST_SPLITS = ("seen", "unseen", "general")
 Judge = Callable[[Response], float | None]
 
 
-def build_summary(run: Path) -> dict[str, Any]:
+def build_summary(
+    run: Path, answers: tuple[list[Response], list[str]] | None = None
+) -> dict[str, Any]:
     """The run's summary, in the shape of `summary.json`; parts whose files are missing are absent.
 
     Every number is finite: one that was not in its file is None here, and `notes` says so. Each
@@ -54,13 +56,16 @@ def build_summary(run: Path) -> dict[str, Any]:
     `wins`, `ties`, `losses` and `difference`, as seen from it; best-of-n has `best_of` and
     `kl_bound` (nats).
 
+    Args:
+        answers: what `read_responses` gave of the run, where they are read already.
+
     Raises:
         UserError: the run holds no result at all, or a file in it is unusable.
     """
     notes: list[str] = []
     results = {stage: read_result(run / stage / "result.json") for stage in STAGES}
     found = {stage: result for stage, result in results.items() if result is not None}
-    responses, response_notes = read_responses(run / "evaluation" / "responses.jsonl")
+    responses, response_notes = answers or read_responses(run / "evaluation" / "responses.jsonl")
     has_metrics = any((run / stage / "metrics.jsonl").is_file() for stage in METRIC_STAGES)
     if not found and not responses and not has_metrics:
         raise UserError(
@@ -105,6 +110,12 @@ def write_summary(run: Path, summary: dict[str, Any]) -> Path:
 def splits_of(block: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The splits of `summary["evaluation"]` or of its `greedy` part, by name."""
     return {name: part for name, part in block.items() if name not in ("decoding", "greedy")}
+
+
+def compared(evaluation: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The decoding by which a run is judged, and its splits: sampled, else greedy."""
+    splits = splits_of(evaluation)
+    return ("sample", splits) if splits else ("greedy", evaluation.get("greedy", {}))
 
 
 def blocks_of(split: dict[str, Any]) -> dict[str, dict[str, Any] | None]:

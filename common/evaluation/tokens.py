@@ -6,7 +6,7 @@ trained with say how much better each token was than that.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ class TrainingFacts:
     repeat_size: int
     temperature: float
     reward: RewardPlace | None
-    """The reward model; None where the score came from several sources, or from something else."""
+    """The reward model; None where the score came from several sources, or from something else
+    than what the evaluation scores by."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class TokenScorer:
         self,
         name: str,
         rows: Sequence[dict[str, Any]],
-        prompts: dict[str, list[EncodedPrompt]],
+        prompts: Mapping[str, Mapping[int, EncodedPrompt]],
         pad_id: int,
     ) -> list[list[float]]:
         """What one of the models says of each token of the rows. A collective.
@@ -84,7 +85,7 @@ class TokenScorer:
         Args:
             name: a key of `paths`.
             rows: of answers, with `split`, `index` and `ids`.
-            prompts: of each split.
+            prompts: of each split, by `index`.
         """
         model = self._load(name)
         WATCHDOG.at(f"the evaluation's scores of tokens by {self.paths[name]}")
@@ -112,24 +113,32 @@ def wanted(row: dict[str, Any], prompts: int) -> bool:
     return row["model"] in MODELS and row["sample"] == 0 and row["index"] < prompts
 
 
-def read_training(run: Path) -> TrainingFacts | None:
+def read_training(run: Path, sft: str, reward: str) -> TrainingFacts | None:
     """How the run's PPO was set; None where it has none, or its files cannot be read.
 
     Args:
         run: the run directory; the last β is in the metrics of its `rlhf`, as it may have adapted.
+        sft, reward: model folders of this evaluation. Where PPO had others, its advantages cannot
+            be told from their scores, nor where its scores were scaled by those before them.
     """
     try:
         settings = yaml.safe_load((run / "rlhf" / "config.yaml").read_text(encoding="utf-8"))
         names = [n for n in TrainingFacts.__dataclass_fields__ if n != "reward"]
         found = {name: settings[name] for name in names}
         places = parse_rewards(settings["reward"], default=str(run / "models" / "reward"))
+        reference = settings["actor"] or str(run / "models" / "sft")
+        same = _same(reference, sft) and _same(places[0].path, reward)
+        known = same and len(places) == 1 and settings["score_scaling"] == "reference"
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return None
-    lone = places[0] if len(places) == 1 and places[0].kind == "model" else None
     found["kl_coefficient"] = _last_coefficient(run / "rlhf" / "metrics.jsonl") or found.get(
         "kl_coefficient"
     )
-    return TrainingFacts(**found, reward=lone)
+    return TrainingFacts(**found, reward=places[0] if known else None)
+
+
+def _same(path: str, other: str) -> bool:
+    return Path(path).resolve() == Path(other).resolve()
 
 
 def score_tokens(

@@ -3,19 +3,22 @@
 Series differ by colour and by dashes, so that neither colour-blind readers nor printers lose one.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from common.pages.html import Markup, element, escaped, joined
-from common.pages.scales import Scale, limits, short, thinned, ticks
+from common.pages.scales import MOST_POINTS, Scale, limits, short, thinned, ticks
 
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 36
 COLOURS = 6
 DOTTED_UP_TO = 60
 """Curves this short show their points: gaps and single values stay visible."""
+DOT = 2
+"""Pixels across which the dots of very many points count as one."""
 ROW = 33
 """Pixels of one row of an interval chart."""
 
@@ -261,8 +264,9 @@ def _curve(line: Line, across: Scale, up: Scale, colour: int) -> str:
     parts = []
     if line.spread is not None:
         ok = np.isfinite(line.y) & np.isfinite(line.spread)
-        edge = np.concatenate([line.x[ok], line.x[ok][::-1]])
-        ends = np.concatenate([(line.y + line.spread)[ok], (line.y - line.spread)[ok][::-1]])
+        upper = thinned(line.x[ok], (line.y + line.spread)[ok])
+        lower = thinned(line.x[ok], (line.y - line.spread)[ok])
+        edge, ends = (np.concatenate([a, b[::-1]]) for a, b in zip(upper, lower, strict=True))
         if ok.any():
             corners = "L".join(
                 f"{across(a):g} {up(min(max(b, up.low), up.high)):g}"
@@ -279,11 +283,14 @@ def _curve(line: Line, across: Scale, up: Scale, colour: int) -> str:
             pen = "L"
         parts.append(f'<path class="line k{colour}" d="{path}"/>')
     if not line.joined and not line.points:
-        dots = "".join(
-            f"M{across(a):g} {up(min(max(b, up.low), up.high)):g}h0"
-            for a, b in zip(line.x, line.y, strict=True)
-            if np.isfinite(b)
-        )
+        places = [
+            (across(a), up(min(max(b, up.low), up.high)))
+            for a, b in zip(line.x.tolist(), line.y.tolist(), strict=True)
+            if math.isfinite(b)
+        ]
+        if len(places) > MOST_POINTS:  # what lies on one another is drawn once
+            places = list({(a // DOT, b // DOT): (a, b) for a, b in places}.values())
+        dots = "".join(f"M{a:g} {b:g}h0" for a, b in places)
         parts.append(f'<path class="dots k{colour}" d="{dots}"/>')
     elif len(line.x) <= DOTTED_UP_TO:
         told = line.points or [

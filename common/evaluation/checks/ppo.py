@@ -20,7 +20,7 @@ from common.evaluation.health import (
     unmeasured,
 )
 from common.evaluation.run_files import Metrics
-from common.evaluation.summary import splits_of
+from common.evaluation.summary import compared
 
 EXPLODED_KL = 30.0
 """Nats a sequence; the default of the guard's `kl_limit`. Measured: 2.3; 369."""
@@ -321,8 +321,7 @@ def _accuracy(evaluation: dict[str, Any]) -> Iterator[Check]:
 
 def _general(evaluation: dict[str, Any]) -> Check:
     name = "general ability"
-    splits = splits_of(evaluation) or evaluation.get("greedy", {})
-    split = splits.get(GENERAL)
+    split = compared(evaluation)[1].get(GENERAL)
     if split is None or split["difference"] is None or split["judge"] != "rubric":
         return unmeasured(
             "rlhf", name, f"No split named `{GENERAL}` was scored by a rubric or a judge."

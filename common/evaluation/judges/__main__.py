@@ -24,6 +24,7 @@ from common.evaluation.judges.judgements import (
 )
 from common.evaluation.judges.people import prepare, project_of, read_back
 from common.evaluation.judges.table import write_criteria
+from common.evaluation.report import write_report
 from common.files import take_lock
 from common.training.ending import report, stop_at_once
 from common.training.resume.signals import STOP_CODE, Stopped
@@ -136,10 +137,14 @@ def run(argv: Sequence[str]) -> int:
 
 
 def say_table(settings: TableArguments) -> None:
-    """Writes the table, and says where it is."""
+    """Writes the table, and the run's report that shows it, and says where they are."""
     name, weights = weights_of(settings.weights)
     path = write_criteria(Path(settings.run), name, weights, settings.seed)
     say(f"the eight criteria, {name} weights: {path}")
+    try:
+        say(f"the report with them: {write_report(Path(settings.run))[1]}")
+    except UserError as error:  # of another stage's files
+        say(f"no report: {error}")
 
 
 def say(text: str) -> None:

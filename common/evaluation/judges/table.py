@@ -50,8 +50,8 @@ def build_criteria(
 
     `weights` (`name`, `values`), `scale`, `interval`, `paper` (`source`, `models`), and `judges`, a
     list. Each judge has `title`, `kind`, `name`, `labelers`, `decoding`, `prompts` (judged, over
-    all splits), `facts`, `notes`, and `splits`: name -> what `block_of` returns, with all of them
-    pooled under `all` where there are several.
+    all splits), `facts`, `told` (the facts in words), `notes`, and `splits`: name -> what
+    `block_of` returns, with all of them pooled under `all` where there are several.
 
     Raises:
         UserError: as `write_criteria`.
@@ -122,8 +122,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         lines += ["", f"## By {cell(judge['title'])}", ""]
         lines.append(f"{judge['prompts']} prompts; {_which(judge)}.")
         lines += [f"{cell(note)}." for note in judge["notes"]]
-        if told := in_words(judge["facts"]):
-            lines += [f"{cell(told)}."]
+        if judge["told"]:
+            lines += [f"{cell(judge['told'])}."]
         for split, block in judge["splits"].items():
             lines += ["", f"### {cell(split)}, {block['prompts']} prompts", ""]
             lines += _table(block, content["paper"]["models"])
@@ -162,6 +162,7 @@ def _judge(
         "decoding": judgement.decoding,
         "prompts": len(prompts),
         "facts": judgement.facts,
+        "told": in_words(judgement.facts),
         "notes": notes,
         "splits": {name: block_of(group, models, weights, seed) for name, group in groups.items()},
     }

@@ -16,6 +16,7 @@ from common.evaluation.page.curves import (
     live_benchmarks,
 )
 from common.evaluation.page.facts import RunFacts
+from common.evaluation.page.judges import judges
 from common.evaluation.page.overview import overview
 from common.evaluation.page.samples import browser, extremes
 from common.evaluation.page.scores import benchmarks, criteria, held_out, tasks
@@ -35,7 +36,7 @@ def report(run: RunFacts) -> str:
     parts = [
         ("diagnosis", "Diagnosis", [verdict(run.diagnosis), checks(run.diagnosis)]),
         ("scores", "Held-out scores", [held_out(run)]),
-        ("criteria", "The eight criteria", [criteria(run)]),
+        ("criteria", "The eight criteria", [criteria(run), judges(run)]),
         ("tasks", "By task", [tasks(run)]),
         ("benchmarks", "Benchmarks", [benchmarks(run.benchmarks), live_benchmarks(run)]),
         ("curves", "Reward and KL over training", [curves(run, REWARD), frontier(run)]),

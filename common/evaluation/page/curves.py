@@ -12,7 +12,7 @@ from common.evaluation.health import MAX_KL_PER_SEQUENCE, MIN_EOS_RATE, MIN_REWA
 from common.evaluation.page.costs import aligned
 from common.evaluation.page.facts import RunFacts
 from common.evaluation.run_files import MODELS, Response, Series
-from common.evaluation.summary import splits_of
+from common.evaluation.summary import compared, splits_of
 from common.pages.charts import Axes, Level, Line, histogram, line_chart
 from common.pages.html import Markup, element, joined, notes
 
@@ -159,7 +159,6 @@ BEFORE = (
     ),
 )
 LIVE = "benchmark/"
-PANELS = (*REWARD, *LENGTH, *UPDATES, *BEFORE)
 
 
 def curves(run: RunFacts, panels: Sequence[Panel]) -> Markup:
@@ -235,8 +234,9 @@ def drawable(series: Mapping[str, Series], name: str) -> bool:
 def histograms(run: RunFacts) -> Markup:
     """Rewards of held-out answers before and after PPO, a chart a split; best-of-n beside them."""
     charts = []
-    for split in splits_of(run.evaluation):
-        rows = [r for r in run.responses if r.split == split and r.decoding == "sample"]
+    decoding, splits = compared(run.evaluation)
+    for split in splits:
+        rows = [r for r in run.responses if r.split == split and r.decoding == decoding]
         names = sorted({r.model for r in rows}, key=_model_order)
         groups = [
             (title(name), [r.reward for r in rows if r.model == name and r.reward is not None])
@@ -272,12 +272,12 @@ def frontier(run: RunFacts) -> Markup:
     ):
         if drawable(series, name):
             steps, (kl, score) = aligned([series["kl/sequence_k1"], series[name]])
-            told = tuple(
+            watched = name == "eval/score"
+            points = tuple(
                 f"step {step}: KL {a:.2f} nats, score {b:.2f} deviations"
                 for step, a, b in zip(steps.tolist(), kl, score, strict=True)
+                if watched
             )
-            watched = name == "eval/score"
-            points = told if watched else ()
             colour = len(lines)
             lines.append(Line(label, kl, score, points=points, joined=watched, colour=colour))
     reference = _best_of_line(run, len(lines))

@@ -13,6 +13,7 @@ from common.evaluation.run_files import (
     STAGES,
     Metrics,
     Response,
+    read_events,
     read_lines,
     read_metrics,
     read_responses,
@@ -41,6 +42,8 @@ class RunFacts:
     """Stage -> all its settings, paths inside the run with `{run}`."""
     alarms: dict[str, list[Alarm]]
     benchmarks: dict[str, Any] | None
+    criteria: dict[str, Any] | None
+    """`criteria.json`, where anybody has judged."""
     notes: list[str]
     diagnosis: Diagnosis
 
@@ -61,19 +64,23 @@ def read_facts(run: Path) -> RunFacts:
     Raises:
         UserError: it holds no result at all, or a file in it is unusable.
     """
-    summary = build_summary(run)
+    responses = read_responses(run / "evaluation" / "responses.jsonl")
+    summary = build_summary(run, responses)
     metrics = {stage: read_metrics(run / stage / "metrics.jsonl") for stage in METRIC_STAGES}
-    responses, _ = read_responses(run / "evaluation" / "responses.jsonl")
     return RunFacts(
         folder=run,
         name=run.resolve().name,
         summary=summary,
         metrics=metrics,
-        responses=responses,
+        responses=responses[0],
         tokens=_tokens(run / "evaluation" / "tokens.jsonl"),
         settings={stage: found for stage in STAGES if (found := _settings(run, stage))},
-        alarms={stage: _alarms(run / stage / "events.jsonl") for stage in METRIC_STAGES},
+        alarms={
+            stage: [Alarm(*event) for event in read_events(run / stage / "events.jsonl")[0]]
+            for stage in METRIC_STAGES
+        },
         benchmarks=_json(run / "benchmarks" / "benchmarks.json") or None,
+        criteria=_json(run / "evaluation" / "criteria.json") or None,
         notes=summary["notes"] + [note for stage in metrics.values() for note in stage.notes],
         diagnosis=diagnose(summary, metrics),
     )
@@ -103,15 +110,6 @@ def _settings(run: Path, stage: str) -> dict[str, Any]:
     kept = {str(name): value for name, value in found.items() if name not in LEFT_OUT}
     text = json.dumps(movable(kept, inside), default=str)
     return json.loads(text.replace(f"{json.dumps(str(inside))[1:-1]}/", "{run}/"))
-
-
-def _alarms(path: Path) -> list[Alarm]:
-    rows = [row for _, row in read_lines(path)[0]] if path.is_file() else []
-    return [
-        Alarm(row["step"], f"step {row['step']}: {row['text']}; the run {row['action']}")
-        for row in rows
-        if {"step", "text", "action"} <= row.keys() and isinstance(row["step"], int)
-    ]
 
 
 def _json(path: Path) -> dict[str, Any]:

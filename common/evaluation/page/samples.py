@@ -10,7 +10,7 @@ from common.evaluation.page.facts import RunFacts
 from common.evaluation.page.scores import prompt_means
 from common.evaluation.run_files import DECODINGS, MODELS, Response
 from common.evaluation.statistics import TIE_TOLERANCE
-from common.evaluation.summary import splits_of
+from common.evaluation.summary import compared, splits_of
 from common.pages.html import Markup, data_script, element, joined, notes, table
 
 MOST_CHARACTERS = 4_000_000
@@ -40,7 +40,8 @@ def gaps_of(run: RunFacts, decoding: str = "sample") -> list[Gap]:
 def extremes(run: RunFacts) -> Markup:
     """The largest wins and the largest regressions, with their prompts."""
     judges = _judges(run)
-    gaps = gaps_of(run)
+    decoding, _ = compared(run.evaluation)
+    gaps = gaps_of(run, decoding)
     prompts = {(r.split, r.index): r for r in run.responses}
     parts = []
     for caption, sign in (("Largest regressions", -1.0), ("Largest wins", 1.0)):
@@ -56,7 +57,8 @@ def extremes(run: RunFacts) -> Markup:
             rows.append((f"{split} {index}", *numbers, element("div", text, class_="text")))
         if rows:
             heads = ("prompt", "SFT", "RLHF", "RLHF − SFT", "text")
-            words = f"{caption}: mean scores of the samples, in the unit of the split's judge"
+            which = "mean scores of the samples" if decoding == "sample" else "greedy answers"
+            words = f"{caption}: {which}, in the unit of the split's judge"
             parts.append(table(words, heads, rows, text=(4,)))
     if gaps and not parts:
         return notes("RLHF and SFT score the same on every prompt.")

@@ -10,10 +10,11 @@ from common.evaluation.formatting import number
 from common.evaluation.page.facts import RunFacts
 from common.evaluation.run_files import Response
 from common.evaluation.statistics import bootstrap_ci, mean_by_prompt, win_tie_loss
-from common.evaluation.summary import REWARD_JUDGE_NOTE, blocks_of, judged, splits_of
+from common.evaluation.summary import REWARD_JUDGE_NOTE, blocks_of, compared, judged, splits_of
 from common.pages.charts import Axes, Interval, interval_chart
 from common.pages.html import Markup, element, joined, notes, table
 
+DECODING = {"sample": "sampled", "greedy": "greedy"}
 JUDGES = {"rubric": "rubric, points of 100", "reward_model": "reward model, raw score"}
 
 
@@ -58,7 +59,8 @@ def held_out(run: RunFacts) -> Markup:
 def criteria(run: RunFacts) -> Markup:
     """The paper's Table 3, a table a split: a row a criterion, a column a model, overall last."""
     tables = []
-    for name, split in splits_of(run.evaluation).items():
+    decoding, splits = compared(run.evaluation)
+    for name, split in splits.items():
         blocks = {m: b for m, b in blocks_of(split).items() if b is not None and b["criteria"]}
         if not blocks:
             continue
@@ -79,26 +81,27 @@ def criteria(run: RunFacts) -> Markup:
     if not tables:
         return Markup()
     words = (
-        "As in the paper's Table 3: percent of the most points possible (0–2 a criterion), sampled "
-        "decoding. The overall score weights them with the reconstructed weights."
+        "As in the paper's Table 3: percent of the most points possible (0–2 a criterion), "
+        f"{DECODING[decoding]} decoding. The overall score weights them with the reconstructed "
+        "weights."
     )
     return joined([element("div", joined(tables), class_="tables"), notes(words)])
 
 
 def tasks(run: RunFacts) -> Markup:
-    """Scores by what kind of question was asked, sampled decoding."""
+    """Scores by what kind of question was asked, sampled decoding where there is any."""
     lines = []
-    splits = splits_of(run.evaluation)
+    decoding, splits = compared(run.evaluation)
     models = list(dict.fromkeys(m for split in splits.values() for m in blocks_of(split)))
     for name, split in splits.items():
-        rows = [r for r in run.responses if r.split == name and r.decoding == "sample"]
+        rows = [r for r in run.responses if r.split == name and r.decoding == decoding]
         for task in sorted({r.task for r in rows if r.task is not None}):
             own = [r for r in rows if r.task == task]
             lines.append((name, task, *by_task(own, models, split["judge"], run.summary["seed"])))
     if not lines:
         return Markup()
     heads = ("split", "task", "prompts", *map(title, models), "RLHF − SFT", "wins / ties / losses")
-    caption = "Mean score by task, sampled decoding, in the unit of the split's judge"
+    caption = f"Mean score by task, {DECODING[decoding]} decoding, in the unit of the split's judge"
     return table(caption, heads, lines, text=(1,))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import common.evaluation.broken as broken
 from common.config.parsing import read_yaml
 from common.errors import UserError
 from common.evaluation.broken import CULPRITS, QUICKSTART, SHUFFLED, break_run, shuffled
@@ -83,6 +84,19 @@ def test_the_same_command_goes_on(finished, tmp_path):
     (out / "rlhf" / "metrics.jsonl").write_text("begun")
     break_run("ppo", finished, out)
     assert (out / "rlhf" / "metrics.jsonl").read_text() == "begun"
+
+
+def test_a_copy_that_was_cut_short_is_made_anew(finished, tmp_path, monkeypatch):
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(broken, "write_json_lines", cut)
+        break_run("labels", finished, out)
+    assert not out.exists()
+    break_run("labels", finished, out)
+    assert (out / SHUFFLED).is_file() and not list(tmp_path.glob("*.part"))
 
 
 def test_an_unfinished_run_and_a_copy_inside_of_the_run_are_refused(finished, tmp_path):

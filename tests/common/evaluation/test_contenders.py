@@ -242,3 +242,37 @@ def test_scores_of_tokens_go_on_where_they_were_interrupted(tmp_path, models, mo
     assert all(len(r["tokens"]) == len(r["sft"]) == len(r["rlhf"]) > 0 for r in rows)
     none = evaluate(tmp_path, models, "none", **changes | {"token_prompts": 0})[0]
     assert len(none) == 20 and (tmp_path / "none/evaluation/tokens.jsonl").read_text() == ""
+
+
+def with_other_ids(folder, seed):
+    """A model whose tokenizer gives every byte another number."""
+    save_tiny(folder, seed=seed)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    words = sorted(vocabulary, key=vocabulary.get)
+    content["model"]["vocab"] = dict(zip([*words[:3], *words[:2:-1]], range(999), strict=False))
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return str(folder)
+
+
+def test_scores_of_tokens_are_not_of_a_further_models_ids(tmp_path, models):
+    changes = {"best_of": 0, "token_prompts": 2}
+    other = with_other_ids(tmp_path / "other", 2)
+    for name, further in (("alone", []), ("beside", [other])):
+        evaluate(tmp_path, models, name, further=further, **changes)
+    files = [tmp_path / name / "evaluation" / "tokens.jsonl" for name in ("alone", "beside")]
+    alone, beside = (file.read_text() for file in files)
+    assert alone and alone == beside
+
+
+def test_models_that_read_ids_otherwise_score_none_of_each_others(tmp_path, models, capsys):
+    """And a prompt that one of them cannot take gives no other prompt its number."""
+    other = with_other_ids(tmp_path / "other", 1)
+    texts = ["a", "b" * 400, "c"]
+    file = write(tmp_path, [{"prompt": text} for text in texts], "long.jsonl")
+    changes = {"data": [file], "further": [], "best_of": 0, "token_prompts": 2}
+    rows, result = evaluate(tmp_path, models, "run", rlhf=other, **changes)
+    assert (tmp_path / "run" / "evaluation" / "tokens.jsonl").read_text() == ""
+    assert "different tokenizers" in capsys.readouterr().out
+    assert {(row["index"], row["prompt"]) for row in rows} == {(0, "a"), (2, "c")}
+    assert result["prompts"] == {"long": 2}

@@ -172,6 +172,15 @@ def test_the_reward_model_is_no_witness_for_itself(healthy):
     assert found.culprit == ""
 
 
+def test_where_a_rubric_judged_one_split_the_reward_model_says_nothing_of_another(healthy):
+    summary, metrics = healthy
+    unseen = summary["evaluation"]["unseen"]
+    unseen |= {"judge": "reward_model", "difference": {"mean": -0.5, "ci95": [-0.6, -0.4]}}
+    verdict = diagnose(summary, metrics).verdict
+    assert verdict.startswith("Better: RLHF against SFT +17.7 points of 100")
+    assert "unseen" not in verdict and "reward score" not in verdict
+
+
 def test_a_run_at_its_beginning_is_not_judged(tmp_path, write_result):
     write_result(tmp_path, "data", {"seconds": 1.0})
     found = diagnose(build_summary(tmp_path), {})

@@ -10,12 +10,18 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from common.evaluation.page.curves import PANELS
+from common.evaluation.criteria import CRITERIA, RECONSTRUCTED_WEIGHTS
+from common.evaluation.judges.answers import mark_of
+from common.evaluation.judges.judgements import Judged, Judgement, Rating, write_judgement
+from common.evaluation.judges.table import write_criteria
+from common.evaluation.page.curves import BEFORE, LENGTH, REWARD, UPDATES
 from common.evaluation.page.facts import read_facts
 from common.evaluation.page.samples import MOST_CHARACTERS, browser_data
 from common.evaluation.page.verdict import checks, verdict
 from common.evaluation.report import main, write_report
 from tests.pages import Reader
+
+PANELS = (*REWARD, *LENGTH, *UPDATES, *BEFORE)
 
 
 def report(run):
@@ -363,3 +369,36 @@ def test_the_reward_models_page_is_linked_and_its_numbers_are_not_repeated(run, 
     rows = dict(report(run).table("What Evaluation reported")[1:])
     assert rows["best of 8 reward"] == "0.5 (raw score)" and rows["rlhf overall"] == "not measured"
     assert not [r for r in page.table("What Reward model") if r[0] == "diagnostics"]
+
+
+def test_what_people_and_judges_said_of_the_criteria_is_told_with_who_they_were(run):
+    answers = read_facts(run).responses
+    marks = {(r.split, r.index, r.model): mark_of(r.response) for r in answers if not r.sample}
+    prompts = []
+    for index, points in enumerate((2.0, 1.0)):
+        own = {model: marks["seen", index, model] for model in ("sft", "rlhf")}
+        given = {"sft": dict.fromkeys(CRITERIA, 1.0), "rlhf": dict.fromkeys(CRITERIA, points)}
+        ratings = tuple(Rating(model, "<b>x", given[model]) for model in own)
+        prompts.append(Judged("seen", index, own, ratings))
+    write_judgement(run, Judgement("simulated", "simulated", 1, "sample", tuple(prompts)))
+    write_criteria(run, "reconstructed", RECONSTRUCTED_WEIGHTS, seed=0)
+    page = report(run)
+    who = "simulated labelers, not people (1 labeler), seen"
+    row = page.row(f"By {who}: percent of the most points", "overall")
+    assert row[1].startswith("50.0 [") and row[2].startswith("75.0 [") and row[3] == "2"
+    pair = page.row(f"Pairs by {who}; differences in points", "RLHF against SFT", "score")
+    assert pair[2:4] == ["2", "1 / 1 / 0"] and pair[4].startswith("75.0 [")
+    assert pair[5].startswith("+25.0 [")
+
+
+def test_an_evaluation_that_is_greedy_only_has_every_part(run):
+    path = run / "evaluation" / "responses.jsonl"
+    sampled = report(run).tables
+    rows = [line for line in path.read_text().splitlines() if '"greedy"' in line]
+    path.write_text("\n".join(rows))
+    page = report(run)
+    for part in ("seen: percent", "Largest wins", "Mean score by task"):
+        there = [any(c.startswith(part) for c in tables) for tables in (sampled, page.tables)]
+        assert there[0] == there[1]
+    assert "Largest wins: greedy answers, in the unit of the split's judge" in page.tables
+    assert "greedy decoding" in page.text and "sampled decoding" not in page.text

@@ -172,20 +172,30 @@ def test_which_answers_are_scored():
 
 
 def test_what_ppo_was_set_to_comes_from_its_run(tmp_path):
-    assert read_training(tmp_path) is None
+    sft, reward = (str(tmp_path / "models" / name) for name in ("sft", "reward"))
+
+    def read(sft=sft, reward=reward):
+        return read_training(tmp_path, sft, reward)
+
+    assert read() is None
     settings = {n: getattr(facts(), n) for n in TrainingFacts.__dataclass_fields__ if n != "reward"}
+    settings |= {"actor": "", "score_scaling": "reference"}
     (tmp_path / "rlhf").mkdir()
     config = tmp_path / "rlhf" / "config.yaml"
     config.write_text(yaml.safe_dump(settings | {"reward": [], "kl_coefficient": 0.3}))
-    found = read_training(tmp_path)
-    assert found.kl_coefficient == 0.3 and found.reward.path == str(tmp_path / "models/reward")
+    assert read().kl_coefficient == 0.3 and read().reward.path == reward
+    assert read(sft=f"{tmp_path}/models/../models/sft/").reward.path == reward
+    assert read(sft="other").reward is None and read(reward="other").reward is None
     lines = [json.dumps({"step": 1, "kl/coefficient": 0.2}), '{"step": 2, "kl/coeff']
     (tmp_path / "rlhf" / "metrics.jsonl").write_text("\n".join(lines))
-    assert read_training(tmp_path).kl_coefficient == 0.2
-    two = ["a", '{"path": "b", "weight": 2}']
-    config.write_text(yaml.safe_dump(settings | {"reward": two}))
-    assert read_training(tmp_path).reward is None
-    config.write_text(yaml.safe_dump(settings | {"reward": ["python:rule.py:short"]}))
-    assert read_training(tmp_path).reward is None
+    assert read().kl_coefficient == 0.2
+    for changes in (
+        {"reward": [reward, '{"path": "b", "weight": 2}']},
+        {"reward": ["python:rule.py:short"]},
+        {"reward": [], "score_scaling": "running"},
+        {"reward": [], "actor": "elsewhere"},
+    ):
+        config.write_text(yaml.safe_dump(settings | changes))
+        assert read().reward is None
     config.write_text("gamma: 1.0\n")
-    assert read_training(tmp_path) is None
+    assert read() is None

@@ -133,3 +133,19 @@ def test_nothing_to_draw_is_no_chart():
     assert line_chart(AXES, [Line("a", nan, nan)]) == ""
     assert line_chart(AXES, []) == interval_chart(AXES, []) == histogram(AXES, [("a", [])]) == ""
     assert stacked(AXES, np.array([]), []) == ""
+
+
+def test_a_long_run_makes_no_longer_a_page():
+    x = np.arange(30_000.0)
+    y = np.random.default_rng(0).normal(size=x.size)
+    band = line_chart(AXES, [Line("a", x, y, spread=np.full(x.size, 0.5))])
+    assert len(band) < 30_000
+    few = line_chart(AXES, [Line("a", x, np.round(y), joined=False)])
+    assert len(few) < 60_000
+    levels = {float(place.split(" ")[1]) for place in drawn_dots(few)}
+    assert len(levels) == len(set(np.round(y)))  # none is lost
+
+
+def drawn_dots(chart):
+    path = re.search(r'class="dots[^"]*" d="M([^"]*)h0"', chart)[1]
+    return path.split("h0M")
