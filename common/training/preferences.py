@@ -177,7 +177,9 @@ def load_pairs(
     pairs, account = make_pairs(rankings, source, seed=stage.run.seed)
     if is_main():
         write_json(stage.folder / "account.json", account.as_dict())
-    made = f"{len(pairs)} pairs from {len(rankings)} rankings: {source.in_words()}"
+    made = f"{len(pairs)} pairs from {len(rankings)} rankings"
+    if any(len(ranking.responses) > 2 for ranking in rankings):  # else there was nothing to choose
+        made += f": {source.in_words()}"
     stage.say(f"{made}\n{account.table()}")
     return pairs, usable(given or rankings)
 
