@@ -59,7 +59,8 @@ wait_for_one() {
 make_runs() {
   local run="" code asked=-9
   # A signal to the whole group comes twice, from its sender and from above: that is one.
-  trap '((SECONDS - asked > 2)) && kill -TERM $run 2>/dev/null; asked=$SECONDS' TERM
+  # (Looked at and noted in one command: between two, the second signal's trap would run.)
+  trap '((SECONDS - asked > 2 && (asked = SECONDS + 1))) && kill -TERM $run 2>/dev/null' TERM
   while read -r seed folder config; do
     [[ "$seed" == "$1" ]] || continue
     "$PYTHON" -m common.evaluation.ablation share "${arguments[@]}" --into "$folder"
