@@ -16,8 +16,9 @@ from typing import ClassVar
 from common.config.arguments import check_range, option
 from common.config.parsing import parse_arguments
 from common.errors import UserError
-from common.files import take_lock, write_json_lines
-from step2_reward.annotation.export import split_rows
+from common.files import take_lock
+from step2_reward.annotation.changes import gold_file_of, say_changes
+from step2_reward.annotation.export import check_export, write_export
 from step2_reward.annotation.items import read_items
 from step2_reward.annotation.project import Project, Rules
 from step2_reward.annotation.server import build_app, listen, serve
@@ -45,6 +46,9 @@ class AnnotateArguments:
     )
     gold: str = option("", "file of gold questions: samples with a known order in `orders`")
     gold_every: int = option(10, "ordinary prompts per gold question, for each labeler")
+    ask_ratings: bool = option(
+        False, "ratings on the eight criteria are wanted: the page opens their boxes"
+    )
     host: str = option("127.0.0.1", "address to listen on; another than loopback: allow_remote")
     port: int = option(8765, "port to listen on; 0 takes any that is free")
     allow_remote: bool = option(False, "let other machines connect; read the warning")
@@ -81,23 +85,33 @@ def main(settings: AnnotateArguments) -> None:
     database = folder / "labels.sqlite"
     if settings.export and not database.is_file():
         raise UserError(f"{database}: there is no labeling project in this run to export")
-    project = Project(
-        read_items(Path(samples)),
-        read_items(Path(settings.gold), gold=True) if settings.gold else [],
-        Storage(database),
-        Rules(
-            settings.labelers_per_prompt,
-            settings.lease_minutes * 60,
-            settings.gold_every,
-            settings.seed,
-        ),
-    )
+    items = read_items(Path(samples))
+    gold = read_items(Path(settings.gold), gold=True) if settings.gold else []
+    storage = Storage(database)
     if settings.export:
-        export(project, Path(settings.export))
+        reads = [samples, settings.gold, gold_file_of(storage)]
+        check_export(storage, Path(settings.export), Path(settings.run), reads)
+    else:
+        lock = take_lock(folder / ".lock")
+    rules = Rules(
+        settings.labelers_per_prompt,
+        settings.lease_minutes * 60,
+        settings.gold_every,
+        settings.seed,
+        settings.ask_ratings,
+    )
+    project = Project(items, gold, storage, rules)
+    if settings.export:
+        say(write_export(project, Path(settings.export)))
         return
-    lock = take_lock(folder / ".lock")
     say_team(settings, project.storage)
     listener = listen(settings.host, settings.port)
+    say_changes(project, str(Path(settings.gold).resolve()) if settings.gold else "", say)
+    if project.left_out:
+        say(
+            f"{project.left_out} of the prompts are gold questions too: they are asked as such "
+            "only, and are not in the export"
+        )
     address = address_of(settings, listener.getsockname()[1])
     tokens = read_or_make(folder, settings.labelers)
     links = write_links(folder, address, tokens)
@@ -156,20 +170,6 @@ def say_team(settings: AnnotateArguments, storage: Storage) -> None:
             "link: prompts that none of those who left has ranked stay incomplete until somebody "
             "joins"
         )
-
-
-def export(project: Project, path: Path) -> None:
-    """Writes the rankings, and beside them the prompts that nobody could judge, if there are."""
-    ranked, unranked = split_rows(project)
-    write_json_lines(path, ranked)
-    line = f"{len(ranked)} prompts with {sum(len(r['orders']) for r in ranked)} rankings: {path}"
-    beside = path.with_name(f"{path.stem}_unranked.jsonl")
-    if unranked:
-        write_json_lines(beside, unranked)
-        line += f"; {len(unranked)} that nobody could judge: {beside}"
-    else:
-        beside.unlink(missing_ok=True)  # of an export before, when there were some
-    say(line)
 
 
 def address_of(settings: AnnotateArguments, port: int) -> str:

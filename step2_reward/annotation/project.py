@@ -33,6 +33,8 @@ class Rules:
     gold_every: int = 10
     """Ordinary prompts per gold question."""
     seed: int = 0
+    ask_ratings: bool = False
+    """Points on the criteria are wanted as much as the order."""
 
 
 class Project:
@@ -48,24 +50,33 @@ class Project:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises:
-        UserError: the project was begun with other samples.
+        UserError: people have answered other samples in this project.
         """
-        self.samples = list(samples)
+        asked = {_question(item) for item in gold}
+        self.samples = [
+            item
+            for item in samples
+            if _question(item) not in asked or storage.times_answered(item.key)
+        ]
+        """Without those that are gold questions too: nobody need be asked the same twice."""
+        self.left_out = len(samples) - len(self.samples)
         self.gold = list(gold)
         self.storage = storage
         self.rules = rules
         self._clock = clock
-        self._items = {item.key: item for item in (*samples, *gold)}
+        self._items = {item.key: item for item in (*self.samples, *gold)}
         self._free = {
             item.key: None
-            for item in samples
+            for item in self.samples
             if storage.times_answered(item.key) < rules.per_prompt
         }
         """Prompts with a place that is not answered, in the order of the file."""
         self._gold = [item.key for item in gold]
-        now = f"{len(self.samples)} prompts, {fingerprint(samples)}"
+        now = f"{len(samples)} prompts, {fingerprint(samples)}"
         before = storage.note("samples", now)
-        if before != now:
+        if before != now and not storage.labelers():
+            storage.change_note("samples", now)  # nothing is lost with the others
+        elif before != now:
             raise UserError(
                 f"the samples have changed since this project was begun: there were "
                 f"{before.split(',')[0]}, and now there are {now.split(',')[0]}"
@@ -205,6 +216,11 @@ class Project:
             "responses": [item.responses[number] for number in desk.shown],
             "answer": places_of(mine.content) if mine else None,
         }
+
+
+def _question(item: Item) -> tuple[Any, ...]:
+    """The same for items that ask the same, in whichever order the responses stand."""
+    return item.messages, tuple(sorted(item.responses))
 
 
 def _excerpt(text: str, most: int = 140) -> str:

@@ -99,7 +99,13 @@ def build_app(project: Project, tokens: Tokens, labelers: Sequence[str], identit
         name = tokens.labeler(request.cookies.get(cookies["labeler"], ""))
         if name is None:
             raise Refused(401, "signed out", "please open your personal link again")
-        if request.method != "GET" and request.headers.get("x-annotate") != quote(name, safe=""):
+        if request.method == "GET":
+            return name
+        page_of = request.headers.get("x-annotate")
+        if not page_of:
+            text = "the header X-Annotate is missing, which says whose page this is"
+            raise Refused(409, "no labeler", text)
+        if page_of != quote(name, safe=""):
             raise Refused(409, "other labeler", f"this browser is signed in as {name} now")
         return name
 
@@ -147,6 +153,7 @@ def build_app(project: Project, tokens: Tokens, labelers: Sequence[str], identit
             "labeler": labeler,
             "project": identity,
             "criteria": [{"name": n, "definition": DEFINITIONS[n]} for n in CRITERIA],
+            "ask_ratings": project.rules.ask_ratings,
             "lease_seconds": project.rules.lease_seconds,
             **project.progress(labeler),
         }

@@ -130,6 +130,19 @@ class Storage:
             db.execute("INSERT OR IGNORE INTO project VALUES (?, ?)", (name, value))
             return db.execute("SELECT value FROM project WHERE name = ?", (name,)).fetchone()[0]
 
+    def read_note(self, name: str) -> str | None:
+        """A fact of the project; None when there is none of this name."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM project WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def change_note(self, name: str, value: str) -> str | None:
+        """Keeps a fact of the project in place of the one before, and returns that."""
+        before = self.read_note(name)
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO project VALUES (?, ?)", (name, value))
+        return before
+
     def open_desks(self, labeler: str, now: float) -> list[Desk]:
         """What a labeler is at work on: neither answered nor timed out, the oldest first.
 

@@ -17,6 +17,7 @@ from common.evaluation.judges.ai import AiJudgeArguments, judge_by_ai, questions
 from common.evaluation.judges.answers import questions_of
 from common.evaluation.judges.arguments import AnswersArguments, TableArguments, weights_of
 from common.evaluation.judges.judgements import (
+    Judgement,
     folder_of,
     forget_judgements,
     title_of,
@@ -51,7 +52,7 @@ def people(settings: TableArguments, answers: AnswersArguments, work: PeopleArgu
         for judgement in judgements:
             write_judgement(run, judgement)
             title = title_of(judgement.kind, judgement.name, judgement.labelers)
-            say(f"{len(judgement.prompts)} prompts by {title}")
+            say(f"{len(judgement.prompts)} prompts by {title}{_unrated(judgement)}")
         say_table(settings)
         return
     questions, note = questions_of(run, answers, settings.seed)
@@ -63,11 +64,23 @@ def people(settings: TableArguments, answers: AnswersArguments, work: PeopleArgu
     export = folder / "ratings.jsonl"
     pages = ["bash", "step2_reward/annotate.sh", "--run", folder, "--samples", samples]
     for words in (
-        [*pages, "--labelers", "NAME", "NAME", "NAME"],
+        [*pages, "--ask_ratings", "true", "--labelers", "NAME", "NAME", "NAME"],
         [*pages, "--export", export],
         ["bash", "launch/judge.sh", "people", "--run", run, "--ratings", export],
     ):
         say(f"  {shlex.join(map(str, words))}")
+
+
+def _unrated(judgement: Judgement) -> str:
+    """How many orders came without ratings, as the end of a line."""
+    unrated, only = (
+        judgement.facts[f"{whose}_without_ratings"] for whose in ("orders", "labelers")
+    )
+    if not unrated:
+        return ""
+    orders = sum(len(prompt.rankings) for prompt in judgement.prompts)
+    who = f" ({only} labeler{'s' * (only != 1)} rated nothing)" if only else ""
+    return f"; {unrated} of {orders} orders came without ratings{who}: they count as orders only"
 
 
 def ai(

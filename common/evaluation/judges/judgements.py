@@ -68,6 +68,7 @@ class Judgement:
     name: str
     """Of an AI judge, as `ai:NAME`; else the kind."""
     labelers: int
+    """Who rated; those who only ranked do not count."""
     decoding: str
     prompts: tuple[Judged, ...]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +77,7 @@ class Judgement:
 
 def title_of(kind: Kind, name: str, labelers: int) -> str:
     """What the judge is called: simulated ones are called so everywhere."""
-    several = f"{labelers} labeler{'s' * (labelers != 1)}"
+    several = f"{labelers} labeler{'s' * (labelers != 1)}" if labelers else "orders only"
     return {
         "people": f"people ({several})",
         "simulated": f"simulated labelers, not people ({several})",

@@ -8,8 +8,10 @@ export is read back with the key.
 import hashlib
 import json
 import random
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,7 +32,7 @@ from common.evaluation.judges.judgements import (
     Rating,
     folder_of,
 )
-from common.files import read_json_lines, write_json, write_json_lines
+from common.files import read_json_lines, take_lock, write_json, write_json_lines
 from common.training.seeding import derive_seed
 
 NO_ANSWER = "(no answer)"
@@ -47,7 +49,7 @@ def prepare(run: Path, questions: Sequence[Question], decoding: str, seed: int) 
     """Writes `samples.jsonl` and `key.json`; the former's path.
 
     Raises:
-        UserError: people have begun to label other answers there.
+        UserError: people have labeled other answers there, or a server shows them now.
     """
     folder = project_of(run)
     rows, items = [], {}
@@ -60,16 +62,42 @@ def prepare(run: Path, questions: Sequence[Question], decoding: str, seed: int) 
             "writers": writers,
             "marks": {model: mark_of(text) for model, text in question.answers.items()},
         }
-    samples, labels = folder / "samples.jsonl", folder / "annotate" / "labels.sqlite"
-    if labels.is_file() and (not samples.is_file() or read_json_lines(samples) != rows):
-        raise UserError(
-            f"{folder}: people have begun to label here, and what is to be labeled now differs "
-            "(the evaluation was done anew, or --limit, --decoding, --splits, --models or --seed "
-            "changed); give what was given before, or move the folder away to begin anew"
-        )
-    write_json_lines(samples, rows)
-    write_json(folder / "key.json", {"decoding": decoding, "items": items})
+    samples, pages = folder / "samples.jsonl", folder / "annotate"
+    # A server that shows other prompts than the file's would be given answers that fit no key.
+    changed = not samples.is_file() or read_json_lines(samples) != rows
+    lock = take_lock(pages / ".lock") if changed and pages.is_dir() else None
+    try:
+        if changed and (count := answers_in(pages / "labels.sqlite")):
+            raise UserError(
+                f"{folder}: people have begun to label here ({count} answers), and what is to be "
+                "labeled now differs (the evaluation was done anew, or --limit, --decoding, "
+                "--splits, --models or --seed changed); give what was given before, or move the "
+                "folder away to begin anew"
+            )
+        write_json_lines(samples, rows)
+        write_json(folder / "key.json", {"decoding": decoding, "items": items})
+    finally:
+        if lock:
+            lock.close()
     return samples
+
+
+def answers_in(database: Path) -> int:
+    """How many answers the annotation pages have saved there; 0 without a database.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if not database.is_file():
+        return 0
+    try:
+        with closing(sqlite3.connect(database, timeout=30)) as connection:
+            table = "SELECT COUNT(*) FROM sqlite_master WHERE name = 'answers'"
+            if not connection.execute(table).fetchone()[0]:
+                return 0  # left by a command that was refused
+            return connection.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+    except sqlite3.Error as error:
+        raise UserError(f"{database}: the database cannot be read: {error}") from None
 
 
 def hidden(question: Question, seed: int) -> tuple[str, list[str], list[list[str]]]:
@@ -155,9 +183,11 @@ def _judgement(
         prompts.append(
             Judged(item["split"], item["index"], item["marks"], tuple(ratings), (), tuple(rankings))
         )
+    raters = {rating.labeler for prompt in prompts for rating in prompt.ratings}
     per_prompt = Counter(len(p.rankings) for p in prompts)
     facts = {
-        "labelers": sorted(names) if kind != "people" else [],
+        "labelers": sorted(raters) if kind != "people" else [],
+        "labelers_without_ratings": len(names) - len(raters),
         "labelers_per_prompt": {str(n): per_prompt[n] for n in sorted(per_prompt)},
         "orders_without_ratings": unrated,
         "kendalls_w": fmean(agreement) if agreement else None,
@@ -166,7 +196,7 @@ def _judgement(
     name = str(kind)
     if kind == "ai":  # by another name than the same model's that was asked by `ai`
         name = f"{', '.join(sorted(names))} on the pages"
-    return Judgement(kind, name, len(names), decoding, tuple(prompts), facts)
+    return Judgement(kind, name, len(raters), decoding, tuple(prompts), facts)
 
 
 def _by_model(ranks: Sequence[float | None], writers: Sequence[Sequence[str]]) -> dict[str, float]:

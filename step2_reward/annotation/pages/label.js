@@ -5,7 +5,7 @@ import { byId, clock, dayAndClock, el, letter, ordinal, visible } from "./dom.js
 import { listenToEarlier } from "./earlier.js";
 import { show } from "./markdown.js";
 import { newId, Outbox, store } from "./outbox.js";
-import { Ranking } from "./ranking.js";
+import { notPlaced, Ranking } from "./ranking.js";
 import { ratings } from "./ratings.js";
 
 const IDLE = 60; // seconds without any sign of life that do not count as work
@@ -19,6 +19,7 @@ let points; // for each place {criterion: points}
 let plain = store.get("annotate-plain") === true;
 let seconds = 0;
 let lastSign = performance.now();
+let missing = null; // what the status says is not placed yet
 let busy = false; // an answer is on its way
 let looking = false; // for the next prompt
 
@@ -37,6 +38,7 @@ function notice(text, ...more) {
 }
 
 function status(text, kind = "") {
+  missing = null;
   byId("status").textContent = text;
   byId("status").className = `status ${kind}`;
 }
@@ -116,7 +118,7 @@ function card(text, place) {
       button,
     ),
     scroll,
-    ratings(place, points[place], me.criteria, changed),
+    ratings(place, points[place], me, changed),
   );
   requestAnimationFrame(() => {
     taller.hidden = scroll.scrollHeight <= scroll.clientHeight + 2;
@@ -146,6 +148,7 @@ function changed() {
   byId("board").inert = cannot;
   const order = ranking.groups.map((group) => group.map(letter).join(" = ")).join(" › ");
   const left = ranking.unplaced.length;
+  if (missing !== null && (cannot || String(ranking.unplaced) !== missing)) status("");
   byId("phone-ranking").textContent = cannot
     ? "Can’t judge"
     : order + (left ? `${order ? " · " : ""}${left} to place` : "");
@@ -184,10 +187,8 @@ async function save() {
   if (busy || !item || byId("main").hidden || document.querySelector("dialog[open]")) return;
   const cannot = byId("cannot-judge").checked;
   if (!cannot && !ranking.complete) {
-    const names = ranking.unplaced.map(letter);
-    const last = names.pop();
-    const list = names.length ? `${names.join(", ")} and ${last} are` : `${last} is`;
-    status(`${list} not placed yet. If you can’t rank them, say “I can’t judge these”.`, "bad");
+    status(notPlaced(ranking.unplaced), "bad");
+    missing = String(ranking.unplaced);
     board.focus(ranking.unplaced[0]);
     return;
   }

@@ -1,4 +1,13 @@
 // The ranking itself: groups of tied responses, best first. No elements here.
+import { letter } from "./dom.js";
+
+/** What to say when some are left. */
+export function notPlaced(unplaced) {
+  const names = unplaced.map(letter);
+  const last = names.pop();
+  const list = names.length ? `${names.join(", ")} and ${last} are` : `${last} is`;
+  return `${list} not placed yet. If you can’t rank them, say “I can’t judge these”.`;
+}
 
 export class Ranking {
   /** @param {number} count responses, numbered by their places on the page */

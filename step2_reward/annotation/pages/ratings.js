@@ -10,12 +10,13 @@ const POINTS = [
 /**
  * @param points {criterion: points}, changed in place
  * @param criteria [{name, definition}]
+ * @param ask_ratings whether they are wanted; else they are optional, and the box is closed
  */
-export function ratings(response, points, criteria, changed) {
+export function ratings(response, points, { criteria, ask_ratings: asked }, changed) {
   const count = el("span", { class: "muted" });
   const recount = () => {
     const rated = Object.keys(points).length;
-    count.textContent = rated ? `${rated} of ${criteria.length} rated` : "optional";
+    count.textContent = rated || asked ? `${rated} of ${criteria.length} rated` : "optional";
   };
   const table = el("div", { class: "criteria" });
   const fill = () => {
@@ -26,12 +27,13 @@ export function ratings(response, points, criteria, changed) {
     })));
   };
   recount();
-  return el(
-    "details",
-    { class: "ratings", ontoggle: fill },
-    el("summary", {}, "Rate on eight criteria ", count),
-    table,
-  );
+  const summary = el("summary", {}, "Rate on eight criteria ", count);
+  const box = el("details", { class: "ratings", ontoggle: fill }, summary, table);
+  if (asked) {
+    fill();
+    box.open = true;
+  }
+  return box;
 }
 
 function group(response, { name, definition }, points, changed) {

@@ -156,7 +156,8 @@ def test_nobody_reads_or_writes_for_another(server, anna):
     ben.client.headers["x-annotate"] = "anna"
     assert ben.post(his["key"], answer(hostile.ORDER)).status_code == 409
     del ben.client.headers["x-annotate"]
-    assert ben.post(his["key"], answer(hostile.ORDER)).status_code == 409
+    reply = ben.post(his["key"], answer(hostile.ORDER))
+    assert reply.status_code == 409 and "X-Annotate is missing" in reply.json()["error"]
     assert answers(server) == before
 
 

@@ -22,7 +22,9 @@ def test_ties_ratings_comments_and_corrections(browser, tmp_path):
         page, keys = anna.page, anna.page.keyboard
         page.locator("#save").click()
         assert "not placed yet" in page.locator("#status").inner_text()
+        assert "optional" in page.locator("#response-0 summary").inner_text()
         anna.click_ranking()
+        assert page.locator("#status").inner_text() == ""  # it would not be true any more
         first, second, third, fourth, fifth = anna.places()
         page.locator(f'.tile[data-response="{third}"] .grip').focus()
         keys.press("t")
@@ -70,6 +72,18 @@ def test_ties_ratings_comments_and_corrections(browser, tmp_path):
         assert [r for r in row["ratings"][0] if r] == [{"clarity": 2}]
         assert row["orders"][0][-1] == row["shown"][0][first]
         assert [len(e) for e in row["orders"][0] if isinstance(e, list)] == [2]
+
+
+def test_where_ratings_are_asked_for_their_boxes_are_open(browser, tmp_path):
+    settings = {"labelers_per_prompt": 1, "labelers": ["anna"], "ask_ratings": True}
+    with serve(tmp_path, rows(1), **settings) as server:
+        anna = person(browser, server, "anna")
+        boxes = anna.page.locator(".card details.ratings[open]")
+        assert boxes.count() == 5 and boxes.locator("fieldset").count() == 5 * 8
+        assert boxes.first.locator("summary").inner_text() == "Rate on eight criteria 0 of 8 rated"
+        anna.page.locator("#rating-0-clarity-2 + span").click(force=True)
+        assert "1 of 8 rated" in boxes.first.locator("summary").inner_text()
+        assert not anna.complaints
 
 
 def test_older_answers_are_reached_by_keyboard(browser, tmp_path):

@@ -13,11 +13,11 @@ from common.files import write_json_lines
 from step2_reward.annotate import (
     AnnotateArguments,
     address_of,
-    export,
     is_loopback,
     main,
     own_address,
 )
+from step2_reward.annotation.export import check_export, write_export
 from step2_reward.annotation.items import read_items
 from step2_reward.annotation.project import Project, Rules
 from step2_reward.annotation.server import listen
@@ -143,18 +143,20 @@ def test_who_leaves_need_not_stay_in_the_list(tmp_path, monkeypatch, capsys):
     storage.close()
 
 
-def test_an_export_takes_an_older_ones_second_file_away(tmp_path, capsys):
+def test_an_export_takes_an_older_ones_second_file_away(tmp_path):
     samples = tmp_path / "samples.jsonl"
     write_json_lines(samples, [{"prompt": "p", "responses": ["a", "b"]}])
     project = Project(read_items(samples), [], Storage(tmp_path / "labels.sqlite"), Rules())
     page = project.next_page("anna")
     save(project, "anna", page, [], cannot_judge=True)
-    export(project, tmp_path / "rankings.jsonl")
+    said = write_export(project, tmp_path / "rankings.jsonl")
     beside = tmp_path / "rankings_unranked.jsonl"
-    assert beside.is_file() and "1 that nobody could judge" in capsys.readouterr().out
+    assert beside.is_file() and "1 that nobody could judge" in said
+    # The first file is empty, and yet an export: it may be replaced, in the run's folder too.
+    check_export(project.storage, tmp_path / "rankings.jsonl", tmp_path, [str(samples)])
     save(project, "anna", page)
-    export(project, tmp_path / "rankings.jsonl")
-    assert not beside.exists() and "could judge" not in capsys.readouterr().out
+    said = write_export(project, tmp_path / "rankings.jsonl")
+    assert not beside.exists() and "could judge" not in said
     project.storage.close()
 
 

@@ -1,7 +1,10 @@
 """People's ratings: made for the annotation pages, labeled there, exported, and read back."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 
@@ -10,6 +13,8 @@ from common.evaluation.judges.__main__ import main
 from common.evaluation.judges.answers import Question
 from common.evaluation.judges.people import NO_ANSWER, hidden
 from common.files import read_json_lines, write_json_lines
+from step2_reward.annotate import AnnotateArguments
+from step2_reward.annotate import main as annotate
 from step2_reward.annotation.export import split_rows
 from step2_reward.annotation.items import read_items
 from step2_reward.annotation.project import Project, Rules
@@ -31,10 +36,11 @@ def label(run, labelers=("anna", "ben"), rated=True):
         Rules(per_prompt=len(labelers)),
     )
     for labeler in labelers:
+        rates = rated if isinstance(rated, bool) else labeler in rated
         while page := project.next_page(labeler):
             given = [POINTS[text[0]] for text in page["responses"]]
             order = [[i for i, p in enumerate(given) if p == g] for g in sorted(set(given))[::-1]]
-            ratings = [dict.fromkeys(NAMES, p) for p in given] if rated else []
+            ratings = [dict.fromkeys(NAMES, p) for p in given] if rates else []
             save(project, labeler, page, order, ratings=ratings)
     rows, _ = split_rows(project)
     project.storage.close()
@@ -137,6 +143,47 @@ def test_orders_without_ratings_are_not_enough(answered):
     main(["people", "--run", str(answered)])
     with pytest.raises(UserError, match="holds no rating of a criterion"):
         read(answered, label(answered, rated=False))
+
+
+def test_who_only_ranked_did_not_rate(answered, capsys):
+    main(["people", "--run", str(answered)])
+    export = label(answered, ("anna", "ben", "simulated:1"), rated=("anna",))
+    people, simulated = read(answered, export)
+    assert people["labelers"] == 1 and people["title"] == "people (1 labeler)"
+    assert people["facts"]["orders_without_ratings"] == 8
+    assert simulated["title"] == "simulated labelers, not people (orders only)"
+    said = capsys.readouterr().out
+    assert "(1 labeler); 8 of 16 orders came without ratings (1 labeler rated nothing)" in said
+    assert "(orders only); 8 of 8 orders came without ratings" in said
+
+
+def test_a_server_that_was_only_started_is_no_beginning(answered, monkeypatch, capsys):
+    monkeypatch.setattr("step2_reward.annotate.serve", lambda *_, **__: None)
+    folder = answered / "evaluation/judges/people"
+    for limit in ("1", "2"):
+        main(["people", "--run", str(answered), "--limit", limit])
+        samples = str(folder / "samples.jsonl")
+        annotate(AnnotateArguments(str(folder), samples=samples, labelers=["a", "b", "c"], port=0))
+        assert f"annotate: {2 * int(limit)} prompts" in capsys.readouterr().out
+    with held_lock(folder / "annotate"), pytest.raises(UserError, match="is at work"):
+        main(["people", "--run", str(answered), "--limit", "3"])
+    label(answered)
+    with pytest.raises(UserError, match=r"people have begun to label here \(8 answers\)"):
+        main(["people", "--run", str(answered), "--limit", "3"])
+
+
+@contextmanager
+def held_lock(folder):
+    """As a server in another process holds it."""
+    program = (
+        "import sys; from pathlib import Path; from common.files import take_lock\n"
+        "lock = take_lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", program, str(folder / ".lock")]
+    with subprocess.Popen(words, stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield
+        process.stdin.close()
 
 
 @pytest.mark.parametrize(
