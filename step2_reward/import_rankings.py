@@ -39,7 +39,7 @@ class ImportArguments:
     )
     question: str = option("", "the Ranker tag or RankingQuestion, where an export has several")
     buckets: list[str] = option(
-        [], "Label Studio's buckets, the best first; what is in none of them was not ranked"
+        [], "Label Studio's buckets, all of them, the best first; what is in none was not ranked"
     )
     response_fields: list[str] = option(
         [], "Argilla's fields that hold the responses, where their names do not tell"

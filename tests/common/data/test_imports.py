@@ -79,6 +79,24 @@ def test_argillas_data_sets_as_parquet(tmp_path):
     assert found.left_out == {"drafts": 1, "records without a submitted ranking": 1}
 
 
+def test_buckets_and_questions_that_do_not_occur_are_refused(tmp_path):
+    rows = [task(annotation(ranker({"good": ["mdn"], "bad": ["blog"]})))]
+    file, lists = write(tmp_path, rows, "a.json"), write(tmp_path, [ranked_task()], "b.json")
+    named = Hints(buckets=("good", "fair", "bad"))
+    with pytest.raises(UserError, match="names 'fair', which is in no row; .*: bad, good$"):
+        read(file, lists, hints=named)
+    rows.append(task(annotation(ranker({"good": ["mdn"], "fair": ["blog"]}))))
+    assert len(read(write(tmp_path, rows, "c.json"), hints=named).items) == 2
+    with pytest.raises(UserError, match=r"b\.json: no annotation has a ranking 'nope'.*: rank$"):
+        read(file, lists, hints=Hints(buckets=("good", "bad"), question="nope"))
+    found = read(file, lists, hints=Hints(buckets=("good", "bad"), question="rank"))
+    assert [x.order for x in found.items] == [[1, 0], [1, 0]]
+
+
+def ranked_task():
+    return task(annotation(ranker({"rank": ["mdn", "blog"]})))
+
+
 def test_a_single_task_and_a_single_record(tmp_path):
     one = task(annotation(ranker({"rank": ["mdn", "blog"]})))
     assert [x.order for x in read(write(tmp_path, one, "task.json")).items] == [[1, 0]]
