@@ -46,9 +46,9 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
     counts: Counter[str] = Counter()
     for item in items:
         prompt = prompts.setdefault(
-            _key(item.messages, item.responses), _Prompt(item.row, item.responses)
+            key_of(item.messages, item.responses), _Prompt(item.row, item.responses)
         )
-        numbers = _numbers(item.responses, prompt.responses)
+        numbers = numbers_among(item.responses, prompt.responses)
         if item.order and not _takes(prompt, item, numbers, counts):
             continue
         prompt.row = _joined(prompt.row, _renumbered_columns(item.row, numbers))
@@ -109,11 +109,12 @@ def _unable(row: Row) -> dict[str, dict[str, Any]]:
     return {entry["labeler"]: entry for entry in row.get(UNABLE, [])}
 
 
-def _key(messages: Sequence[Message], responses: Sequence[str]) -> str:
+def key_of(messages: Sequence[Message], responses: Sequence[str]) -> str:
+    """The same for the same messages and responses, whatever the responses' order."""
     return json.dumps([[[m.role, m.content] for m in messages], sorted(responses)])
 
 
-def _numbers(given: Sequence[str], wanted: Sequence[str]) -> list[int]:
+def numbers_among(given: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """For each given response the place of the same text among the wanted; copies in order."""
     places: dict[str, list[int]] = {}
     for place, text in enumerate(wanted):
