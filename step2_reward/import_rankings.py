@@ -1,7 +1,7 @@
 """Rankings made elsewhere join the project's: Label Studio's, Argilla's, and plain rankings files.
 
-The same file twice changes nothing: an order is told by its prompt, responses and labeler, and a
-labeler's newer one replaces the older.
+The same file twice changes nothing: an order is told by its prompt, responses and labeler, of whom
+the one that was saved last stays; where one of the two has no date, the one imported last.
 """
 
 from collections import Counter

@@ -13,7 +13,7 @@ from common.data.readers import Row
 from common.data.records import Message
 
 ADDED = "added"
-REPLACED = "replaced by the labeler's newer ones"
+REPLACED = "replaced by the labeler's later ones"
 UNCHANGED = "there already"
 OLDER = "older than what is there"
 WITHDRAWN = "withdrawn: the labeler could not judge after all"

@@ -93,6 +93,19 @@ def test_buckets_and_questions_that_do_not_occur_are_refused(tmp_path):
     assert [x.order for x in found.items] == [[1, 0], [1, 0]]
 
 
+def test_the_same_error_in_every_row_is_told_once_with_a_count(tmp_path):
+    rows = [task(annotation(ranker({"good": ["mdn"]})))] * 30  # on one line
+    with pytest.raises(UserError) as caught:
+        read(write(tmp_path, json.dumps(rows), "a.json"))
+    (line,) = str(caught.value).splitlines()
+    assert "has the buckets good" in line and line.endswith("the best first (30 times)")
+    plain = {"prompt": "q", "responses": ["a", "b"], "orders": [[0, 5]]}
+    with pytest.raises(UserError) as caught:
+        read(write(tmp_path, [plain] * 30, "b.jsonl"))
+    *places, last = str(caught.value).splitlines()
+    assert len(places) == 5 and last == "(30 problems in all, the first 5 are shown)"
+
+
 def ranked_task():
     return task(annotation(ranker({"rank": ["mdn", "blog"]})))
 
