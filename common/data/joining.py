@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from common.data.merging import key_of, numbers_among
+from common.data.merging import is_older, key_of, numbers_among
 from common.data.records import Ranking
 
 Ranks = tuple[float | None, ...]
@@ -14,7 +14,8 @@ def join_rankings(rankings: Sequence[Ranking]) -> tuple[list[Ranking], int]:
     """Rankings in which no two files rank the same prompt and responses apart.
 
     Prompts are the same where messages and responses are, whatever the responses' order. A labeler
-    whom several rows name counts once, by the last of them. Rows of a single file stay apart, and
+    whom several rows name counts once, by the order that was saved last, or, where a date is not
+    known, by the last row's. Rows of a single file stay apart, and
     so do pairs that bring numbers of their own.
 
     Returns:
@@ -36,6 +37,7 @@ def join_rankings(rankings: Sequence[Ranking]) -> tuple[list[Ranking], int]:
 def _joined(group: Sequence[Ranking]) -> Ranking:
     first = group[0]
     named: dict[str, Ranks] = {}
+    times: dict[str, str] = {}
     few: list[Ranks] = []
     """Orders of one response: they count as orders, and name no judge."""
     unnamed: list[Ranks] = []
@@ -46,7 +48,10 @@ def _joined(group: Sequence[Ranking]) -> Ranking:
         compared = [row for row in moved if sum(rank is not None for rank in row) > 1]
         if len(ranking.judges) == len(compared):
             few += [row for row in moved if row not in compared]
-            named |= dict(zip(ranking.judges, compared, strict=True))
+            saved = ranking.saved or [""] * len(compared)
+            for name, row, time in zip(ranking.judges, compared, saved, strict=True):
+                if not is_older({"saved": time}, {"saved": times.get(name)}):
+                    named[name], times[name] = row, time
         else:
             unnamed += moved
     labelers = tuple(dict.fromkeys(name for r in group for name in r.labelers))
@@ -60,6 +65,7 @@ def _joined(group: Sequence[Ranking]) -> Ranking:
         absent=max(0, sum(r.absent for r in group) - twice),
         labelers=labelers,
         judges=tuple(named),
+        saved=tuple(times.values()),
     )
 
 

@@ -53,7 +53,7 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
             continue
         prompt.row = _joined(prompt.row, _renumbered_columns(item.row, numbers))
         for name, unable in _unable(item.row).items():
-            if name in prompt.orders and _is_older(prompt.notes[name], unable):
+            if name in prompt.orders and is_older(prompt.notes[name], unable):
                 counts[WITHDRAWN] += 1
                 del prompt.orders[name]
     ranked_first = sorted(prompts.values(), key=lambda prompt: not prompt.orders)
@@ -65,12 +65,12 @@ def _takes(prompt: _Prompt, item: Labeled, numbers: Sequence[int], counts: Count
     order = _renumbered(item.order, numbers, len(numbers), item.origin)
     notes = _renumbered_notes(item.notes, numbers)
     before = prompt.orders.get(item.labeler)
-    if before is None and _is_older(notes, _unable(prompt.row).get(item.labeler, {})):
+    if before is None and is_older(notes, _unable(prompt.row).get(item.labeler, {})):
         counts[OLDER] += 1
         return False
     if before is None:
         counts[ADDED] += 1
-    elif _is_older(notes, prompt.notes[item.labeler]):
+    elif is_older(notes, prompt.notes[item.labeler]):
         counts[OLDER if order != before else UNCHANGED] += 1
         return False
     else:
@@ -99,7 +99,7 @@ def _joined(old: Row, new: Row) -> Row:
     """Both rows' columns; where both have one, the old one's, and all who could not judge."""
     unable = _unable(old)
     for name, entry in _unable(new).items():
-        if not _is_older(entry, unable.get(name, {})):
+        if not is_older(entry, unable.get(name, {})):
             unable[name] = entry
     return {**new, **old} | ({UNABLE: list(unable.values())} if unable else {})
 
@@ -161,7 +161,8 @@ def _renumbered_columns(row: Row, numbers: Sequence[int]) -> Row:
     }
 
 
-def _is_older(new: dict[str, Any], old: dict[str, Any]) -> bool:
+def is_older(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether the notes' `saved` are known both, and the new one's is the earlier."""
     one, other = _time(new.get("saved")), _time(old.get("saved"))
     return one is not None and other is not None and one < other
 

@@ -53,6 +53,17 @@ def test_whoever_comes_twice_counts_once_by_the_last_file(tmp_path):
     assert joined.absent == 1  # dan; ben and cleo judged in one of the files
 
 
+def test_an_order_saved_earlier_does_not_replace_a_later_one(tmp_path):
+    row = {"prompt": "q", "responses": ["a", "b"], "labelers": ["ann"]}
+    new = {**row, "orders": [[0, 1]], "saved": ["2024-05-02T00:00:00Z"]}
+    old = {**row, "orders": [[1, 0]], "saved": ["2024-05-01T00:00:00Z"]}
+    for files in ({"new": [new], "old": [old]}, {"old": [old], "new": [new]}):
+        (joined,), _ = join_rankings(read(tmp_path, **files))
+        assert joined.ranks == ((1, 2),) and joined.saved == ("2024-05-02T00:00:00Z",)
+    (joined,), _ = join_rankings(read(tmp_path, new=[new], old=[{**old, "saved": [None]}]))
+    assert joined.ranks == ((2, 1),)
+
+
 def test_unnamed_labelers_are_all_counted_and_short_orders_name_nobody(tmp_path):
     short = {**PEOPLE, "orders": [[0], [1, 0]], "labelers": ["eve", "ann"], "cannot_judge": []}
     unnamed = {**PEOPLE, "orders": [[2, 1, 0]], "labelers": None, "cannot_judge": []}
