@@ -15,7 +15,7 @@ from typing import Any
 from common.config.arguments import RunArguments, check_range, option
 from common.data.encoding import describe
 from common.data.labeled import AI, Sample, read_samples
-from common.endpoint.asking import examples, gather, stopped
+from common.endpoint.asking import ASK_AGAIN, UNREAD, examples, gather, stopped
 from common.endpoint.cache import AnswerCache
 from common.endpoint.judge import EndpointArguments, Judge
 from common.errors import UserError
@@ -75,6 +75,13 @@ def main(stage: Stage, run: RunArguments, settings: AiRankArguments, at: Endpoin
         raise UserError(
             f"AI feedback ranked none of {len(samples)} prompts: {describe(facts['left_out'])}; "
             f"for example, {examples(list(done.values()))}"
+            + f"; {ASK_AGAIN}"
+            * (UNREAD in facts["left_out"])
+        )
+    if UNREAD in facts["left_out"]:
+        stage.say(
+            f"{facts['left_out'][UNREAD]} {UNREAD}, for example "
+            f"{examples(list(done.values()))}; {ASK_AGAIN}, with --fresh true"
         )
     stage.finish(
         {"labelers": [labeler], "kind": "AI feedback", **facts},

@@ -1,7 +1,7 @@
 """Rankings made elsewhere join the project's: Label Studio's, Argilla's, and plain rankings files.
 
-The same file twice changes nothing: an order is told by its prompt, responses and labeler, and a
-labeler's newer one replaces the older.
+The same file twice changes nothing: an order is told by its prompt, responses and labeler, of whom
+the one that was saved last stays; where one of the two has no date, the one imported last.
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ class ImportArguments:
     )
     question: str = option("", "the Ranker tag or RankingQuestion, where an export has several")
     buckets: list[str] = option(
-        [], "Label Studio's buckets, the best first; what is in none of them was not ranked"
+        [], "Label Studio's buckets, all of them, the best first; what is in none was not ranked"
     )
     response_fields: list[str] = option(
         [], "Argilla's fields that hold the responses, where their names do not tell"

@@ -18,7 +18,9 @@ class PairsArguments(PairArguments):
     """The rankings, and which of their responses make pairs."""
 
     rankings: list[str] = option(
-        [], "files of rankings in any layout; by default RUN/rank/rankings.jsonl"
+        [],
+        "files of rankings in any layout; what several say of the same prompt and responses is "
+        "merged; by default RUN/rank/rankings.jsonl",
     )
 
 
@@ -52,11 +54,17 @@ def default_rankings(run: Path) -> str:
         UserError: there is none; names other rankings of this run, which somebody has to choose.
     """
     file = run / "rank" / "rankings.jsonl"
-    others = [run / name / "rankings.jsonl" for name in ("import", "ai_rank")]
-    found = " ".join(str(other) for other in others if other.is_file())
-    if found and not file.is_file():
+    if file.is_file():
+        return str(file)
+    others = [run / name / "rankings.jsonl" for name in ("annotate", "import", "ai_rank")]
+    if found := " ".join(str(other) for other in others if other.is_file()):
         raise UserError(f"{file}: no such file; to make pairs of others, --rankings {found}")
-    return str(file)
+    people, imported, judged = others
+    raise UserError(
+        f"{file}: no such file; simulated labelers (step2_reward/rank.sh) make it. Name other "
+        f"rankings with --rankings: people's, {people}, once exported (annotate.sh --export "
+        f"{people}); imported ones, {imported}; AI feedback, {judged}"
+    )
 
 
 if __name__ == "__main__":

@@ -68,13 +68,16 @@ def argilla_orders(
     """
     fields = _fields_of(record)
     answers = _answers_of(record, origin)
-    if hints.question and hints.question not in answers:
+    if answers and hints.question and hints.question not in answers:
         names = ", ".join(answers) or "none"
         raise UserError(f"{origin}: no question '{hints.question}'; answered here: {names}")
     submitted = {
         name: _submitted(given, name, origin, Counter()) for name, given in answers.items()
     }
-    question = hints.question or _ranking_question(submitted, fields, hints, origin)
+    question = ""
+    if answers:
+        question = hints.question or _ranking_question(submitted, fields, hints, origin)
+    left_out.update(_without_answer(record, question))
     if not question:
         left_out["records without a submitted ranking"] += 1
         for name, given in answers.items():
@@ -185,6 +188,18 @@ def _raw_answers(record: Row, origin: str) -> Iterator[tuple[str, Any, Any, Any]
         elif _is_answers(value):  # Argilla 1, as a data set
             for answer in value:
                 yield name, answer["user_id"], answer["value"], answer["status"]
+
+
+def _without_answer(record: Row, question: str) -> Counter[str]:
+    """Drafts and discarded responses of Argilla 1 that say nothing of the question, often nothing
+    at all: `_raw_answers` passes them over."""
+    responses = record.get("responses") if isinstance(record.get("fields"), dict) else None
+    return Counter(
+        STATUSES[str(response.get("status"))]
+        for response in (responses if isinstance(responses, list) else [])
+        if str(response.get("status")) in STATUSES
+        and (not response.get("values") or (question and question not in response["values"]))
+    )
 
 
 def _submitted(

@@ -1,6 +1,7 @@
 """Single fields of a row, checked: texts and lists of messages."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,11 +38,17 @@ class Problems:
         self.errors.append(error)
 
     def raise_if_any(self) -> None:
-        """Raises one `UserError` with the first five errors and the number of all."""
+        """Raises one `UserError` with the first five errors and the number of all.
+
+        Errors of the same words (all rows of a file may stand on one line) are one, with a count.
+        """
         if not self.errors:
             return
-        lines = [str(error) for error in self.errors[:_SHOWN]]
-        if len(self.errors) > _SHOWN:
+        told = Counter(map(str, self.errors))
+        lines = [
+            text + f" ({times} times)" * (times > 1) for text, times in list(told.items())[:_SHOWN]
+        ]
+        if len(told) > _SHOWN:
             lines.append(f"({len(self.errors)} problems in all, the first {_SHOWN} are shown)")
         raise UserError("\n".join(lines))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from common.data.argilla import argilla_orders, is_argilla
 from common.data.fields import Problems, UnknownLayout
-from common.data.label_studio import is_label_studio, label_studio_orders
+from common.data.label_studio import Tags, is_label_studio, label_studio_orders
 from common.data.labeled import Hints, Labeled, labeled_of
 from common.data.prompt_layouts import unknown_layout
 from common.data.readers import OnError, Row, read_rows
@@ -40,18 +40,21 @@ def read_labeled(sources: Sequence[DataSource], hints: Hints | None = None) -> I
 
     Raises:
         UserError: all that `read_rows` raises; a row that is malformed or fits no layout; nothing
-            in a file. Up to five problems are told at once, each with file, row and field.
+            in a file; a question or bucket in the hints that does not occur. Up to five problems
+            are told at once, each with file, row and field.
     """
     problems = Problems()
     found = Imported([], Counter(), Counter())
+    buckets: set[str] = set()
     for source, name in zip(sources, _names_of(sources), strict=True):
         known = replace(hints or Hints(), labeler=(hints and hints.labeler) or name)
         before = len(problems.errors)
         rows = 0
+        tags = Tags()
         for origin, row in _records(source, problems.add):
             rows += 1
             try:
-                found.items += _orders_of(row, source.columns, origin, known, found)
+                found.items += _orders_of(row, source.columns, origin, known, found, tags)
             except UnknownLayout as error:
                 problems.add(error)
                 break  # every other row of the file would say the same
@@ -59,22 +62,28 @@ def read_labeled(sources: Sequence[DataSource], hints: Hints | None = None) -> I
                 problems.add(error)
         if not rows and len(problems.errors) == before:
             problems.add(UserError(f"{source.path}: the file is empty: not one row in it"))
+        try:
+            tags.check_question(source.path, known.question)
+        except UserError as error:
+            problems.add(error)
+        buckets |= tags.buckets
     problems.raise_if_any()
+    Tags(buckets=buckets).check_buckets(hints.buckets if hints else ())
     return found
 
 
 def _orders_of(
-    row: Row, columns: dict[str, str], origin: str, hints: Hints, found: Imported
+    row: Row, columns: dict[str, str], origin: str, hints: Hints, found: Imported, tags: Tags
 ) -> list[Labeled]:
     """The orders of one row; what it holds besides is counted in `found`."""
     if is_label_studio(row):
-        return label_studio_orders(row, columns, origin, hints, found.left_out)
+        return label_studio_orders(row, columns, origin, hints, found.left_out, tags)
     if "responses" in row and ("orders" in row or "ranking_best_to_worst" in row):
         return labeled_of(_renamed(row, columns), origin, hints.labeler, found.left_out)
     if is_argilla(row):
         return argilla_orders(row, columns, origin, hints, found.left_out, found.remarks)
     if columns and set(columns.values()) <= set(row):
-        return _orders_of(_renamed(row, columns), {}, origin, hints, found)
+        return _orders_of(_renamed(row, columns), {}, origin, hints, found, tags)
     raise unknown_layout(
         row, origin, "labelers' rankings", LAYOUTS, "{prompt: question, orders: rankings}"
     )

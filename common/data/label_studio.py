@@ -6,6 +6,7 @@ https://github.com/HumanSignal/label-studio/pull/4281.
 """
 
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.data.fields import facts_of, list_of, text_of
@@ -20,6 +21,35 @@ TEXTS = ("body", "text", "html", "title")
 """Where an item of the `List` tag may have a response's text; the first that is there counts."""
 
 
+@dataclass
+class Tags:
+    """What an export's rankings name: the hints are held against it."""
+
+    questions: set[str] = field(default_factory=set)
+    buckets: set[str] = field(default_factory=set)
+
+    def check_question(self, path: str, question: str) -> None:
+        """Raises:
+        UserError: the file has rankings, but none under this name.
+        """
+        if question and self.questions and question not in self.questions:
+            raise UserError(
+                f"{path}: no annotation has a ranking '{question}' (--question); there are: "
+                f"{', '.join(sorted(self.questions))}"
+            )
+
+    def check_buckets(self, named: tuple[str, ...]) -> None:
+        """Raises:
+        UserError: a bucket was named that none of the files has.
+        """
+        unused = [repr(name) for name in named if name not in self.buckets]
+        if unused:
+            raise UserError(
+                f"--buckets names {', '.join(unused)}, which is in no row; the buckets there are: "
+                f"{', '.join(sorted(self.buckets)) or 'none'}"
+            )
+
+
 def is_label_studio(row: Row) -> bool:
     """Whether a row is a task of Label Studio's JSON export."""
     return isinstance(row.get("data"), dict) and "annotations" in row
@@ -31,12 +61,14 @@ def label_studio_orders(
     origin: str,
     hints: Hints,
     left_out: Counter[str],
+    tags: Tags,
 ) -> list[Labeled]:
     """The orders of one task, one per annotation that has one.
 
     Args:
         columns: our name -> the name in the task's data, of `prompt` and `responses`.
         left_out: takes counts of annotations that were skipped or hold no ranking.
+        tags: takes the names of rankings and of buckets.
 
     Raises:
         UserError: a field is missing or of the wrong type, buckets whose order is not known, an
@@ -55,11 +87,11 @@ def label_studio_orders(
         if annotation.get("was_cancelled"):
             left_out["skipped annotations"] += 1
             continue
-        result = _ranker_of(annotation, field, origin, hints.question)
+        result = _ranker_of(annotation, field, origin, hints.question, tags)
         if result is None:
             left_out["annotations without a ranking"] += 1
             continue
-        groups = _groups_of(result, field, origin, hints.buckets)
+        groups = _groups_of(result, field, origin, hints.buckets, tags)
         items = _items_of(data, groups, field, origin)
         numbers = {name: number for number, name in enumerate(items)}
         order: Order = [
@@ -91,16 +123,14 @@ def label_studio_orders(
     return found
 
 
-def _ranker_of(annotation: Row, field: str, origin: str, question: str) -> Row | None:
+def _ranker_of(annotation: Row, field: str, origin: str, question: str, tags: Tags) -> Row | None:
     """The one result of a Ranker tag."""
     results = annotation.get("result") or []
     if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
         raise UserError(f"{origin}: field '{field}.result' must be a list of objects")
-    found = [
-        r
-        for r in results
-        if r.get("type") == "ranker" and question in ("", str(r.get("from_name")))
-    ]
+    rankers = [r for r in results if r.get("type") == "ranker"]
+    tags.questions.update(str(r.get("from_name")) for r in rankers)
+    found = [r for r in rankers if question in ("", str(r.get("from_name")))]
     if len(found) > 1:
         names = ", ".join(str(r.get("from_name")) for r in found)
         raise UserError(
@@ -110,7 +140,9 @@ def _ranker_of(annotation: Row, field: str, origin: str, question: str) -> Row |
     return found[0] if found else None
 
 
-def _groups_of(result: Row, field: str, origin: str, buckets: tuple[str, ...]) -> list[list[str]]:
+def _groups_of(
+    result: Row, field: str, origin: str, buckets: tuple[str, ...], tags: Tags
+) -> list[list[str]]:
     """Groups of items' ids, best first: one item each of a list, a bucket's items together."""
     value = result.get("value")
     ranker = value.get("ranker") if isinstance(value, dict) else None
@@ -121,11 +153,17 @@ def _groups_of(result: Row, field: str, origin: str, buckets: tuple[str, ...]) -
         return _distinct([[_id(x, at, origin)] for x in ranker], at, origin)
     if not isinstance(ranker, dict):
         raise UserError(f"{origin}: field '{at}' must be a list or buckets, not {kind_of(ranker)}")
+    tags.buckets.update(ranker)
     unknown = [name for name in ranker if name != UNSORTED and name not in buckets]
     if unknown and not buckets:
         raise UserError(
             f"{origin}: field '{at}' has the buckets {', '.join(unknown)}: which is better is not "
             f"in the export; name them with --buckets, the best first"
+        )
+    if unknown:
+        raise UserError(
+            f"{origin}: the export has the bucket '{unknown[0]}', which --buckets does not name; "
+            f"name all of {', '.join(n for n in ranker if n != UNSORTED)}, the best first"
         )
     return _distinct(
         [

@@ -63,7 +63,7 @@ class Hints:
     question: str = ""
     """Label Studio's Ranker tag or Argilla's RankingQuestion, where there are several."""
     buckets: tuple[str, ...] = ()
-    """Label Studio's, best first; what is in none of them was not ranked."""
+    """Label Studio's, all of them, best first; what was put into none was not ranked."""
     response_fields: tuple[str, ...] = ()
     """Argilla's fields that hold the responses; by default those that the answers name."""
 

@@ -13,7 +13,7 @@ from common.data.readers import Row
 from common.data.records import Message
 
 ADDED = "added"
-REPLACED = "replaced by the labeler's newer ones"
+REPLACED = "replaced by the labeler's later ones"
 UNCHANGED = "there already"
 OLDER = "older than what is there"
 WITHDRAWN = "withdrawn: the labeler could not judge after all"
@@ -46,14 +46,14 @@ def merge(items: Iterable[Labeled]) -> tuple[list[Row], Counter[str]]:
     counts: Counter[str] = Counter()
     for item in items:
         prompt = prompts.setdefault(
-            _key(item.messages, item.responses), _Prompt(item.row, item.responses)
+            key_of(item.messages, item.responses), _Prompt(item.row, item.responses)
         )
-        numbers = _numbers(item.responses, prompt.responses)
+        numbers = numbers_among(item.responses, prompt.responses)
         if item.order and not _takes(prompt, item, numbers, counts):
             continue
         prompt.row = _joined(prompt.row, _renumbered_columns(item.row, numbers))
         for name, unable in _unable(item.row).items():
-            if name in prompt.orders and _is_older(prompt.notes[name], unable):
+            if name in prompt.orders and is_older(prompt.notes[name], unable):
                 counts[WITHDRAWN] += 1
                 del prompt.orders[name]
     ranked_first = sorted(prompts.values(), key=lambda prompt: not prompt.orders)
@@ -65,12 +65,12 @@ def _takes(prompt: _Prompt, item: Labeled, numbers: Sequence[int], counts: Count
     order = _renumbered(item.order, numbers, len(numbers), item.origin)
     notes = _renumbered_notes(item.notes, numbers)
     before = prompt.orders.get(item.labeler)
-    if before is None and _is_older(notes, _unable(prompt.row).get(item.labeler, {})):
+    if before is None and is_older(notes, _unable(prompt.row).get(item.labeler, {})):
         counts[OLDER] += 1
         return False
     if before is None:
         counts[ADDED] += 1
-    elif _is_older(notes, prompt.notes[item.labeler]):
+    elif is_older(notes, prompt.notes[item.labeler]):
         counts[OLDER if order != before else UNCHANGED] += 1
         return False
     else:
@@ -99,7 +99,7 @@ def _joined(old: Row, new: Row) -> Row:
     """Both rows' columns; where both have one, the old one's, and all who could not judge."""
     unable = _unable(old)
     for name, entry in _unable(new).items():
-        if not _is_older(entry, unable.get(name, {})):
+        if not is_older(entry, unable.get(name, {})):
             unable[name] = entry
     return {**new, **old} | ({UNABLE: list(unable.values())} if unable else {})
 
@@ -109,11 +109,12 @@ def _unable(row: Row) -> dict[str, dict[str, Any]]:
     return {entry["labeler"]: entry for entry in row.get(UNABLE, [])}
 
 
-def _key(messages: Sequence[Message], responses: Sequence[str]) -> str:
+def key_of(messages: Sequence[Message], responses: Sequence[str]) -> str:
+    """The same for the same messages and responses, whatever the responses' order."""
     return json.dumps([[[m.role, m.content] for m in messages], sorted(responses)])
 
 
-def _numbers(given: Sequence[str], wanted: Sequence[str]) -> list[int]:
+def numbers_among(given: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """For each given response the place of the same text among the wanted; copies in order."""
     places: dict[str, list[int]] = {}
     for place, text in enumerate(wanted):
@@ -160,7 +161,8 @@ def _renumbered_columns(row: Row, numbers: Sequence[int]) -> Row:
     }
 
 
-def _is_older(new: dict[str, Any], old: dict[str, Any]) -> bool:
+def is_older(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether the notes' `saved` are known both, and the new one's is the earlier."""
     one, other = _time(new.get("saved")), _time(old.get("saved"))
     return one is not None and other is not None and one < other
 

@@ -64,6 +64,8 @@ class Account:
     """The names behind each pair that was made."""
     agreements: list[float] = field(default_factory=list)
     down_weighted: int = 0
+    joined: int = 0
+    """Rankings that several files had a part of."""
 
     def read(self, ranking: Ranking, places: Sequence[float | None], pairs: int) -> None:
         """A ranking as it was found.
@@ -114,7 +116,11 @@ class Account:
         """For `account.json` and `result.json`."""
         means = sum(self.agreements) / len(self.agreements) if self.agreements else None
         return {
-            "prompts": {"read": len(self.prompts), "kept": len(self.prompts_kept)},
+            "prompts": {
+                "read": len(self.prompts),
+                "kept": len(self.prompts_kept),
+                "merged": self.joined,
+            },
             "labelers": {
                 "orders": sum(number * n for number, n in self.orders.items()),
                 "could_not_judge": self.absent,
@@ -154,6 +160,8 @@ class Account:
             + (f" by {who['names']} labelers" if who["names"] else "")
             + f", {self.absent} could not judge; who ranked: {in_words(who['of_pairs'])}"
         )
+        if self.joined:
+            lines.append(f"{self.joined} prompts ranked in several files, merged")
         if self.agreements:
             mean = facts["agreement"]["mean_kendalls_w"]
             lines.append(

@@ -17,6 +17,7 @@ from common.data.aggregation import Aggregation, aggregate
 from common.data.agreement import kendalls_w
 from common.data.cleaning import clean
 from common.data.fields import Problems, has, text_of
+from common.data.joining import join_rankings
 from common.data.pair_account import LOW_AGREEMENT, TIED, Account
 from common.data.ranking_layouts import rankings_of
 from common.data.ranks import Ranks
@@ -88,14 +89,16 @@ def make_pairs(
     """The pairs of every ranking, in order, best first within each, and the account of them.
 
     A pair (i, j) has i strictly better than j by the aggregated rank; the texts are different, and
-    neither is empty. Which of several equal responses count among the best or the worst is drawn by
-    `seed`, the prompt and the response's text: neither the order in the file nor other prompts
+    neither is empty. What several files say of the same prompt and responses is one ranking
+    (`join_rankings`). Which of several equal responses count among the best or the worst is drawn
+    by `seed`, the prompt and the response's text: neither the order in the file nor other prompts
     change the draw.
 
     Raises:
         UserError: no pair is left.
     """
-    account = Account()
+    rankings, joined = join_rankings(rankings)
+    account = Account(joined=joined)
     pairs: list[Pair] = []
     for ranking in rankings:
         pairs += _pairs_of(ranking, settings, seed, account)

@@ -60,12 +60,13 @@ def rankings_of(row: Row, origin: str) -> list[Ranking]:
     absent = 0
     labelers: tuple[str, ...] = ()
     judges: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
     if "responses" in row:
         messages = prompt_of(row, origin)
         responses = responses_of(row["responses"], origin)
         if has(row, "orders"):
             ranks, absent = _ranks_of_orders(row["orders"], len(responses), origin)
-            labelers, judges, others = _labelers(row, row["orders"])
+            labelers, judges, saved, others = _labelers(row, row["orders"])
             absent += others
         else:
             order = order_of(row, len(responses), origin)
@@ -92,6 +93,7 @@ def rankings_of(row: Row, origin: str) -> list[Ranking]:
             absent=absent,
             labelers=labelers,
             judges=judges,
+            saved=saved,
         )
     ]
 
@@ -216,8 +218,10 @@ def _ranks_of_orders(
     return ranks, len(orders) - len(ranks)
 
 
-def _labelers(row: Row, orders: Sequence[Any]) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """Whom the row names, those of them who compared any, and how many others could not judge.
+def _labelers(
+    row: Row, orders: Sequence[Any]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], int]:
+    """Whom the row names, who of them compared any and when, and how many others could not judge.
 
     `labelers` has a name for each order, or one for all; `cannot_judge` lists others, as the
     annotation's export does, who have no order.
@@ -228,9 +232,19 @@ def _labelers(row: Row, orders: Sequence[Any]) -> tuple[tuple[str, ...], tuple[s
     if isinstance(names, str):
         names = [f"{names}:{i + 1}" for i in range(len(orders))]
     names = names if isinstance(names, list) and len(names) == len(orders) else []
-    judges = [n for n, order in zip(names, orders, strict=False) if _size(order) > 1]
+    times = row.get("saved")
+    times = times if isinstance(times, list) and len(times) == len(orders) else [None] * len(orders)
+    judges = [
+        (name, time if isinstance(time, str) else "")
+        for name, time, order in zip(names, times, orders, strict=False)
+        if _size(order) > 1 and isinstance(name, str)
+    ]
     names = [*names, *(o.get("labeler") for o in others if isinstance(o, dict))]
-    return _texts(names), _texts(judges), len(others)
+    return _texts(names), *_columns(judges), len(others)
+
+
+def _columns(judges: list[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(name for name, _ in judges), tuple(time for _, time in judges)
 
 
 def _size(order: Any) -> int:  # noqa: ANN401

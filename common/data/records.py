@@ -67,6 +67,8 @@ class Ranking:
     """The names of all who were asked, where the file has them."""
     judges: tuple[str, ...] = ()
     """Those of them whose orders the ranks come from."""
+    saved: tuple[str, ...] = ()
+    """For each of `judges` when the order was saved, "" where that is not known."""
     flaw: str = ""
     """Why it cannot be used, where that showed when it was read."""
     numbers: "PairNumbers | None" = None

@@ -21,6 +21,11 @@ REFUSALS_IN_A_ROW = 50
 """The same for prompts that the endpoint refuses while it takes others: some may be too long."""
 UNANSWERED = "prompts without an answer from the endpoint"
 UNREAD = "prompts whose answers could not be read"
+ASK_AGAIN = (
+    "check what the endpoint serves, raise --answer_tokens or name another --judge_model; such "
+    "answers are not taken from the cache: the same command asks again"
+)
+"""What to do about answers that could not be read."""
 REFUSED = (401, 402, 403, 404)
 """Codes that will be the same for every prompt: the key, the account or the URL is wrong."""
 
@@ -64,6 +69,9 @@ class Asker:
     ) -> Result:
         """What is read in the judge's answer.
 
+        What cannot be read is no result: of what an earlier command left behind, only answers
+        that can be read count, and the rest is asked again.
+
         Args:
             messages: the question's, given how often it was asked before.
             read: raises `Unreadable`.
@@ -73,10 +81,25 @@ class Asker:
             BudgetSpent, Halted: it could not be asked.
             UserError: the endpoint refuses everything.
         """
+
+        def readable(answer: str) -> bool:
+            with contextlib.suppress(Unreadable):
+                read(answer)
+                return True
+            return False
+
+        for attempt in range(self.rereads + 1):
+            known = self.judge.known(messages(attempt))
+            if known is None:
+                break
+            if readable(known):
+                self.unreadable += attempt
+                self.judge.count_from_cache()
+                return read(known)
         told = ""
         for attempt in range(self.rereads + 1):
             try:
-                answer = self.judge.answer(messages(attempt))
+                answer = self.judge.answer(messages(attempt), readable)
             except NoAnswer as error:
                 raise self._unanswered(error) from None
             try:
@@ -177,9 +200,8 @@ def stopped(trouble: str, achieved: str, spent: Spent) -> UserError:
     """The error of a command that ended early: what it has, what that took, how to go on."""
     return UserError(
         f"stopped: {trouble}. {achieved}, for {spent.requests} requests and {spent.tokens} tokens "
-        "so far; every answer is kept and none is paid for again: to go on, give the same command"
-        + " with a higher limit"
-        * ("is reached" in trouble)
+        "so far; every answer is kept, and none that can be read is paid for again: to go on, give "
+        "the same command" + " with a higher limit" * ("is reached" in trouble)
     )
 
 

@@ -78,11 +78,14 @@ class AnswerCache:
         self._run("INSERT INTO requests (key) VALUES (?)", key)
 
     def keep(self, key: str, url: str, body: dict[str, Any], answer: str, tokens: int) -> None:
-        """Keeps an answer, with what was asked."""
+        """Keeps an answer, with what was asked.
+
+        One that is there already, and was of no use, is laid aside: it counts among the costs.
+        """
         request = json.dumps({"endpoint": url, **body})
-        self._run(
-            "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", key, tokens, answer, request
-        )
+        aside = "UPDATE answers SET key = key || ' laid aside ' || hex(randomblob(8)) WHERE key = ?"
+        self._run(aside, key)
+        self._run("INSERT INTO answers VALUES (?, ?, ?, ?)", key, tokens, answer, request)
 
     def spent(self) -> Spent:
         """Of all that the file holds, whichever command asked for it, also one at work now."""

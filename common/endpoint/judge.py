@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, ClassVar
@@ -136,36 +137,39 @@ class Judge:
         self._sending = threading.Lock()
         self._asking: dict[str, threading.Lock] = {}
         """By question: who asks the same one meanwhile waits for the answer."""
+        self._asked: set[str] = set()
+        """Questions that the endpoint has answered to this judge."""
 
     @property
     def has_key(self) -> bool:
         """Whether the environment holds an API key."""
         return bool(self._key)
 
-    def answer(self, messages: list[dict[str, str]]) -> str:
+    def known(self, messages: list[dict[str, str]]) -> str | None:
+        """What the cache has as the judge's text, if anything."""
+        return self.cache.find(key_of(self.url, self._body_of(messages)))
+
+    def answer(
+        self, messages: list[dict[str, str]], usable: Callable[[str], bool] = lambda text: True
+    ) -> str:
         """The judge's text.
+
+        Args:
+            usable: whether an answer of an earlier command will do; where not, it is asked again.
 
         Raises:
             NoAnswer: the endpoint gave none.
             BudgetSpent, Halted: it was not asked.
             UserError: a limit of tokens cannot be held, for the endpoint does not count them.
         """
-        body = {
-            "model": self.settings.judge_model,
-            "messages": messages,
-            "temperature": self.settings.judge_temperature,
-            "max_tokens": self.settings.answer_tokens,
-            **self._fields,
-        }
-        body = {name: value for name, value in body.items() if value is not None}
+        body = self._body_of(messages)
         key = key_of(self.url, body)
         with self._sending:
             asking = self._asking.setdefault(key, threading.Lock())
         with asking:
             known = self.cache.find(key)
-            if known is not None:
-                with self._sending:
-                    self.from_cache += 1
+            if known is not None and (key in self._asked or usable(known)):
+                self.count_from_cache()
                 return known
             text, tokens = ask(
                 lambda: self._ask_once(key, body),
@@ -173,12 +177,28 @@ class Judge:
                 wait=self.halted.wait,
                 jitter=JITTER,
             )
+            self._asked.add(key)
         if self.settings.max_tokens and tokens is None:
             raise UserError(
                 "max_tokens cannot be held: this endpoint's answers have no `usage`; limit "
                 "max_requests instead"
             )
         return text
+
+    def count_from_cache(self) -> None:
+        """An answer was taken out of the cache."""
+        with self._sending:
+            self.from_cache += 1
+
+    def _body_of(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        body = {
+            "model": self.settings.judge_model,
+            "messages": messages,
+            "temperature": self.settings.judge_temperature,
+            "max_tokens": self.settings.answer_tokens,
+            **self._fields,
+        }
+        return {name: value for name, value in body.items() if value is not None}
 
     def hide_key(self, text: str) -> str:
         """A text without the API key, which an endpoint may quote, nor its beginning, cut short."""

@@ -14,6 +14,7 @@ from common.config.arguments import TextArguments, option
 from common.data.blending import split_by_prompt
 from common.data.cleaning import clean
 from common.data.encoding import Comparison, describe, encode_pairs
+from common.data.joining import join_rankings
 from common.data.labelers import who_ranked
 from common.data.layouts import read_rankings
 from common.data.pairs import PairArguments, make_pairs, read_pairs
@@ -199,13 +200,14 @@ def _with_labelers(pairs: list[Pair], stage: Stage, source: PreferenceArguments)
         return pairs
     files = ranking_files(stage, source)
     rankings = read_rankings(parse_sources(files)) if files else []
-    judges = {ranking.origin: ranking.judges for ranking in rankings}
+    judges = {ranking.origin: ranking.judges for ranking in join_rankings(rankings)[0]}
     return [replace(pair, labelers=judges.get(pair.origin, ())) for pair in pairs]
 
 
 def usable(rankings: Sequence[Ranking]) -> list[Ranking]:
-    """Without what cannot be compared, and without those of which nothing is left."""
-    cleaned = (clean(ranking).ranking for ranking in rankings)
+    """Joined, without what cannot be compared, and without those of which nothing is left."""
+    joined, _ = join_rankings(rankings)
+    cleaned = (clean(ranking).ranking for ranking in joined)
     return [ranking for ranking in cleaned if ranking is not None]
 
 

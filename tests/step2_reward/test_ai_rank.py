@@ -148,7 +148,9 @@ def test_a_second_run_makes_no_request(tmp_path):
 def test_nonsense_is_asked_about_again_then_left_out_and_counted(tmp_path, capsys):
     with Server([nonsense_at_first(shortest, times=2)], PATH) as server:
         result, rows = run_stage(tmp_path, server)
-    assert len(rows) == 6 and result["unreadable_answers"] == 24 and result["requests"] == 36
+        assert len(rows) == 6 and result["unreadable_answers"] == 24 and result["requests"] == 36
+        result, same = run_stage(tmp_path, server, fresh=True)  # all was read in the end
+        assert same == rows and result["unreadable_answers"] == 24 and result["requests"] == 36
 
     def hates_question_2(body):
         hated = "question 2\n" in body["messages"][1]["content"]
@@ -158,7 +160,9 @@ def test_nonsense_is_asked_about_again_then_left_out_and_counted(tmp_path, capsy
         result, rows = run_stage(tmp_path, server, fresh=True)
     assert [row["prompt"] for row in rows] == [f"question {i}" for i in (0, 1, 3, 4, 5)]
     assert result["left_out"] == {"prompts whose answers could not be read": 1}
-    assert "1 prompts whose answers could not be read" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 prompts whose answers could not be read" in said
+    assert "in 'no.'" in said and "the same command asks again, with --fresh true" in said
 
 
 def test_nothing_but_nonsense_ends_in_a_clear_account(tmp_path):
@@ -170,6 +174,20 @@ def test_nothing_but_nonsense_ends_in_a_clear_account(tmp_path):
     assert "no JSON object with \"order\" in 'qwz 7 {'" in str(caught.value)
     assert not (tmp_path / "run/ai_rank/rankings.jsonl").exists()
     assert not (tmp_path / "run/ai_rank/result.json").exists()
+
+
+def test_what_could_not_be_read_is_asked_again_by_the_next_command(tmp_path):
+    """Of a repaired endpoint; what that costs is added, and then nothing more is asked."""
+    with Server([(200, completion("qwz"))], PATH) as server:
+        with pytest.raises(UserError, match="the same command asks again"):
+            run_stage(tmp_path, server, rereads=1)
+        assert len(server.bodies) == 6 * 2  # the first order of each prompt, twice
+        server.answers = [shortest]
+        result, rows = run_stage(tmp_path, server, rereads=1)
+        assert len(rows) == 6 and result["unreadable_answers"] == 0
+        assert (result["requests"], result["tokens"]) == (24, 240)
+        again, same = run_stage(tmp_path, server, rereads=1, fresh=True)
+        assert len(server.bodies) == 24 and same == rows and again["from_cache"] == 12
 
 
 def test_a_budget_stops_with_what_is_done_and_says_how_to_go_on(tmp_path):

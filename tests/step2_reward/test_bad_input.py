@@ -163,7 +163,7 @@ def test_labelers_who_could_not_judge_are_absent_and_unranked_prompts_counted(tm
         **{"responses": 2 + 5 + 5, "pairs": 1 + 4 + 4},
     }
     assert result["dropped"]["tied"] == {"seen_in": 1, "rankings": 0, "responses": 0, "pairs": 1}
-    assert result["prompts"] == {"read": 4, "kept": 2}
+    assert result["prompts"] == {"read": 4, "kept": 2, "merged": 0}
 
 
 def test_only_equal_responses_leave_no_pair(tmp_path):

@@ -68,7 +68,7 @@ def test_newer_orders_replace_older_ones_and_others_are_kept(tmp_path):
     result, rows = run_import(tmp_path, new)
     assert result["imported"] == {
         "orders added": 2,
-        "orders replaced by the labeler's newer ones": 1,
+        "orders replaced by the labeler's later ones": 1,
     }
     assert rows == [{**PLAIN, "orders": [[0, 1, 2], [0, 1]]}, {**PLAIN, "prompt": "r"}]
 

@@ -101,6 +101,7 @@ def ai(
         f"{len(judgement.prompts)} of {facts['asked']} prompts by {judgement.name}: "
         f"{facts['requests']} requests and {facts['tokens']} tokens in all"
     )
+    say(f"left out: {facts['trouble']}" * bool(facts["trouble"]))
     say_table(settings)
     if error:
         raise error

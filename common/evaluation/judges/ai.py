@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from common.config.arguments import check_range, option
+from common.data.encoding import describe
 from common.data.labeled import AI
-from common.endpoint.asking import Asker, Outcome, examples, gather, stopped
+from common.endpoint.asking import ASK_AGAIN, UNREAD, Asker, Outcome, examples, gather, stopped
 from common.endpoint.cache import AnswerCache
 from common.endpoint.judge import EndpointArguments, Judge
 from common.errors import UserError
@@ -31,6 +32,9 @@ from common.evaluation.judges.rubric import (
     verdict_of,
 )
 from common.training.metrics import progress_bar
+
+ENOUGH = 0.5
+"""Share of the prompts that must be judged for the command to have done its work."""
 
 
 @dataclass
@@ -80,11 +84,13 @@ def judge_by_ai(
         error = stopped(trouble, achieved, cache.spent()) if trouble else None
     finally:
         cache.close()
+    why = trouble_with(list(done.values()))
     if not prompts:
         raise error or UserError(
-            f"the judge gave nothing that can be used on {len(questions)} prompts; for example, "
-            f"{examples(list(done.values()))}"
+            f"the judge gave nothing that can be used on {len(questions)} prompts: {why}"
         )
+    if not error and len(prompts) < ENOUGH * len(questions):
+        error = UserError(f"only {achieved}, fewer than half; left out: {why}")
     return judgement, error
 
 
@@ -106,6 +112,15 @@ def judge_question(asker: Asker, question: Question, name: str, *, compare: bool
     return Judged(question.split, question.index, marks, ratings, comparisons)
 
 
+def trouble_with(done: Sequence[Outcome[Judged]]) -> str:
+    """How many prompts were left out, why, an example, and what to do; "" where none was."""
+    left_out = Counter(o.left_out for o in done if o.left_out)
+    if not left_out:
+        return ""
+    what = f"{describe(left_out)}; for example, {examples(done)}"
+    return what + f"; {ASK_AGAIN}" * (UNREAD in left_out)
+
+
 def questions_about(question: Question, *, compare: bool) -> int:
     """How many different questions `judge_question` asks, answers that are the same put once."""
     texts = len(set(question.answers.values()))
@@ -120,6 +135,7 @@ def account(judge: Judge, done: Sequence[Outcome[Judged]], asked: int) -> dict[s
         "endpoint": judge.url,
         "asked": asked,
         "left_out": dict(Counter(o.left_out for o in done if o.left_out)),
+        "trouble": trouble_with(done),
         "unreadable_answers": sum(o.unreadable for o in done),
         "requests": spent.requests,
         "tokens": spent.tokens,

@@ -136,6 +136,24 @@ def test_records_that_nobody_ranked_are_counted(form):
     assert left_out == {"records without a submitted ranking": 1}
 
 
+@pytest.mark.parametrize("question", ["", "order"])
+def test_discarded_responses_without_values_are_counted(question):
+    empty = [{"user_id": "u", "status": s, "values": {}} for s in ("discarded", "draft")]
+    other = {"user_id": "w", "status": "discarded", "values": {"why": {"value": "so"}}}
+    row, left_out = record_1(("v", STRICT, "submitted"), ("x", STRICT, "discarded")), Counter()
+    row["responses"] += [*empty, other]
+    assert len(read(row, Hints(question=question), left_out=left_out)) == 1
+    assert left_out == {"discarded responses": 3, "drafts": 1}
+    row, left_out = record_1(), Counter()
+    row["responses"] = [*empty]
+    assert read(row, Hints(question=question), left_out=left_out) == []
+    assert left_out == {
+        "discarded responses": 1,
+        "drafts": 1,
+        "records without a submitted ranking": 1,
+    }
+
+
 def test_rankings_that_say_nothing_are_counted():
     left_out = Counter()
     one = ranks(reply_1=1, reply_2=None)

@@ -79,6 +79,37 @@ def test_argillas_data_sets_as_parquet(tmp_path):
     assert found.left_out == {"drafts": 1, "records without a submitted ranking": 1}
 
 
+def test_buckets_and_questions_that_do_not_occur_are_refused(tmp_path):
+    rows = [task(annotation(ranker({"good": ["mdn"], "bad": ["blog"]})))]
+    file, lists = write(tmp_path, rows, "a.json"), write(tmp_path, [ranked_task()], "b.json")
+    named = Hints(buckets=("good", "fair", "bad"))
+    with pytest.raises(UserError, match="names 'fair', which is in no row; .*: bad, good$"):
+        read(file, lists, hints=named)
+    rows.append(task(annotation(ranker({"good": ["mdn"], "fair": ["blog"]}))))
+    assert len(read(write(tmp_path, rows, "c.json"), hints=named).items) == 2
+    with pytest.raises(UserError, match=r"b\.json: no annotation has a ranking 'nope'.*: rank$"):
+        read(file, lists, hints=Hints(buckets=("good", "bad"), question="nope"))
+    found = read(file, lists, hints=Hints(buckets=("good", "bad"), question="rank"))
+    assert [x.order for x in found.items] == [[1, 0], [1, 0]]
+
+
+def test_the_same_error_in_every_row_is_told_once_with_a_count(tmp_path):
+    rows = [task(annotation(ranker({"good": ["mdn"]})))] * 30  # on one line
+    with pytest.raises(UserError) as caught:
+        read(write(tmp_path, json.dumps(rows), "a.json"))
+    (line,) = str(caught.value).splitlines()
+    assert "has the buckets good" in line and line.endswith("the best first (30 times)")
+    plain = {"prompt": "q", "responses": ["a", "b"], "orders": [[0, 5]]}
+    with pytest.raises(UserError) as caught:
+        read(write(tmp_path, [plain] * 30, "b.jsonl"))
+    *places, last = str(caught.value).splitlines()
+    assert len(places) == 5 and last == "(30 problems in all, the first 5 are shown)"
+
+
+def ranked_task():
+    return task(annotation(ranker({"rank": ["mdn", "blog"]})))
+
+
 def test_a_single_task_and_a_single_record(tmp_path):
     one = task(annotation(ranker({"rank": ["mdn", "blog"]})))
     assert [x.order for x in read(write(tmp_path, one, "task.json")).items] == [[1, 0]]

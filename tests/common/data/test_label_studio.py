@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from common.data.label_studio import is_label_studio, label_studio_orders
+from common.data.label_studio import Tags, is_label_studio, label_studio_orders
 from common.data.labeled import NOT_RANKED, Hints
 from common.data.records import Message
 from common.errors import UserError
@@ -15,7 +15,7 @@ BUCKETS = {"_": ["wiki"], "best": ["mdn"], "ads": ["blog"]}
 
 def read(row, hints=Hints(), columns=None, left_out=None):  # noqa: B008
     left_out = Counter() if left_out is None else left_out
-    return label_studio_orders(row, columns or {}, "f:1", hints, left_out)
+    return label_studio_orders(row, columns or {}, "f:1", hints, left_out, Tags())
 
 
 def by_text(found):
@@ -62,6 +62,12 @@ def test_what_shares_a_bucket_is_tied_and_the_default_bucket_is_one_like_others(
 def test_buckets_whose_order_nobody_named_are_refused():
     with pytest.raises(UserError, match=r"buckets best, ads: which is better .* --buckets"):
         read(task(annotation(ranker(BUCKETS))))
+
+
+@pytest.mark.parametrize("buckets", [("best",), ("best", "adds")])
+def test_a_bucket_that_is_not_named_is_not_left_behind(buckets):
+    with pytest.raises(UserError, match="has the bucket 'ads', which --buckets does not name"):
+        read(task(annotation(ranker(BUCKETS))), Hints(buckets=buckets))
 
 
 def test_several_annotations_and_those_that_were_skipped():

@@ -151,6 +151,23 @@ def test_what_cannot_be_read_is_asked_again_then_left_out_and_told(answered):
             judge(answered, server, "--judge_model", "another")
 
 
+def test_fewer_than_half_is_an_error_and_a_repaired_judge_is_asked_again(answered, capsys):
+    def mumbles(body):
+        well = "seen 1?" in body["messages"][1]["content"]
+        return LONGER(body) if well else (200, completion("Hm."))
+
+    with Server([mumbles], PATH) as server:
+        with pytest.raises(
+            UserError, match=r"only [1-3] of 8 .*fewer than half.*'Hm\.'.*asks again"
+        ):
+            judge(answered, server)
+        assert "left out: 7 prompts whose answers could not be read" in capsys.readouterr().out
+        server.answers = [LONGER]
+        assert judge(answered, server)["prompts"] == 8
+        asked = len(server.bodies)
+        assert judge(answered, server)["prompts"] == 8 and len(server.bodies) == asked
+
+
 def test_without_comparisons_answers_are_only_rated(answered):
     with Server([LONGER], PATH) as server:
         table = judge(answered, server, "--compare", "false")
