@@ -115,6 +115,12 @@ def test_what_a_model_says_cannot_steer_the_terminal(run, monkeypatch):
     assert "\x1b" not in out and out == "\\u001b[2Jred\\u202e\n"
 
 
+def take_terminal():
+    """In the new process. What a shell starts in the background is born deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Typist:
     """`bash launch/chat.sh` on a pseudo-terminal."""
 
@@ -133,7 +139,7 @@ class Typist:
             cwd=ROOT,
             env=environment,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=take_terminal,
         )
         os.close(side)
         self.seen = ""
