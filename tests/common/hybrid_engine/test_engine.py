@@ -348,7 +348,7 @@ def test_generate_leaves_an_adapted_models_defaults_alone(folders):
     assert rollouts(model, rollout="generate").respond(PROMPTS, 3).response_ids() == expected
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_texts_are_those_of_the_plain_model_on_any_rank(ranks, folders, expected):
     """Any ZeRO stage, with and without adapters, weights gathered at once or by layer."""
     everything = run_ranks(on_ranks, ranks, folders, start_group=False)
