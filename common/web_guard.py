@@ -72,8 +72,10 @@ class Guard:
             headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
         refusal = self._refusal(scope["method"], headers)
         body = b""
-        if not refusal and scope["method"] != "GET":
-            body, refusal = await _read_body(headers, receive)
+        if scope["method"] != "GET":
+            # Refused or not: whoever still sends when we hang up may lose our reply.
+            body, unread = await _read_body(headers, receive)
+            refusal = refusal or unread
         if refusal:
             await _reply(send_with_headers, *refusal)
             return
