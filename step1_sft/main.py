@@ -35,9 +35,10 @@ from common.training.guard import GuardArguments
 from common.training.once_per_node import once_per_node
 from common.training.packing import check_packing
 from common.training.resume.checkpoints import CheckpointArguments
+from common.training.run import run_stage
 from common.training.sequence import share_sequences
 from common.training.sft import SFTObjective, perplexity
-from common.training.stage import Stage, run_stage
+from common.training.stage import Stage
 from common.training.supervised import evaluate_supervised, total_steps, train_supervised
 from common.zero.config import resolve_dtype
 

@@ -21,7 +21,8 @@ from common.endpoint.judge import EndpointArguments, Judge
 from common.errors import UserError
 from common.files import write_json_lines
 from common.training.metrics import progress_bar
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 from step2_reward.ai_feedback.orders import (
     disagreement,
     merge_orders,

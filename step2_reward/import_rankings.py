@@ -17,7 +17,8 @@ from common.data.merging import merge
 from common.data.sources import DataSource, parse_sources
 from common.errors import UserError
 from common.files import take_lock, write_json_lines
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 
 
 @dataclass

@@ -40,7 +40,8 @@ from common.training.preferences import (
     ranking_files,
 )
 from common.training.resume.checkpoints import CheckpointArguments
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 from common.training.supervised import held_out_means, total_steps, train_supervised
 from common.zero.config import resolve_dtype
 

@@ -10,7 +10,8 @@ from common.data.sources import parse_sources, paths_of
 from common.errors import UserError
 from common.files import write_json
 from common.training.distributed import is_main
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 
 
 @dataclass

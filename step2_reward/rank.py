@@ -14,7 +14,8 @@ from common.data.ad_moderation.rubric import DOMAINS
 from common.errors import UserError
 from common.files import read_json_lines, write_json_lines
 from common.training.distributed import is_main
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 
 
 @dataclass

@@ -22,8 +22,9 @@ from common.reward.charts import scale_chart
 from common.training.distributed import barrier, broadcast_object, is_main
 from common.training.once_per_node import once_per_node
 from common.training.preferences import load_pairs, split_pairs
+from common.training.run import run_stage
 from common.training.seeding import seed_global
-from common.training.stage import Finished, Stage, run_stage
+from common.training.stage import Finished, Stage
 from step2_reward import main as reward_stage
 from step2_reward.scale_report import line_of, report, row_of
 from step2_reward.sizes import Size, base_folder, count_parameters, parse_sizes, with_changes

@@ -37,7 +37,8 @@ from common.training.distributed import rank, world_size
 from common.training.guard import GuardArguments
 from common.training.once_per_node import once_per_node
 from common.training.resume.checkpoints import CheckpointArguments
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 from common.training.watchdog import WATCHDOG
 
 KIND = "A language model trained by PPO, from the SFT model, on the rewards that its settings name."

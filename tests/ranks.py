@@ -159,7 +159,7 @@ def _run_rank(
         dist.destroy_process_group()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # see `common.training.stage.leave`
+    os._exit(0)  # see `common.training.ending.leave`
 
 
 def _result_path(folder: str, rank: int) -> Path:

@@ -138,7 +138,7 @@ def test_a_rank_that_fails_is_heard_first_and_takes_the_others_along(tmp_path):
 import torch.distributed as dist, torch
 from common.config.arguments import RunArguments
 from common.training.distributed import rank
-from common.training.stage import run_stage
+from common.training.run import run_stage
 
 def main(stage, run):
     stage.begin()

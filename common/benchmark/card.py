@@ -33,7 +33,8 @@ from common.models.scalar import ScalarModel
 from common.models.tiny import TinyArguments, write_tiny_model
 from common.training.metrics import progress_bar
 from common.training.resume.checkpoints import Checkpoints
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 
 RANK = 16
 """Of adapters."""

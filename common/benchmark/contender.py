@@ -20,6 +20,7 @@ from common.benchmark.supervised import SHAPES
 from common.config.arguments import OptimizerArguments, ZeroArguments
 from common.data.encoding import Comparison, EncodedExample
 from common.data.records import Pair
+from common.libraries import quiet_libraries
 from common.models.policy import PolicyModel
 from common.reward.training import PairObjective, RewardArguments
 from common.training.ending import leave
@@ -27,7 +28,6 @@ from common.training.engine import build_engine, process_group
 from common.training.guard import Guard, GuardArguments
 from common.training.loop import Loop, Unsaved
 from common.training.sft import SFTObjective
-from common.training.stage import quiet_libraries
 from common.training.supervised import Objective, train_supervised
 
 LOADED = (LlamaForCausalLM, LlamaForSequenceClassification)

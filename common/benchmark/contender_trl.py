@@ -19,7 +19,7 @@ from common.benchmark.examples import (
 from common.benchmark.iteration import scalar
 from common.benchmark.shapes import causal_lm
 from common.benchmark.supervised import SHAPES
-from common.training.stage import quiet_libraries
+from common.libraries import quiet_libraries
 
 
 class Steps(TrainerCallback):

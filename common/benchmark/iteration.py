@@ -24,7 +24,8 @@ from common.training.distributed import is_main, rank, world_size
 from common.training.engine import build_engine, build_frozen
 from common.training.metrics import progress_bar
 from common.training.peak import PeakMemory
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 from common.zero.config import resolve_dtype, resolve_zero
 
 CASES = (

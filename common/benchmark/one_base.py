@@ -35,7 +35,8 @@ from common.ppo.sources import RewardSourceArguments
 from common.reward.places import RewardPlace
 from common.training.engine import process_group
 from common.training.peak import PeakMemory
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 
 STEPS = 2
 POSITIONS = 256

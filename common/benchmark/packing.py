@@ -39,8 +39,9 @@ from common.training.distributed import device
 from common.training.engine import build_engine
 from common.training.packing import first_fit
 from common.training.padding import right_pad
+from common.training.run import run_stage
 from common.training.sft import SFTObjective
-from common.training.stage import Stage, run_stage
+from common.training.stage import Stage
 from common.training.supervised import supervised_step
 
 

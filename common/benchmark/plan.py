@@ -19,7 +19,8 @@ from common.benchmark.one_base import OneBaseBenchmark, prepare
 from common.config.arguments import RunArguments, check_range, option
 from common.files import write_json, write_json_lines
 from common.training.metrics import progress_bar
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 
 RETURNED = 2**16
 """Bytes of a block from which on it is given back when it is freed."""

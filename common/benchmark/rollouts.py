@@ -21,7 +21,8 @@ from common.hybrid_engine.rollout import Rollout
 from common.training.distributed import device, is_main, world_size
 from common.training.engine import build_engine
 from common.training.metrics import progress_bar
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 
 FIXED = Lengths("fixed_lengths", 64, 1, 32, 32, 56, 0)
 REAL = Lengths("real_lengths", 40, 5, 16, 40, 56, 36)

@@ -31,7 +31,8 @@ from common.models.policy import PolicyModel
 from common.training.distributed import device
 from common.training.metrics import progress_bar
 from common.training.peak import PeakMemory
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 from common.zero.config import resolve_dtype
 
 

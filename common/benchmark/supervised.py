@@ -18,7 +18,8 @@ from common.config.arguments import RunArguments, option
 from common.errors import UserError
 from common.files import write_json
 from common.training.metrics import progress_bar
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 
 BATCHES = {"sft": SFT_BATCH, "reward": REWARD_BATCH}
 SHAPES: dict[str, Shape] = {s.name: s for s in (QUICKSTART, WIDE)}

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from common.errors import UserError
-from common.training.stage import quiet_libraries
+from common.libraries import quiet_libraries
 
 
 def main(arguments: Sequence[str]) -> int:

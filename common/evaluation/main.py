@@ -34,8 +34,9 @@ from common.training.engine import build_frozen
 from common.training.metrics import progress_bar
 from common.training.once_per_node import once_per_node
 from common.training.resume.checkpoints import CheckpointArguments
+from common.training.run import run_stage
 from common.training.seeding import derive_seed
-from common.training.stage import Stage, run_stage
+from common.training.stage import Stage
 from common.training.watchdog import WATCHDOG
 from common.zero.config import resolve_dtype
 

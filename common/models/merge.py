@@ -15,6 +15,7 @@ import torch
 
 from common.config.arguments import LoraArguments, ModelArguments
 from common.errors import UserError
+from common.libraries import quiet_libraries
 from common.models.cards import HOLDS, LIBRARY
 from common.models.loading import (
     HEAD_NAMES,
@@ -24,7 +25,6 @@ from common.models.loading import (
 )
 from common.models.lora import adapter_base, whole_modules
 from common.models.scalar import VALUE_HEAD_FILE, load_scalar_model
-from common.training.stage import quiet_libraries
 
 Kind = Literal["policy", "reward", "critic"]
 

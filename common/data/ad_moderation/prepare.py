@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from common.config.arguments import RunArguments, option
 from common.data.ad_moderation.splits import Sizes, write_splits
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 
 
 @dataclass

@@ -36,7 +36,8 @@ from common.training.engine import build_frozen
 from common.training.metrics import progress_bar
 from common.training.resume.identity import PIECES, content_hashes, movable
 from common.training.resume.signals import REQUESTS, Stopped
-from common.training.stage import Stage, run_stage
+from common.training.run import run_stage
+from common.training.stage import Stage
 from common.training.watchdog import WATCHDOG
 from common.zero.config import resolve_dtype
 

@@ -21,6 +21,7 @@ from common.config.arguments import check_range, option
 from common.config.parsing import parse_arguments
 from common.data.sources import paths_of
 from common.errors import UserError
+from common.libraries import quiet_libraries
 from common.training.ending import leave
 from common.training.nodes import Place, node_name
 from common.training.preflight.board import Board, failed_nodes
@@ -47,7 +48,6 @@ from common.training.preflight.network import (
     unreachable,
 )
 from common.training.resume.signals import REQUESTS, STOP_CODE, Stopped
-from common.training.stage import quiet_libraries
 
 
 @dataclass
