@@ -34,7 +34,7 @@ from common.training.engine import build_engine
 from common.training.guard import GuardArguments
 from common.training.once_per_node import once_per_node
 from common.training.packing import check_packing
-from common.training.resume.checkpoints import CheckpointArguments
+from common.training.resume.arguments import CheckpointArguments
 from common.training.run import run_stage
 from common.training.sequence import share_sequences
 from common.training.sft import SFTObjective, perplexity

@@ -39,7 +39,7 @@ from common.training.preferences import (
     pair_files,
     ranking_files,
 )
-from common.training.resume.checkpoints import CheckpointArguments
+from common.training.resume.arguments import CheckpointArguments
 from common.training.run import run_stage
 from common.training.stage import Stage
 from common.training.supervised import held_out_means, total_steps, train_supervised

@@ -27,7 +27,7 @@ from common.training.distributed import is_main
 from common.training.engine import build_frozen
 from common.training.metrics import progress_bar
 from common.training.once_per_node import once_per_node
-from common.training.resume.checkpoints import CheckpointArguments
+from common.training.resume.arguments import CheckpointArguments
 from common.training.resume.identity import content_hashes
 from common.training.run import run_stage
 from common.training.seeding import derive_seed

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from common.errors import UserError
 from common.training.distributed import any_rank, gather_objects, rank, world_size
-from common.training.resume.checkpoints import how_to_start_over
+from common.training.resume.arguments import how_to_start_over
 
 Value = TypeVar("Value")
 

@@ -25,7 +25,7 @@ from common.ppo.invariants import tolerance
 from common.training.engine import build_engine
 from common.training.guard import GuardArguments
 from common.training.preferences import PreferenceArguments, load_comparisons, pair_files
-from common.training.resume.checkpoints import CheckpointArguments
+from common.training.resume.arguments import CheckpointArguments
 from common.training.run import run_stage
 from common.training.stage import Stage
 from common.training.supervised import held_out_means, total_steps, train_supervised

@@ -36,7 +36,7 @@ from common.training.batching import ends_epoch, stream_indices
 from common.training.distributed import rank, world_size
 from common.training.guard import GuardArguments
 from common.training.once_per_node import once_per_node
-from common.training.resume.checkpoints import CheckpointArguments
+from common.training.resume.arguments import CheckpointArguments
 from common.training.run import run_stage
 from common.training.stage import Stage
 from common.training.watchdog import WATCHDOG

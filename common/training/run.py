@@ -14,7 +14,7 @@ from common.training.ending import leave, report, same_command, stop_at_once
 from common.training.engine import process_group
 from common.training.peak import import_late_modules
 from common.training.peers import PEERS
-from common.training.resume.checkpoints import how_to_start_over
+from common.training.resume.arguments import how_to_start_over
 from common.training.resume.signals import REQUESTS, STOP_CODE, Stopped
 from common.training.seeding import seed_global
 from common.training.stage import Finished, Stage

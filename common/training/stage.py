@@ -24,11 +24,8 @@ from common.training.guard import Guard, GuardArguments
 from common.training.loop import Loop
 from common.training.metrics import MetricsWriter
 from common.training.peak import PeakMemory
-from common.training.resume.checkpoints import (
-    CheckpointArguments,
-    Checkpoints,
-    how_to_start_over,
-)
+from common.training.resume.arguments import CheckpointArguments, how_to_start_over
+from common.training.resume.checkpoints import Checkpoints
 from common.training.resume.folders import labels
 from common.training.resume.identity import (
     EXAMPLES,

@@ -17,7 +17,7 @@ from common.config.arguments import (
 from common.errors import UserError
 from common.models.tiny import TinyArguments
 from common.training.guard import GuardArguments
-from common.training.resume.checkpoints import CheckpointArguments
+from common.training.resume.arguments import CheckpointArguments
 from common.training.stage import Stage
 from step1_sft.main import SFTArguments
 from tests import inputs

@@ -18,7 +18,7 @@ from common.errors import UserError
 from common.hybrid_engine.engine import RolloutArguments
 from common.reward.training import RewardArguments
 from common.training.guard import GuardArguments
-from common.training.resume.checkpoints import CheckpointArguments
+from common.training.resume.arguments import CheckpointArguments
 from common.training.stage import Stage
 from step2_reward import pairs, rank, sample
 from step2_reward.main import RewardStageArguments

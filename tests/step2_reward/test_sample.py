@@ -14,7 +14,7 @@ from common.config.arguments import (
 )
 from common.hybrid_engine.engine import RolloutArguments
 from common.training.engine import process_group
-from common.training.resume.checkpoints import CheckpointArguments
+from common.training.resume.arguments import CheckpointArguments
 from common.training.stage import Stage
 from step2_reward.sample import SampleArguments
 from tests.models import save_tiny

@@ -3,18 +3,15 @@
 import contextlib
 import errno
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from common.config.arguments import check_range, option
 from common.errors import UserError
 from common.files import is_disk_full
 from common.training.distributed import (
@@ -28,6 +25,7 @@ from common.training.distributed import (
     world_size,
 )
 from common.training.resume import folders
+from common.training.resume.arguments import CheckpointArguments, how_to_start_over
 from common.training.resume.engines import (
     expected_bytes,
     load_engine,
@@ -46,40 +44,6 @@ SHARE = 0.05
 
 SECONDS_AT_THE_END = 10.0
 """How long a run that fails waits for its last checkpoint."""
-
-
-@dataclass
-class CheckpointArguments:
-    """When checkpoints are written, and how many are kept."""
-
-    HARMLESS: ClassVar = (
-        *("checkpoint_minutes", "checkpoint_steps", "checkpoint_epochs", "checkpoint_keep"),
-    )
-
-    checkpoint_minutes: float = option(
-        10.0,
-        "minutes between checkpoints; also after an evaluation that is the best so far, but never "
-        "for over 5 % of the time; 0: neither",
-    )
-    checkpoint_steps: int = option(
-        0,
-        "optimizer steps (rollouts in PPO, batches in sampling) between checkpoints; 0: none",
-    )
-    checkpoint_epochs: bool = option(
-        True, "also save at the end of each pass over the data, under the same limit"
-    )
-    checkpoint_keep: int = option(2, "newest checkpoints that are kept, beside the best one")
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, "checkpoint_minutes", "checkpoint_steps")
-        check_range(self, 1, "checkpoint_keep")
-
-
-def how_to_start_over(stage: str = "STAGE") -> str:
-    """What a user gives to start a stage over, in a pipeline or alone."""
-    if "RLHF_LAUNCHER" in os.environ:
-        return f"give the pipeline --restart {stage} (its --fresh deletes all stages)"
-    return "give --fresh true"
 
 
 class Checkpoints:

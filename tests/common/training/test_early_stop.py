@@ -10,7 +10,8 @@ from common.training.early_stop import EarlyStop
 from common.training.engine import build_engine, gathered_parameters, optimizer_step, process_group
 from common.training.guard import Guard, GuardArguments
 from common.training.loop import Loop
-from common.training.resume.checkpoints import CheckpointArguments, Checkpoints
+from common.training.resume.arguments import CheckpointArguments
+from common.training.resume.checkpoints import Checkpoints
 from tests.ranks import run_ranks, shard_everything, zero_of
 
 # Accuracy and loss after each step; the third is the best, by its loss.

@@ -10,7 +10,8 @@ from common.errors import NotFinite, UserError
 from common.training.engine import build_engine, gathered_parameters, optimizer_step
 from common.training.guard import Guard, GuardArguments
 from common.training.loop import Loop
-from common.training.resume.checkpoints import CheckpointArguments, Checkpoints
+from common.training.resume.arguments import CheckpointArguments
+from common.training.resume.checkpoints import Checkpoints
 from common.training.resume.folders import labels
 from tests.ranks import run_ranks
 

@@ -16,7 +16,8 @@ from common.errors import UserError
 from common.ppo.kl import KLController
 from common.training.resume import checkpoints as module
 from common.training.resume import folders
-from common.training.resume.checkpoints import CheckpointArguments, Checkpoints
+from common.training.resume.arguments import CheckpointArguments
+from common.training.resume.checkpoints import Checkpoints
 from common.training.resume.folders import Label, labels
 from common.training.resume.signals import Stopped, StopRequests
 from tests.disks import make_room, small_disk

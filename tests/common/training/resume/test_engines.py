@@ -12,7 +12,8 @@ from common.models.loading import load_causal_lm
 from common.models.policy import PolicyModel
 from common.training.distributed import all_reduce_sum, rank, world_size
 from common.training.engine import build_engine, gathered_parameters, optimizer_step
-from common.training.resume.checkpoints import CheckpointArguments, Checkpoints
+from common.training.resume.arguments import CheckpointArguments
+from common.training.resume.checkpoints import Checkpoints
 from common.training.resume.folders import damage, size_of
 from tests.disks import small_disk
 from tests.models import save_tiny
