@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.evaluation.benchmarks import parsing
-from common.evaluation.benchmarks.catalogue import AGIEVAL_CLOZE, AGIEVAL_ZH
+from common.evaluation.benchmarks.catalogue import AGIEVAL_CHINESE, AGIEVAL_CLOZE
 from common.evaluation.benchmarks.equivalence import same_expression
 from common.evaluation.benchmarks.files import Row
 from common.evaluation.benchmarks.parsing import LETTERS
@@ -104,8 +104,8 @@ def prompt_of(name: str, subtask: str, description: str = "", several: bool = Fa
             )
         case "agieval" | "agieval_zh":
             if subtask in AGIEVAL_CLOZE:
-                return _agieval_cloze(subtask in AGIEVAL_ZH)
-            return _agieval_letters(subtask in AGIEVAL_ZH, several)
+                return _agieval_cloze(subtask in AGIEVAL_CHINESE)
+            return _agieval_letters(subtask in AGIEVAL_CHINESE, several)
         case "bbh":
             return _bbh(description)
         case "gsm8k":
