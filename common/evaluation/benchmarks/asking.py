@@ -24,7 +24,7 @@ def ask(part: BenchmarkTask, model: PolicyLM, limit: int = 0) -> list[Row]:
         rows in the order of the questions, the same on every rank: index, question, prompt_hash,
         prompt_cut (whether it lost its beginning), output (the text; or each choice's
         log-likelihood in nats, and whether it is the greedy one), answer, target, correct,
-        unparsed, score (0 to 1), shots (in the prompt), shots_dropped.
+        unparsed, score (0 to 1), shots (in the prompt), shots_dropped; f1 (0 to 1) of phrases.
     """
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
@@ -63,6 +63,7 @@ def row_of(part: BenchmarkTask, sample: dict[str, Any], cut: set[str]) -> Row:
         "score": float(sample[part.metric]),
         "shots": part.shots - parsed.shots_dropped,
         "shots_dropped": parsed.shots_dropped,
+        **({"f1": float(sample["f1"])} if "f1" in sample else {}),
     }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.evaluation.benchmarks.files import Row
-from common.evaluation.benchmarks.parsing import LETTERS, boxed, first_word
+from common.evaluation.benchmarks.parsing import LETTERS, boxed, first_word, gold_number
 
 UNLABELED: Row = {}
 
@@ -271,7 +271,8 @@ def gsm8k(row: Row) -> Row | None:
         return None
     answer = str(row["answer"])
     told = re.search(r"####\s*\S|[Tt]he answer is|^\s*-?[$\d][\d,.]*\s*$", answer)
-    return {"question": row["question"], "answer": answer} if told else None
+    known = told and gold_number(answer) is not None
+    return {"question": row["question"], "answer": answer} if known else None
 
 
 def math(row: Row) -> Row | None:

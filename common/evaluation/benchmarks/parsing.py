@@ -189,6 +189,12 @@ def number(text: str) -> str | None:
     return _value(last[0]) if last else None
 
 
+def gold_number(answer: str) -> str | None:
+    """What a solution of GSM8K's says is right, behind "####" or as `number` finds it."""
+    told = re.findall(r"####\s*(\S.*)", answer)
+    return number(told[-1] if told else answer)
+
+
 def _plain_number_text(text: str) -> str:
     r"""A text with numbers in one spelling: "−" as "-", "½" as " 1/2", `\frac{3}{4}` as " 3/4"."""
     text = re.sub(r"[\u00bc-\u00be\u2150-\u215e]", _spelled_out, text)

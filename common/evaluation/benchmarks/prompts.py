@@ -231,15 +231,11 @@ def _gsm8k() -> Prompt:
         chain = re.sub(r"<<.*?>>", "", chain)
         return re.sub(r"\n?####\s*(\S+)", r"\nThe answer is \1.", chain)
 
-    def target(row: Row) -> str:
-        told = re.findall(r"####\s*(\S+)", row["answer"])
-        return parsing.canonical_number(told[-1]) if told else parsing.number(row["answer"]) or ""
-
     return Prompt(
         description="",
         question=lambda row: f"Q: {row['question'].strip()}{_STEPS}",
         shown=shown,
-        targets=lambda row: [target(row)],
+        targets=lambda row: [parsing.gold_number(row["answer"]) or ""],
         read=lambda output, row: parsing.number(output),
         same=_is_one_of,
         stops=("\nQ:", "\nQuestion:"),

@@ -10,6 +10,7 @@ from common.evaluation.benchmarks.equivalence import (
     rational,
     same_expression,
 )
+from common.evaluation.benchmarks.forms import FORMS
 
 
 @pytest.mark.parametrize(
@@ -282,3 +283,19 @@ def test_canonical_spellings_are_fixed_points():
         once = canonical_expression(text)
         assert canonical_expression(once) == once
     assert rational("2") == 2 and rational("x") is None and rational(r"\frac{1}{0}") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("9 * 2 = <<9*2=18>>18\n#### 18", "18"),
+        ("#### 1,050", "1050"),
+        ("#### $ 3/4 of it", "0.75"),
+        ("The answer is -3.", "-3"),
+        ("#### five", None),
+    ],
+)
+def test_the_right_number_of_a_solution(answer, gold):
+    assert parsing.gold_number(answer) == gold
+    row = {"question": "How many?", "answer": answer}
+    assert FORMS["gsm8k"].convert(row) == (None if gold is None else row)
