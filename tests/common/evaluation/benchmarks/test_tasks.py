@@ -235,6 +235,24 @@ def test_each_question_that_is_scored_is_a_sign_of_life(small, scripted, monkeyp
             assert len(signs) == number
 
 
+def test_the_words_in_common_are_kept_beside_the_match_and_read_again_alike(
+    tmp_path, makers, scripted
+):
+    from common.evaluation.benchmarks.asking import read_again, row_of
+
+    facts = makers["nq"](tmp_path, False)
+    (task,), _ = build_tasks(["nq"], "fathom", tmp_path, fits=None)
+    results = scripted.evaluate(scripted.ByFacts(facts, "right", "fathom"), [task.task])
+    (samples,) = results["samples"].values()
+    rows = [row_of(task, sample, set()) for sample in samples]
+    assert [(row["score"], row["f1"]) for row in rows] == [(1.0, 1.0)] * len(samples)
+    assert read_again(task, rows) == rows
+    half = rows[0] | {"output": f"{rows[0]['output']} {' '.join(map(str, range(99)))}"}
+    (read,) = read_again(task, [half])
+    assert read["score"] == 0.0 and 0 < read["f1"] < 0.2 and read["shots"] == rows[0]["shots"]
+    assert read_again(task, [rows[0] | {"index": len(samples)}]) is None
+
+
 def test_light_modules_stay_light():
     code = (
         "import sys, common.evaluation.benchmarks.tasks as t; "
