@@ -88,7 +88,10 @@ def _chosen(text: str, choices: int, several: bool) -> str:
         return "" if word and _GOES_ON.match(text, match.end()) else "".join(letters).upper()
 
     small = valid.lower()
-    label = re.match(rf"\W*([{small}])\W*(?:\n|$)|[(（\[]?([{small}])(?:[)）\]]|[.:：]\s)", text)
+    label = re.match(
+        rf"\W*([{small}])\W*(?:\n|$)|[(（\[]?([{small}])(?:[)）\]]|[.:：]\s)(?!\s*(?:and|or)\b)",
+        text,
+    )
     if label and not denied(label.start(label.lastindex or 0), label.end()):
         return label[label.lastindex or 0].upper()
     begins = re.match(r"[\s\"'“(（\[{\-.:：]*", text)
@@ -108,8 +111,8 @@ def _chosen(text: str, choices: int, several: bool) -> str:
         for match in re.finditer(rf"(?<![A-Za-z0-9'’.])[{valid}](?![A-Za-z0-9'’])", text)
         if not _ARTICLE.match(text, match.start()) and not denied(*match.span())
     ]
-    # "plural(s)" is no choice.
-    bracketed = re.finditer(rf"(?<!\w)[(（\[]([{small}])[)）\]]", text)
+    # "plural(s)" and "f'(c)" are no choices.
+    bracketed = re.finditer(rf"(?<![!-~′″])[(（\[]([{small}])[)）\]]", text)
     alone = alone or [m.group(1).upper() for m in bracketed if not denied(m.start(1), m.end())]
     return alone[0] if len(set(alone)) == 1 else ""
 

@@ -69,6 +69,8 @@ from common.evaluation.benchmarks.forms import FORMS
         ("b) is wrong. The answer is C", "C"),
         ("It must be (b), I think", "B"),
         ("the plural(s) of it", None),
+        ("where f′(c) is 0", None),
+        ("a. and c. are right", None),
         ("first (a), then (b)", None),
         ("A metal. The answer is \\boxed{C}, not B", "C"),
         ("a dog", None),
