@@ -40,7 +40,11 @@ def mean_by_prompt(pairs: Iterable[tuple[Prompt, float]]) -> dict[Prompt, float]
 
 
 def bootstrap_ci(
-    values: Iterable[float], seed: int, resamples: int = RESAMPLES, level: float = 0.95
+    values: Iterable[float],
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    bounds: tuple[float, float] | None = None,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean (Efron 1979), in the unit of `values`.
 
@@ -48,9 +52,15 @@ def bootstrap_ci(
     the (1 − level)/2 and (1 + level)/2 quantiles of the resamples' means. For a paired difference
     give the differences.
 
+    Resamples of n values that are all the same are the same, too, and would leave no width. With
+    `bounds` the interval then tells what n draws can have missed: at most the share
+    1 − ((1 − level)/2)^(1/n) of all values (Clopper and Pearson 1934, with none of n; for 95 % and
+    20 values 17 %), which might lie at either bound.
+
     Args:
         values: one value a prompt, `[prompts]`.
         seed: the same seed and values give the same interval.
+        bounds: least and greatest value possible.
 
     Raises:
         ValueError: no values, or one of them is not finite.
@@ -58,6 +68,9 @@ def bootstrap_ci(
     data = np.fromiter(values, dtype=np.float64)
     if data.size == 0 or not np.isfinite(data).all():
         raise ValueError("bootstrap_ci needs at least one value, and finite ones only")
+    if bounds and np.ptp(data) <= TIE_TOLERANCE:
+        value, missed = float(data[0]), 1.0 - ((1.0 - level) / 2.0) ** (1.0 / data.size)
+        return value - missed * (value - bounds[0]), value + missed * (bounds[1] - value)
     rng = np.random.default_rng(seed)
     rows = max(1, _INDICES_AT_ONCE // data.size)
     means = [

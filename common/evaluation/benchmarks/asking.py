@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from common.evaluation.benchmarks.model import PolicyLM
@@ -24,7 +24,7 @@ def ask(part: BenchmarkTask, model: PolicyLM, limit: int = 0) -> list[Row]:
         rows in the order of the questions, the same on every rank: index, question, prompt_hash,
         prompt_cut (whether it lost its beginning), output (the text; or each choice's
         log-likelihood in nats, and whether it is the greedy one), answer, target, correct,
-        unparsed, score (0 to 1), shots (in the prompt), shots_dropped.
+        unparsed, score (0 to 1), shots (in the prompt), shots_dropped; f1 (0 to 1) of phrases.
     """
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
@@ -43,9 +43,28 @@ def ask(part: BenchmarkTask, model: PolicyLM, limit: int = 0) -> list[Row]:
     return [row_of(part, s, model.cut) for s in sorted(samples, key=lambda s: s["doc_id"])]
 
 
+def read_again(part: BenchmarkTask, rows: Sequence[Row]) -> list[Row] | None:
+    """Kept rows as they are read now: the parsers may have learned since.
+
+    Returns:
+        None where other questions are asked now. In mode "harness" the rows as they are.
+    """
+    if part.mode != "fathom":
+        return list(rows)
+    docs = part.task.eval_docs
+    found = []
+    for row in rows:
+        doc = docs[row["index"]] if row["index"] < len(docs) else None
+        if doc is None or question_of(part.task, doc, "") != row["question"]:
+            return None
+        known = {"doc": doc, "resps": [[row["output"]]], "target": row["target"]}
+        scores = part.task.process_results(doc, [row["output"]])
+        found.append(row | verdict(part, known | scores | {"shots_dropped": row["shots_dropped"]}))
+    return found
+
+
 def row_of(part: BenchmarkTask, sample: dict[str, Any], cut: set[str]) -> Row:
     """What is kept of one question; `cut`: prompts that lost their beginning."""
-    parsed = part.parsed(sample)
     requests = [arguments[0] for arguments in sample["arguments"]]
     prompt = requests[0]
     answers = [answer for resps in sample["resps"] for answer in resps]
@@ -56,6 +75,14 @@ def row_of(part: BenchmarkTask, sample: dict[str, Any], cut: set[str]) -> Row:
         "prompt_hash": hashlib.sha256(prompt.encode()).hexdigest(),
         "prompt_cut": any(text in cut for text in requests),
         "output": output,
+        **verdict(part, sample),
+    }
+
+
+def verdict(part: BenchmarkTask, sample: dict[str, Any]) -> Row:
+    """What an output says, and whether that is right."""
+    parsed = part.parsed(sample)
+    return {
         "answer": parsed.answer,
         "target": parsed.target,
         "correct": bool(parsed.correct),
@@ -63,6 +90,7 @@ def row_of(part: BenchmarkTask, sample: dict[str, Any], cut: set[str]) -> Row:
         "score": float(sample[part.metric]),
         "shots": part.shots - parsed.shots_dropped,
         "shots_dropped": parsed.shots_dropped,
+        **({"f1": float(sample["f1"])} if "f1" in sample else {}),
     }
 
 

@@ -68,6 +68,8 @@ AGIEVAL_ZH = (
     *("gaokao-geography", "gaokao-history", "gaokao-mathcloze", "gaokao-mathqa"),
     *("gaokao-physics", "jec-qa-ca", "jec-qa-kd", "logiqa-zh"),
 )
+AGIEVAL_CHINESE = tuple(name for name in AGIEVAL_ZH if name != "gaokao-english")
+"""Those that are asked in Chinese; AGIEval's own code and the hub ask its exam of English in it."""
 AGIEVAL_CLOZE = ("math", "gaokao-mathcloze")
 """Those without choices: any expression of the same value is right."""
 BBH = (

@@ -18,6 +18,7 @@ from common.evaluation.benchmarks.files import Row
 from common.evaluation.benchmarks.parsing import phrase_f1
 from common.evaluation.benchmarks.prompts import Prompt
 from common.evaluation.benchmarks.tasks import Fits, ParsedAnswer
+from common.training.watchdog import WATCHDOG
 
 _DEFAULT_NEW_TOKENS = 256
 """What lm_eval's models generate at most where a task doesn't say."""
@@ -109,12 +110,14 @@ class FittedTask(ConfigurableTask):
         return self._fits(f"{context} {max(continuations, key=len)}", 0)
 
     def process_results(self, doc: Row, results: Any) -> dict[str, Any]:  # noqa: ANN401
-        """The task's own metrics of one question, and the shots that its prompt lacked."""
-        return super().process_results(doc, results) | self.shots_dropped(doc)
+        """The metrics of one question, and the shots that its prompt lacked."""
+        WATCHDOG.alive()  # all of a part's questions are scored in one go, a formula for 20 s
+        dropped = float(self._dropped.get(_key(doc), 0))
+        return self.scores(doc, results) | {"shots_dropped": dropped}
 
-    def shots_dropped(self, doc: Row) -> dict[str, float]:
-        """The shots that a question's prompt lacked, as a metric."""
-        return {"shots_dropped": float(self._dropped.get(_key(doc), 0))}
+    def scores(self, doc: Row, results: Any) -> dict[str, Any]:  # noqa: ANN401
+        """The task's own metrics of one question."""
+        return super().process_results(doc, results)
 
     def parsed(self, sample: dict[str, Any], metric: str) -> ParsedAnswer:
         """What a logged row says, by the task's own definition."""
@@ -206,14 +209,14 @@ class FathomTask(FittedTask):
             }
         super().__init__(config, {"test": asked}, fits)
 
-    def process_results(self, doc: Row, results: Sequence[str]) -> dict[str, Any]:
-        """Scores of one output."""
+    def scores(self, doc: Row, results: Sequence[str]) -> dict[str, Any]:
+        """Of one output."""
         answer, targets = self._prompt.answer_in(results[0], doc), self._prompt.targets(doc)
         correct = answer is not None and self._prompt.same(answer, targets)
         scores = {"exact_match": float(correct), "unparsed": float(answer is None)}
         if self._prompt.score_f1:
             scores["f1"] = phrase_f1(answer or "", targets)
-        return scores | self.shots_dropped(doc)
+        return scores
 
     def _answer_and_target(self, sample: dict[str, Any], metric: str) -> tuple[str | None, str]:
         doc = sample["doc"]
@@ -226,7 +229,7 @@ def _overridden(doc: Row, results: Sequence[str]) -> dict[str, float]:
 
     The method itself must not stand in the config, which lm_eval copies with all it holds.
     """
-    raise AssertionError("FathomTask.process_results scores")
+    raise AssertionError("FathomTask.scores does it")
 
 
 def _target(targets: Callable[[Row], list[str]]) -> Callable[[Row], str | list[str]]:

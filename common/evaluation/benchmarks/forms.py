@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.evaluation.benchmarks.files import Row
-from common.evaluation.benchmarks.parsing import LETTERS, boxed, first_word
+from common.evaluation.benchmarks.parsing import LETTERS, boxed, first_word, gold_number
 
 UNLABELED: Row = {}
 
@@ -121,7 +121,9 @@ def _agieval_of_the_hub(row: Row) -> Row | None:
     question = re.split(r"\s(?:Answer Choices: |选项：)\(?A", question)[0] if mark else text
     common = {"passage": passage.strip(), "question": question.strip()}
     if "gold" not in row:
-        return common | {"options": [], "labels": "", "answer": str(row["answer"])}
+        answer = row["answer"]
+        whole = common | {"options": [], "labels": "", "answer": str(answer)}
+        return UNLABELED if answer in (None, "") else whole
     options, gold = _options(row.get("choices")), row["gold"]
     if options is None:
         return None
@@ -269,7 +271,8 @@ def gsm8k(row: Row) -> Row | None:
         return None
     answer = str(row["answer"])
     told = re.search(r"####\s*\S|[Tt]he answer is|^\s*-?[$\d][\d,.]*\s*$", answer)
-    return {"question": row["question"], "answer": answer} if told else None
+    known = told and gold_number(answer) is not None
+    return {"question": row["question"], "answer": answer} if known else None
 
 
 def math(row: Row) -> Row | None:
@@ -295,6 +298,8 @@ def nq(row: Row) -> Row | None:
         except (ValueError, SyntaxError):
             return None
     answer = row.get("answer", row.get("answers"))
+    if answer == [] and _strings(row, "question"):
+        return UNLABELED
     answers = [answer] if isinstance(answer, str) else _texts(answer)
     if not _strings(row, "question") or not answers:
         return None
@@ -307,8 +312,8 @@ def webqs(row: Row) -> Row | None:
     answers = row.get("answers", row.get("answer"))
     if answers is None and isinstance(row.get("targetValue"), str):
         answers = _descriptions(row["targetValue"])
-        if not answers and isinstance(question, str):
-            return UNLABELED
+    if answers == [] and isinstance(question, str):
+        return UNLABELED
     answers = [answers] if isinstance(answers, str) else _texts(answers)
     if not isinstance(question, str) or not answers:
         return None

@@ -17,7 +17,7 @@ from typing import Any
 import lm_eval.tasks
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from common.evaluation.benchmarks.catalogue import AGIEVAL_CLOZE, AGIEVAL_ZH, CATALOGUE
+from common.evaluation.benchmarks.catalogue import AGIEVAL_CHINESE, AGIEVAL_CLOZE, CATALOGUE
 from common.evaluation.benchmarks.equivalence import same_expression
 from common.evaluation.benchmarks.files import Row
 from common.evaluation.benchmarks.fitted import FittedTask
@@ -175,7 +175,7 @@ def _agieval(name: str, subtask: str) -> Definition:
     config = _stock_config(name, subtask)
     config["task"] = f"agieval_{subtask.replace('-', '_')}_few_shot"
     if subtask in AGIEVAL_CLOZE:
-        space = "" if subtask in AGIEVAL_ZH else " "
+        space = "" if subtask in AGIEVAL_CHINESE else " "
         config |= {"target_delimiter": space, "fewshot_config": {"sampler": "first_n"}}
         config["generation_kwargs"] = config["generation_kwargs"] | {"until": ["Q:", "问题："]}
         config["process_results"] = _cloze_score
@@ -234,7 +234,7 @@ def _rows_for(name: str, subtask: str, rows: list[Row]) -> list[Row]:
     if name in ("race_m", "race_h"):
         return _race_passages(rows)
     if name in ("agieval", "agieval_zh"):
-        return [_agieval_query(row, subtask in AGIEVAL_ZH) for row in rows]
+        return [_agieval_query(row, subtask in AGIEVAL_CHINESE) for row in rows]
     return rows
 
 

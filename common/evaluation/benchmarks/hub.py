@@ -1,6 +1,7 @@
 """A benchmark's rows from the Hugging Face hub, with the revision that they are of."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
@@ -30,12 +31,12 @@ def load_hub(benchmark: Benchmark, subtask: str, form: Form) -> tuple[Subset, st
     subset = Subset()
     for name, rows in parts.items():
         part = next((PARTS[word] for word in words_of(name) if word in PARTS), name)
-        for row in rows:
+        for number, row in enumerate(rows, 1):
             converted = form.convert(row)
             if converted is None:
                 raise UserError(
-                    f"{path}: its columns ({', '.join(row)}) are not those expected: "
-                    f"{form.expected}; give local files with --data"
+                    f"{path}: row {number} of its part '{name}' (columns {', '.join(row)}) is not "
+                    f"as expected: {form.expected}; give local files with --data"
                 )
             many = converted if isinstance(converted, list) else [converted]
             subset.parts.setdefault(part, []).extend(one for one in many if one)
@@ -44,10 +45,13 @@ def load_hub(benchmark: Benchmark, subtask: str, form: Form) -> tuple[Subset, st
 
 
 def revision(parts: Any) -> str:  # noqa: ANN401
-    """The commit of a loaded data set, 12 digits, read from where its files came from."""
+    """The commit of a loaded data set, 12 digits: the folder's name in the cache of `datasets`.
+
+    Its `info` tells it for few sets only, as `download_checksums`.
+    """
     for rows in parts.values():
-        for url in rows.info.download_checksums or {}:
-            commit = re.search(r"@([0-9a-f]{12})[0-9a-f]*/", url)
-            if commit:
-                return commit.group(1)
+        for file in rows.cache_files:
+            folder = Path(file["filename"]).parent.name
+            if re.fullmatch(r"[0-9a-f]{40}", folder):
+                return folder[:12]
     return "unknown"

@@ -5,6 +5,7 @@ over ranks in here, and their results are put together on every rank: what a tas
 not depend on the number of ranks.
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -159,7 +160,12 @@ class PolicyLM(TemplateLM):
         return [tuple(found[i]) for i in range(len(requests))]
 
     def _score(self, groups: Sequence[Sequence[Pair]]) -> list[list[Likelihood]]:
-        """This rank's groups of pairs, some at a time."""
+        """This rank's groups of pairs, some at a time.
+
+        Raises:
+            NotFinite: a log-likelihood is NaN, after all forwards, which may be collectives. (The
+                harness would take it for the greatest, and give a score.)
+        """
         batches: list[list[Sequence[Pair]]] = [[]]
         for group in groups:
             if batches[-1] and sum(map(len, batches[-1])) + len(group) > self.batch_size:
@@ -175,6 +181,11 @@ class PolicyLM(TemplateLM):
                 batch = batches[min(number, len(batches) - 1)]
                 scored = score_continuations(model, batch, self.context.length)
                 found += scored if number < len(batches) else []
+        if any(math.isnan(one.logprob) for group in found for one in group):
+            raise NotFinite(
+                "the model's log-probabilities are NaN; its weights are broken, or dtype does not "
+                "suit it: try --dtype fp32"
+            )
         return found
 
 

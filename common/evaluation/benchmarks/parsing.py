@@ -8,15 +8,19 @@ or begins with it.
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 
 LETTERS = string.ascii_uppercase
 
 _ARTICLE = re.compile(r"A\s+(?!is\b|was\b|because\b|since\b|as\b|and\b|or\b|for\b)[a-z]")
 """The word "a" at the head of a sentence, which is no choice."""
-_MARKUP = re.compile(r"[*_`$\\]|\\(?:text|mathrm|mathbf|boxed)\b")
+_MARKUP = re.compile(r"\\(?:text|mathrm|mathbf|boxed)\b|[*_`$\\]")
+_GOES_ON = re.compile(r"[ \t]+(?!(?:is|was|because|since)\b)[\"'“(]?[A-Za-z0-9]")
+"""What follows small letters that are a word: "the answer is a dog", "is ad hoc"."""
 _SAYS = re.compile(
     r"(?:\b(?i:answers?|choose|select|pick)\b"
     r"(?:\s+(?i:choices?|options?|letters?|to|this|question|is|are|be|was|should|would|must"
@@ -40,7 +44,8 @@ def choice_letter(text: str, choices: int) -> str | None:
 
     In this order: a letter that the text begins with; the first one that is told ("the answer is
     B", "答案：B"); the first in brackets or after "option"; the only letter that stands alone. One
-    that is denied ("A is wrong", "not A") is none.
+    that is denied ("A is wrong", "not A") is none. A small letter counts where it is no word: as
+    the first line or its label ("b.", "b)"), where it is told, and in brackets.
     GPT-Fathom takes the alphabetically lowest that occurs anywhere, the "A" of "A man" included.
 
     Args:
@@ -64,50 +69,51 @@ def _chosen(text: str, choices: int, several: bool) -> str:
     """The letters chosen, in their order; "" where there are none."""
     text = _MARKUP.sub("", text).strip()
     valid = LETTERS[:choices]
-    lone = rf"[{valid}](?![A-Za-z0-9'’])"
-    together = rf"[{valid}]{{2,}}(?![A-Za-z0-9'’])"
-    run = re.compile(rf"(?:{lone}|{together})(?:{_BETWEEN}(?:{lone}|{together}))*")
 
     def denied(start: int, end: int) -> bool:
         return bool(_DENIED.match(text, end) or _NOT.search(text[:start]))
 
-    def at(position: int) -> str:
-        if _ARTICLE.match(text, position):
+    def at(position: int, valid: str = valid) -> str:
+        """The letters that stand at a place, all capital or all small, as capitals."""
+        lone = rf"[{valid}](?![A-Za-z0-9'’]|-[a-z])"
+        together = rf"[{valid}]{{2,}}(?![A-Za-z0-9'’]|-[a-z])"
+        run = rf"(?:{lone}|{together})(?:{_BETWEEN}(?:{lone}|{together}))*"
+        match = re.compile(run if several else lone).match(text, position)
+        if not match or _ARTICLE.match(text, position):
             return ""
-        if not several:
-            single = re.compile(lone).match(text, position)
-            return single.group() if single else ""
-        match = run.match(text, position)
-        letters = re.sub(r"[^A-Z]", "", re.sub(r"\band\b", "", match.group())) if match else ""
-        in_order = match and match.group() == "".join(sorted(match.group()))
-        if match and re.fullmatch(together, match.group()) and not in_order:
-            return ""  # a word in capitals
-        return letters
+        letters = re.findall(rf"[{valid}]+", re.sub(r"\band\b", "", match.group()))
+        if any(word != "".join(sorted(word)) for word in letters):
+            return ""  # a word like BAD
+        word = valid.islower() and (letters == ["a"] or any(len(x) > 1 for x in letters))
+        return "" if word and _GOES_ON.match(text, match.end()) else "".join(letters).upper()
 
-    lower = re.fullmatch(rf"\W*([{valid.lower()}])\W*", text)
-    lower = lower or re.match(rf"[(\[]?([{valid.lower()}])[)\]]", text)
-    if lower:
-        return lower.group(1).upper()
+    small = valid.lower()
+    label = re.match(
+        rf"\W*([{small}])\W*(?:\n|$)|[(（\[]?([{small}])(?:[)）\]]|[.:：]\s)(?!\s*(?:and|or)\b)",
+        text,
+    )
+    if label and not denied(label.start(label.lastindex or 0), label.end()):
+        return label[label.lastindex or 0].upper()
     begins = re.match(r"[\s\"'“(（\[{\-.:：]*", text)
     if begins and (letters := at(begins.end())):
         if not denied(begins.end(), begins.end() + len(letters)):
             return letters
     for told in _SAYS.finditer(text):
-        letters = at(told.end())
+        letters = at(told.end()) or at(told.end(), small)
         if letters and not denied(told.end(), told.end() + len(letters)):
             return letters
-        small = re.compile(rf"([{valid.lower()}])[)\]]").match(text, told.end())
-        if small:
-            return small.group(1).upper()
     named = rf"[(（\[]([{valid}])[)）\]]|\b(?i:option|choice)\s+([{valid}])(?![A-Za-z0-9'’])"
     for match in re.finditer(named, text):
         if not denied(match.start(1) if match.group(1) else match.start(), match.end()):
             return at(match.start(1) if match.group(1) else match.start(2))
     alone = [
         match.group()
-        for match in re.finditer(rf"(?<![A-Za-z0-9'’.]){lone}", text)
+        for match in re.finditer(rf"(?<![A-Za-z0-9'’.])[{valid}](?![A-Za-z0-9'’])", text)
         if not _ARTICLE.match(text, match.start()) and not denied(*match.span())
     ]
+    # "plural(s)" and "f'(c)" are no choices.
+    bracketed = re.finditer(rf"(?<![!-~′″])[(（\[]([{small}])[)）\]]", text)
+    alone = alone or [m.group(1).upper() for m in bracketed if not denied(m.start(1), m.end())]
     return alone[0] if len(set(alone)) == 1 else ""
 
 
@@ -130,11 +136,13 @@ def told_answer(text: str) -> str | None:
 def same_told(answer: str, target: str) -> bool:
     """Whether a told answer is BBH's target.
 
-    A choice's letter counts with or without brackets, and with its choice behind it ("(D) 1937");
-    several of them ("(A) or (B)") are none, and so is the word "A". Anything else must be the same
-    but for case, spaces and quotes. In bracket sequences, spaces don't count.
+    A choice's letter counts with or without brackets, and with its choice behind it ("(D) 1937"),
+    a small one by itself or in brackets; several of them ("(A) or (B)") are none, and so is the
+    word "A". Anything else must be the same but for case, spaces and quotes. In bracket sequences,
+    spaces don't count.
     """
     if re.fullmatch(r"\([A-Z]\)", target):
+        answer = re.sub(r"\([a-z]\)|^[a-z]$", lambda match: match.group().upper(), answer)
         letter = re.match(r"\(?([A-Z])(?:\)|(?=\W|$))", answer)
         if letter is None or _ARTICLE.match(answer):
             return False
@@ -150,23 +158,83 @@ def _plain(text: str) -> str:
 
 
 _NUMBER = re.compile(
-    r"(?<![\d.])-?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\d.])-?\$?\.\d+"
+    r"(?P<sign>(?<![\w.)\]}%])(?<![\d)\]}%]\s)-\s?)?(?:[$€£¥]\s?(?P<inner>-)?)?"
+    r"(?P<whole>\d+\s+(?=\d+/\d))?"
+    r"(?P<run>(?:(?<![\d.])\.)?\d[\d.,:/]*(?:(?<=\d)[eE][+-]?\d+)?)"
 )
+"""A number with all that may belong to it: "-$1,050.50", "1 1/2", "12:30", "1e3"."""
+_DECIMAL = re.compile(r"(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,2})?")
+_MORE = re.compile(r"(?:\s*(?:[-+*/×÷^]|\\(?:times|cdot|div)\b)\s*[-(]?[$€£¥]?\s?\d)|\s\d{3}(?!\w)")
+"""What makes a number the beginning of something else: "5 + 3", "10^3", "1 000"."""
+_LONGEST_NUMBER = 60
+"""Characters. Whatever is longer is no answer."""
 
 
 def number(text: str) -> str | None:
-    """The number after "the answer is", else the last number: without commas, "$", ".00".
+    r"""The number after "the answer is", else in the last \boxed{}, else the last one.
 
     Numbers are then compared by value: 18 is not 180 (of which it is a prefix, a match for
-    GPT-Fathom), but 18.0 and $18.
+    GPT-Fathom), but 18.0, $18 and 36/2. What only begins with a number is none and unparsed: a
+    time ("12:30"), a date, a term that is not worked out ("5 + 3"), a list without spaces ("1,23").
     """
-    match = _TELLS.search(text)
-    found: list[str] = []
-    if match:
-        sentence = text[match.end() :].strip().split("\n")[0]
-        found = _NUMBER.findall(sentence.rsplit("=", 1)[-1])[:1]
-    found = found or _NUMBER.findall(text)[-1:]
-    return canonical_number(found[0]) if found else None
+    text = _plain_number_text(text)
+    told = _TELLS.search(text)
+    if told:
+        line = text[told.end() :].strip().split("\n")[0]
+        for part in (re.split(r"\.(?:\s|$)", line)[0], line):
+            if _NUMBER.search(part):
+                sides = (_first_number(side) for side in reversed(part.split("=")))
+                return next((value for value in sides if value is not None), None)
+    inside = boxed(text)
+    if inside and _NUMBER.search(inside):
+        return _first_number(inside.rsplit("=", 1)[-1])
+    last = list(_NUMBER.finditer(re.sub(r"(?m)^\s*[-•]\s+", "", text)))[-1:]
+    return _value(last[0]) if last else None
+
+
+def gold_number(answer: str) -> str | None:
+    """What a solution of GSM8K's says is right, behind "####" or as `number` finds it."""
+    told = re.findall(r"####\s*(\S.*)", answer)
+    return number(told[-1] if told else answer)
+
+
+def _plain_number_text(text: str) -> str:
+    r"""A text with numbers in one spelling: "−" as "-", "½" as " 1/2", `\frac{3}{4}` as " 3/4"."""
+    text = re.sub(r"[\u00bc-\u00be\u2150-\u215e]", _spelled_out, text)
+    text = text.replace("\u2212", "-").replace("{,}", ",").replace(r"\$", "$")
+    text = re.sub(r"(?<=\d)(?:\\,|\\!|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))", "", text)
+    text = re.sub(r"\\[dt]?frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}", r" \1/\2", text)
+    return re.sub(r"\\[dt]?frac\s*(\d)\s*(\d)", r" \1/\2", text)
+
+
+def _spelled_out(fraction: re.Match[str]) -> str:
+    return " " + unicodedata.normalize("NFKC", fraction.group()).replace("\u2044", "/")
+
+
+def _first_number(text: str) -> str | None:
+    """The first number, unless it is the beginning of something else."""
+    match = _NUMBER.search(text)
+    end = match.start("run") + len(match["run"].rstrip(".,:/")) if match else 0
+    return None if not match or _MORE.match(text, end) else _value(match)
+
+
+def _value(match: re.Match[str]) -> str | None:
+    """What a match of `_NUMBER` is, as `canonical_number` has it; None where it is no number.
+
+    Decimals that end are written as such; other fractions in lowest terms, "2/3".
+    """
+    run = match["run"].rstrip(".,:/")
+    parts = run.split("/")
+    if len(run) > _LONGEST_NUMBER or len(parts) > 2 or not all(map(_DECIMAL.fullmatch, parts)):
+        return None
+    top, *bottom = (Fraction(part.replace(",", "")) for part in parts)
+    if bottom and not bottom[0]:
+        return None
+    value = top / bottom[0] if bottom else top
+    value += int((match["whole"] or "0")[:_LONGEST_NUMBER])
+    value = -value if match["sign"] or match["inner"] else value
+    decimal = Decimal(value.numerator) / Decimal(value.denominator)
+    return canonical_number(str(decimal)) if Fraction(decimal) == value else str(value)
 
 
 def canonical_number(text: str) -> str:

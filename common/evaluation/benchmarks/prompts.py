@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.evaluation.benchmarks import parsing
-from common.evaluation.benchmarks.catalogue import AGIEVAL_CLOZE, AGIEVAL_ZH
+from common.evaluation.benchmarks.catalogue import AGIEVAL_CHINESE, AGIEVAL_CLOZE
 from common.evaluation.benchmarks.equivalence import same_expression
 from common.evaluation.benchmarks.files import Row
 from common.evaluation.benchmarks.parsing import LETTERS
@@ -104,8 +104,8 @@ def prompt_of(name: str, subtask: str, description: str = "", several: bool = Fa
             )
         case "agieval" | "agieval_zh":
             if subtask in AGIEVAL_CLOZE:
-                return _agieval_cloze(subtask in AGIEVAL_ZH)
-            return _agieval_letters(subtask in AGIEVAL_ZH, several)
+                return _agieval_cloze(subtask in AGIEVAL_CHINESE)
+            return _agieval_letters(subtask in AGIEVAL_CHINESE, several)
         case "bbh":
             return _bbh(description)
         case "gsm8k":
@@ -231,15 +231,11 @@ def _gsm8k() -> Prompt:
         chain = re.sub(r"<<.*?>>", "", chain)
         return re.sub(r"\n?####\s*(\S+)", r"\nThe answer is \1.", chain)
 
-    def target(row: Row) -> str:
-        told = re.findall(r"####\s*(\S+)", row["answer"])
-        return parsing.canonical_number(told[-1]) if told else parsing.number(row["answer"]) or ""
-
     return Prompt(
         description="",
         question=lambda row: f"Q: {row['question'].strip()}{_STEPS}",
         shown=shown,
-        targets=lambda row: [target(row)],
+        targets=lambda row: [parsing.gold_number(row["answer"]) or ""],
         read=lambda output, row: parsing.number(output),
         same=_is_one_of,
         stops=("\nQ:", "\nQuestion:"),

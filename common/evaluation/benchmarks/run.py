@@ -126,7 +126,7 @@ def main(
             for part in parts:
                 WATCHDOG.at(f"{part.benchmark} {part.subtask} of {name}")
                 bar.set_postfix_str(f"{name}, {part.benchmark} {part.subtask}", refresh=False)
-                rows = answers.read(part) if is_main() else None
+                rows = known_rows(answers, part) if is_main() else None
                 if not broadcast_object(rows is not None):
                     if any_rank(REQUESTS.asked()):
                         raise Stopped
@@ -154,6 +154,17 @@ def main(
         write_text(stage.folder / "benchmarks.md", table.markdown(found))
         print(f"\n{table.terminal(found)}\n", flush=True)
     finish(stage, asked, left_out)
+
+
+def known_rows(answers: Answers, part: BenchmarkTask) -> list[Row] | None:
+    """A part's answers of an earlier command, read as this one would; None: to be asked."""
+    from common.evaluation.benchmarks.asking import read_again
+
+    kept = answers.read(part)
+    rows = kept and read_again(part, kept)
+    if rows and rows != kept:
+        answers.write(part, rows)
+    return rows
 
 
 def answers_of(

@@ -36,7 +36,8 @@ def cell(name: str, parts: Sequence[tuple[BenchmarkTask, Rows]]) -> dict[str, An
 
     Returns:
         score, low, high (percent), n, mode, average, shots, shots_dropped (prompts that lost
-        some), prompts_cut, unparsed (share, 0 to 1), origin, source, and parts by name.
+        some), prompts_cut, unparsed (share, 0 to 1), f1 (percent; None but for phrases in mode
+        "fathom"), origin, source, and parts by name.
     """
     rows = [row for _, own in parts for row in own]
     return {
@@ -48,6 +49,7 @@ def cell(name: str, parts: Sequence[tuple[BenchmarkTask, Rows]]) -> dict[str, An
         "shots_dropped": sum(row["shots_dropped"] > 0 for row in rows),
         "prompts_cut": sum(row["prompt_cut"] for row in rows),
         "unparsed": round(sum(row["unparsed"] for row in rows) / len(rows), 4),
+        "f1": mean_f1(rows),
         "origin": "; ".join(dict.fromkeys(part.origin for part, _ in parts)),
         "source": shortened([part.source for part, _ in parts]),
         "parts": {
@@ -70,6 +72,12 @@ def cells(parts: Iterable[tuple[BenchmarkTask, Rows]]) -> dict[str, dict[str, An
     for part, rows in parts:
         groups.setdefault(part.benchmark, []).append((part, rows))
     return {name: cell(name, own) for name, own in groups.items()}
+
+
+def mean_f1(rows: Rows) -> float | None:
+    """Of the words in common with the nearest accepted answer, in percent."""
+    found = [row["f1"] for row in rows if "f1" in row]
+    return round(100 * sum(found) / len(found), 2) if len(found) == len(rows) else None
 
 
 def shortened(sources: Sequence[str]) -> str:
@@ -167,7 +175,7 @@ def short(found: Mapping[str, Any] | None) -> str:
 
 DETAILS = (
     *("model", "benchmark", "score %", "95 % interval", "questions", "mean over", "mode"),
-    *("shots", "prompts with shots dropped", "prompts cut", "unparsed", "task", "data"),
+    *("shots", "prompts with shots dropped", "prompts cut", "unparsed", "F1 %", "task", "data"),
 )
 
 
@@ -189,6 +197,7 @@ def details(found: Mapping[str, Any]) -> list[list[str]]:
                     str(own["shots_dropped"]),
                     str(own["prompts_cut"]),
                     f"{100 * own['unparsed']:.1f} %",
+                    "–" if own.get("f1") is None else f"{own['f1']:.2f}",
                     own["origin"],
                     own["source"],
                 ]

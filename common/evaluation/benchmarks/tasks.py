@@ -21,6 +21,7 @@ from common.evaluation.benchmarks.forms import FORMS
 from common.evaluation.benchmarks.hub import load_hub
 from common.evaluation.benchmarks.local import FAMILY, Subset, load_local
 from common.evaluation.benchmarks.prompts import prompt_of
+from common.training.watchdog import WATCHDOG
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -176,6 +177,7 @@ class _Builder:
         for part in sorted(parts):
             if limit and len(tasks) == limit:
                 break
+            WATCHDOG.alive()  # from the hub each part is a download
             title = benchmark.title if part == self.name else f"{benchmark.title}, {part}"
             if self.data is not None and part not in local:
                 left_out.append(f"{title}: no local file of it in {self.data}")

@@ -86,7 +86,7 @@ def pairs_of(
     found = []
     mine, theirs = (overall_by_prompt(points[m], weights) for m in (model, other))
     if gaps := [mine[place] - theirs[place] for place in mine if place in theirs]:
-        low, high = bootstrap_ci(gaps, seed)
+        low, high = bootstrap_ci(gaps, seed, bounds=(-100.0, 100.0))
         difference = {"difference": fmean(gaps), "difference_ci95": [low, high]}
         found.append(names | {"by": "score"} | _counted(gaps, count_gaps, seed) | difference)
     if votes := [v for p in prompts if (v := vote_of(p, model, other)) is not None]:
@@ -141,14 +141,14 @@ def _counted(values: list[Any], count: Callable[[Iterable[Any]], WinTieLoss], se
         **counts._asdict(),
         "prompts": len(values),
         "win_rate": win_rate(counts),
-        "ci95": list(bootstrap_ci(each, seed)),
+        "ci95": list(bootstrap_ci(each, seed, bounds=(0.0, 1.0))),
     }
 
 
 def _row(percents: list[float], seed: int) -> dict[str, Any]:
     if not percents:
         return {"mean": None, "ci95": None, "prompts": 0}
-    ci95 = list(bootstrap_ci(percents, seed))
+    ci95 = list(bootstrap_ci(percents, seed, bounds=(0.0, 100.0)))
     return {"mean": fmean(percents), "ci95": ci95, "prompts": len(percents)}
 
 

@@ -25,7 +25,10 @@ from common.evaluation.run_files import DECODINGS, Response
 from common.files import write_json, write_text
 
 SCALE = f"percent of the most points possible, of 0 to {MAX_POINTS:g} on each criterion"
-INTERVAL = "95% percentile bootstrap over prompts"
+INTERVAL = (
+    "95% percentile bootstrap over prompts; where all prompts have the same value, by the share of "
+    "others that so many prompts can have missed"
+)
 RUBRIC = "rubric"
 ROWS = (*CRITERIA, "overall")
 

@@ -128,7 +128,13 @@ for name, (configuration, inputs) in given.items():
     metric = evaluate.load(name.split(":")[0], configuration)
     found[name] = metric.compute(**inputs)
 assert "common" not in sys.modules, "a metric imported the project"
-print(json.dumps(found))
+refused = []
+for name, inputs in json.loads(sys.argv[2]):
+    try:
+        refused.append([name, evaluate.load(name).compute(**inputs)])
+    except ValueError as error:
+        refused.append(str(error))
+print(json.dumps([found, refused]))
 """
 
 
@@ -157,10 +163,16 @@ def test_each_loads_offline_from_a_copied_folder(tmp_path):
         "./kendalls_w": (None, {"predictions": JUDGES}),
         "./kendalls_w:missing": (None, {"predictions": [[1, 2, None], [1, 2, 3], [2, 3, 1]]}),
     }
+    odd = {"predictions": [1.0, math.nan], "references": [0.0, 0.0]}  # no tie, and no loss
+    refused = [
+        (f"./{name}", odd) for name in ("pairwise_accuracy", "calibration_error", "win_rate")
+    ]
+    refused.append(("./criteria_score", {"predictions": [even, even | {"safety": 2.5}]}))
+    refused.append(("./criteria_score", {"predictions": [even | {"clarity": math.nan}]}))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", LOADED_ELSEWHERE, json.dumps(given)],
+        [sys.executable, "-P", "-c", LOADED_ELSEWHERE, json.dumps(given), json.dumps(refused)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -168,7 +180,12 @@ def test_each_loads_offline_from_a_copied_folder(tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found, errors = json.loads(done.stdout.splitlines()[-1])
+    assert errors[:3] == ["predictions and references must be finite numbers"] * 3
+    assert errors[3:] == [
+        "predictions[1]: safety is 2.5, but must be 0 to 2",
+        "predictions[0]: clarity is nan, but must be 0 to 2",
+    ]
     assert found["./pairwise_accuracy"] == {"pairwise_accuracy": 0.75, "pairs": 4}
     assert found["./calibration_error"]["calibration_error"] == pytest.approx(0.2)
     assert found["./criteria_score"]["overall"] == pytest.approx(95.5, abs=0.1)

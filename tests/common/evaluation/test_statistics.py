@@ -36,6 +36,23 @@ def test_constant_data_has_no_width():
     assert bootstrap_ci([3.0], seed=0) == (3.0, 3.0)
 
 
+@pytest.mark.parametrize("n", [1, 5, 45])
+@pytest.mark.parametrize("value", [0.0, 30.0, 100.0])
+def test_constant_data_between_bounds_tells_what_it_may_have_missed(n, value):
+    low, high = bootstrap_ci([value] * n, seed=0, bounds=(0.0, 100.0))
+    inside, outside = 0.0, 1.0  # the share of others that n draws miss with probability 1/40
+    for _ in range(60):
+        share = (inside + outside) / 2
+        if (1 - share) ** n >= 0.025:
+            inside = share
+        else:
+            outside = share
+    assert low == pytest.approx((1 - inside) * value + inside * 0.0, abs=1e-9)
+    assert high == pytest.approx((1 - inside) * value + inside * 100.0, abs=1e-9)
+    varied = [value] * n + [50.0]
+    assert bootstrap_ci(varied, 0, bounds=(0.0, 100.0)) == bootstrap_ci(varied, 0)
+
+
 def test_two_points_follow_their_exact_distribution():
     # The mean of two draws from {0, 1} is 0, ½, 1 with probability ¼, ½, ¼.
     assert bootstrap_ci([0.0, 1.0], seed=0) == (0.0, 1.0)

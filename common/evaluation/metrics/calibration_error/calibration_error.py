@@ -41,4 +41,6 @@ class CalibrationError(evaluate.Metric):
         self, predictions: list[float], references: list[float], bins: int = BINS
     ) -> dict[str, float]:
         differences = np.subtract(predictions, references)
+        if not np.isfinite(differences).all():
+            raise ValueError("predictions and references must be finite numbers")
         return {"calibration_error": float(calibration_error(differences, bins))}

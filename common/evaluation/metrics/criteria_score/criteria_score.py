@@ -39,6 +39,13 @@ class CriteriaScore(evaluate.Metric):
         predictions: list[dict[str, float]],
         weights: Mapping[str, float] = RECONSTRUCTED_WEIGHTS,
     ) -> dict[str, Any]:
+        for place, row in enumerate(predictions):
+            for name in CRITERIA:
+                if row[name] is None or not 0 <= row[name] <= MAX_POINTS:
+                    raise ValueError(
+                        f"predictions[{place}]: {name} is {row[name]}, but must be 0 to "
+                        f"{MAX_POINTS:g}"
+                    )
         number = len(predictions)
         means = {name: sum(row[name] for row in predictions) / number for name in CRITERIA}
         percents = {name: 100.0 * points / MAX_POINTS for name, points in means.items()}

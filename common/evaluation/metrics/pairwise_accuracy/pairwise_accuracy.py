@@ -29,5 +29,8 @@ class PairwiseAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
-        found = correct(np.stack([predictions, references], axis=1))
+        scores = np.stack([predictions, references], axis=1)
+        if not np.isfinite(scores).all():
+            raise ValueError("predictions and references must be finite numbers")
+        found = correct(scores)
         return {"pairwise_accuracy": float(found.mean()), "pairs": len(found)}

@@ -1,5 +1,6 @@
 """Win rate with ties, by scores or by a judge's verdicts in both orders, for `evaluate.load`."""
 
+from math import isfinite
 from typing import Any
 
 import datasets
@@ -48,5 +49,7 @@ class WinRate(evaluate.Metric):
             counts = count_both_orders(predictions, references)
             more = {"consistent": sum(a == b for a, b in pairs) / len(pairs)}
         else:
+            if not all(isfinite(a - b) for a, b in pairs):  # NaN would count as a tie
+                raise ValueError("predictions and references must be finite numbers")
             counts, more = count_gaps(a - b for a, b in pairs), {}
         return {"win_rate": win_rate(counts), **counts._asdict(), **more}

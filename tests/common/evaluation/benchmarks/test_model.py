@@ -136,6 +136,14 @@ def test_sampling_is_refused():
         ask(small_part("text", generation_kwargs=kwargs), _model())
 
 
+def test_a_model_that_answers_nan_gets_no_score():
+    broken = tiny_causal_lm("llama")
+    torch.nn.init.constant_(broken.get_output_embeddings().weight, float("nan"))
+    for kind in ("choices", "text"):
+        with pytest.raises(NotFinite, match="NaN"):
+            ask(small_part(kind), policy(PolicyModel(broken)))
+
+
 def test_work_is_shared_out_in_the_order_of_its_weight():
     seen = []
 

@@ -10,6 +10,7 @@ from common.evaluation.benchmarks.equivalence import (
     rational,
     same_expression,
 )
+from common.evaluation.benchmarks.forms import FORMS
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,34 @@ from common.evaluation.benchmarks.equivalence import (
         ("the answer is a dog", None),
         ("", None),
         (" …?! ", None),
+        ("the answer is b", "B"),
+        ("answer: (c)", "C"),
+        ("Answer: d.", "D"),
+        ("The answer is a.", "A"),
+        ("The answer is a", "A"),
+        ("the answer is a because it melts", "A"),
+        ("The answer is a 5-year plan", None),
+        ('The answer is a "dog"', None),
+        ("To answer a question", None),
+        ("Choose a card and pick b", "B"),
+        ("I pick c-sections", None),
+        ("the answer is not b", None),
+        ("b is right", None),  # not told
+        ("b. the first pharyngeal arch", "B"),
+        ("a: the first one", "A"),
+        ("c\n\nIt is the warmest.", "C"),
+        ("b) is wrong. The answer is C", "C"),
+        ("It must be (b), I think", "B"),
+        ("the plural(s) of it", None),
+        ("where f′(c) is 0", None),
+        ("a. and c. are right", None),
+        ("first (a), then (b)", None),
+        ("A metal. The answer is \\boxed{C}, not B", "C"),
+        ("a dog", None),
+        ("答案是b", "B"),
+        ("答案：（c）", "C"),
+        ("本题选d。", "D"),
+        ("正确答案应该是a项", "A"),
     ],
 )
 def test_one_letter(text, letter):
@@ -67,6 +96,13 @@ def test_one_letter(text, letter):
         ("A. first\nB. second", "A"),
         ("BAD luck", None),
         ("AE", None),
+        ("答案是ac", "AC"),
+        ("答案：a、d", "AD"),
+        ("故选bcd。", "BCD"),
+        ("the answer is b and d", "BD"),
+        ("the answer is bad", None),
+        ("the answer is ad hoc", None),
+        ("the answer is a cab", None),
         ("……", None),
     ],
 )
@@ -89,6 +125,42 @@ def test_a_set_of_letters(text, letters):
         ("-0", "0"),
         ("none", None),
         (" …?! ", None),
+        ("The answer is 3/4.", "0.75"),
+        ("The answer is 2/3 cup", "2/3"),
+        ("The answer is 36/2", "18"),
+        ("The answer is 1 1/2 hours", "1.5"),
+        ("The answer is 2½.", "2.5"),
+        (r"The answer is \boxed{\frac{3}{4}}", "0.75"),
+        (r"The answer is $1\tfrac12$", "1.5"),
+        (r"so \boxed{18} after 3 days", "18"),
+        (r"The answer is $1{,}050$ or \$1050", "1050"),
+        ("-5", "-5"),
+        ("The answer is −5", "-5"),
+        ("The answer is -$5", "-5"),
+        ("The answer is $-5", "-5"),
+        ("from 10 - 5", "5"),
+        ("In all:\n- 5 apples", "5"),
+        ("$1,234.50", "1234.5"),
+        ("The answer is 5%.", "5"),
+        ("The answer is 1e3", "1000"),
+        ("The answer is 1e999999999", None),
+        ("The answer is 7.", "7"),
+        ("3.0", "3"),
+        ("...18", "18"),
+        ("The answer is $18/day.", "18"),
+        ("The answer is 18. Check: 3 * 7 = 21", "18"),
+        ("The answer is 18 = 3 * 6", "18"),
+        ("The answer is 18 (3 * 6)", "18"),
+        ("The answer is 12:30.", None),
+        ("at 12:30", None),
+        ("The answer is 12/14/1937", None),
+        ("The answer is 3/0", None),
+        ("The answer is 5 + 3", None),
+        ("The answer is 3-4 days", None),
+        (r"The answer is 10^3", None),
+        ("The answer is 1 000", None),
+        ("The answer is 1,23", None),
+        ("The answer is " + "9" * 5000, None),
     ],
 )
 def test_a_number(text, value):
@@ -117,6 +189,10 @@ def test_a_number(text, value):
         ("So the answer is (A) or (B).", "(A)", False),
         ("So the answer is A man.", "(A)", False),
         ("So the answer is A.", "(A)", True),
+        ("So the answer is (b).", "(B)", True),
+        ("So the answer is b.", "(B)", True),
+        ("So the answer is (a) or (b).", "(A)", False),
+        ("So the answer is a man.", "(A)", False),
     ],
 )
 def test_what_is_told_after_steps(text, target, same):
@@ -209,3 +285,19 @@ def test_canonical_spellings_are_fixed_points():
         once = canonical_expression(text)
         assert canonical_expression(once) == once
     assert rational("2") == 2 and rational("x") is None and rational(r"\frac{1}{0}") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("9 * 2 = <<9*2=18>>18\n#### 18", "18"),
+        ("#### 1,050", "1050"),
+        ("#### $ 3/4 of it", "0.75"),
+        ("The answer is -3.", "-3"),
+        ("#### five", None),
+    ],
+)
+def test_the_right_number_of_a_solution(answer, gold):
+    assert parsing.gold_number(answer) == gold
+    row = {"question": "How many?", "answer": answer}
+    assert FORMS["gsm8k"].convert(row) == (None if gold is None else row)

@@ -85,6 +85,29 @@ def test_a_run_goes_on_with_what_is_missing_and_then_is_finished(here, asked, ca
     assert "ICE-GRT 13B (paper)" in (here / "run/benchmarks/benchmarks.md").read_text()
 
 
+def test_answers_of_an_earlier_command_are_read_as_the_parsers_do_now(here, asked):
+    run(here, {"models": ["{run}/models/sft"]})
+    files = {
+        name: here / f"run/benchmarks/answers/sft/{name}.jsonl"
+        for name in ("arc_e/small_text", "mmlu/small_choices")
+    }
+    kept = {name: file.read_text() for name, file in files.items()}
+    for file in files.values():  # as a parser would have it that could read nothing
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        nothing = {"answer": None, "correct": True, "unparsed": True, "score": 0.25}
+        file.write_text("".join(json.dumps(row | nothing) + "\n" for row in rows))
+    run(here, allow_changes=["models", "inputs"])
+    assert asked[2:] == ["small_text", "small_choices"]  # of the second model alone
+    assert files["arc_e/small_text"].read_text() == kept["arc_e/small_text"]
+    assert '"score": 0.25' in files["mmlu/small_choices"].read_text()  # the harness's own
+    rows = [json.loads(line) for line in kept["arc_e/small_text"].splitlines()]
+    rows[1]["question"] = "as it was asked then"
+    files["arc_e/small_text"].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(here, {"models": ["{run}/models/sft"]}, allow_changes=["models", "inputs"])
+    assert asked[4:] == ["small_text"]
+    assert files["arc_e/small_text"].read_text() == kept["arc_e/small_text"]
+
+
 def test_other_settings_are_refused_and_allowed_ones_ask_anew_what_they_change(here, asked):
     only = ["{run}/models/sft"]
     run(here, {"models": only})

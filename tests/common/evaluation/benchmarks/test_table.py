@@ -24,6 +24,7 @@ PARTS = [
     (part("mmlu", "virology", 4, "x"), [row(0.0, prompt_cut=True), row(0.0), row(1.0)]),
     (part("arc_e", "arc_e", 1), [row(1.0, shots_dropped=1)]),
 ]
+PHRASES = [(part("nq", "nq", 1), [row(1.0, f1=1.0), row(0.0, f1=0.5)])]
 
 
 @pytest.fixture
@@ -56,6 +57,15 @@ def test_a_cell_is_the_mean_over_parts_with_all_that_belongs_to_it():
     assert table.cells(PARTS)["arc_e"]["average"] == "questions"
 
 
+def test_the_f1_of_phrases_is_told_beside_the_score():
+    assert table.cells(PARTS)["arc_e"]["f1"] is None
+    cells = table.cells(PHRASES)
+    assert (cells["nq"]["score"], cells["nq"]["f1"]) == (50.0, 75.0)
+    found = table.results({"sft": cells}, ["nq"], "fathom", [], 0, 0, {"sft": 4096})
+    head, line = table.details(found)
+    assert dict(zip(head, line, strict=True))["F1 %"] == "75.00"
+
+
 def test_a_row_a_model_then_the_papers(found):
     head, sft, actor, *paper = table.grid(found)
     assert head == ["model", "MMLU", "ARC-E", "Natural Questions"]
@@ -67,7 +77,7 @@ def test_a_row_a_model_then_the_papers(found):
 
 def test_the_page_has_every_cells_facts_the_notes_and_what_is_missing(found):
     page = table.markdown(found)
-    assert "| sft | MMLU | 41.67 |" in page and "| 4–5 | 1 | 1 | 20.0 % | ours |" in page
+    assert "| sft | MMLU | 41.67 |" in page and "| 4–5 | 1 | 1 | 20.0 % | – | ours |" in page
     assert "Natural Questions: no folder" in page
     assert "the first 3 questions of a part, the first 2 parts of a benchmark" in page
     assert "Mean over parts: MMLU." in page

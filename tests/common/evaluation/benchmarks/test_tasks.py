@@ -1,5 +1,6 @@
 """Building tasks: shots that fit, what is left out, the hub, light imports, the catalogue."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_bad_arguments_are_refused(names, mode, data, word):
 
 
 class _FromHub:
-    """`datasets.load_dataset` of a hub that has ARC."""
+    """`datasets.load_dataset` of a hub that has ARC, kept in the cache as it keeps it."""
 
     def __init__(self, folder):
         self.folder, self.asked = folder, []
@@ -126,17 +127,18 @@ class _FromHub:
         self.asked.append((path, name))
         if path != "allenai/ai2_arc":
             raise ConnectionError("no route")
-        parts = datasets.DatasetDict(
-            {
-                part: datasets.Dataset.from_json(
-                    str(self.folder / "ai2_arc" / name / f"{part}-0.jsonl"),
-                    cache_dir=str(self.folder / "cache"),
-                )
-                for part in ("train", "test")
-            }
-        )
-        url = f"hf://datasets/{path}@{'0123456789abcdef' * 2}01234567/{name}/test.parquet"
-        parts["test"].info.download_checksums = {url: {}}
+        commit = "0123456789abcdef" * 2 + "01234567"
+        cache = self.folder / "cache" / "allenai___ai2_arc" / name / "0.0.0" / commit
+        cache.mkdir(parents=True, exist_ok=True)
+        parts = datasets.DatasetDict()
+        for part in ("train", "test"):
+            lines = (self.folder / "ai2_arc" / name / f"{part}-0.jsonl").read_text("utf-8")
+            file = str(cache / f"ai2_arc-{part}.arrow")
+            rows = datasets.Dataset.from_list([json.loads(x) for x in lines.splitlines() if x])
+            with datasets.arrow_writer.ArrowWriter(features=rows.features, path=file) as writer:
+                writer.write_table(rows.data.table)
+                writer.finalize()
+            parts[part] = datasets.Dataset.from_file(file)
         return parts
 
 
@@ -156,6 +158,99 @@ def test_from_the_hub_the_revision_is_told(tmp_path, makers, monkeypatch, script
     assert set(hub.asked) == {("allenai/ai2_arc", "ARC-Challenge")}
     with pytest.raises(UserError, match="cannot be had from the hub.*--data"):
         build_tasks(["gsm8k"], "fathom", None, fits=None)
+
+
+def _rows_from_hub(monkeypatch, **parts):
+    """The hub has these rows, whatever is asked of it."""
+    import datasets
+
+    loaded = {part: datasets.Dataset.from_list(rows) for part, rows in parts.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, name=None: loaded)
+
+
+def test_an_odd_row_of_the_hub_is_told_with_its_place(monkeypatch):
+    good = {"question": "What is it?", "answer": ["a dog"]}
+    _rows_from_hub(
+        monkeypatch, train=[good], validation=[good, good | {"answer": [""], "question": None}]
+    )
+    with pytest.raises(
+        UserError, match=r"row 2 of its part 'validation' \(columns question, answer"
+    ):
+        build_tasks(["nq"], "fathom", None, fits=None)
+
+
+@pytest.mark.parametrize(("name", "column"), [("nq", "answer"), ("webqs", "answers")])
+def test_a_row_of_the_hub_without_an_answer_is_left_out_and_counted(monkeypatch, name, column):
+    rows = [{"question": f"What is {i}?", column: [f"it is {i}"] if i else []} for i in range(4)]
+    _rows_from_hub(monkeypatch, train=rows[1:2], validation=rows[:1] + rows[2:])
+    ((task,), _) = build_tasks([name], "fathom", None, fits=None)
+    assert "1 rows without a right answer left out" in task.source
+    assert [doc["question"] for doc in task.task.eval_docs] == ["What is 2?", "What is 3?"]
+
+
+@pytest.mark.parametrize("mode", ["fathom", "harness"])
+def test_the_chinese_exam_of_english_is_asked_in_english(monkeypatch, mode):
+    import datasets
+
+    def load(path, name=None):
+        """As AGIEval's own code and the hub have them."""
+        rows = []
+        for i in range(7):
+            if path.endswith("mathcloze"):
+                rows.append({"query": f"问题：{i}？\n答案：", "answer": str(i)})
+                continue
+            query = f"问题：哪个是{i}? 选项：(A)one (B)two\n答案：从A到B, 我们应选择"
+            if path.endswith("gaokao-english"):
+                query = f"Q: Which is {i}? Answer Choices: (A)one (B)two\nA: Among A through B, "
+                query += "the answer is"
+            rows.append({"query": query, "choices": ["(A)one", "(B)two"], "gold": [0]})
+        return {"test": datasets.Dataset.from_list(rows)}
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    tasks, _ = build_tasks(["agieval_zh"], mode, None, fits=None)
+    tasks = {task.subtask: task.task for task in tasks}
+    assert len(tasks) == 12
+    for subtask, start in (("gaokao-english", "Question: Which"), ("gaokao-history", "问题：哪个")):
+        prompt = tasks[subtask].doc_to_text(tasks[subtask].eval_docs[0])
+        if mode == "harness":  # five are examples
+            assert prompt == load(f"hails/agieval-{subtask}")["test"][5]["query"]
+        else:
+            assert prompt.startswith(start)
+
+
+def test_each_question_that_is_scored_is_a_sign_of_life(small, scripted, monkeypatch):
+    from common.training.watchdog import WATCHDOG
+
+    folder, facts = small
+    signs = []
+    monkeypatch.setattr(WATCHDOG, "alive", lambda: signs.append(1))
+    for mode, name in (("fathom", "gsm8k"), ("harness", "winogrande")):
+        (task,), _ = build_tasks([name], mode, folder, fits=None)
+        results = scripted.evaluate(scripted.ByFacts(facts, "right", mode), [task.task])
+        (samples,) = results["samples"].values()
+        assert len(samples) > 1
+        signs.clear()
+        for number, sample in enumerate(samples, 1):
+            task.task.process_results(sample["doc"], sample["filtered_resps"])
+            assert len(signs) == number
+
+
+def test_the_words_in_common_are_kept_beside_the_match_and_read_again_alike(
+    tmp_path, makers, scripted
+):
+    from common.evaluation.benchmarks.asking import read_again, row_of
+
+    facts = makers["nq"](tmp_path, False)
+    (task,), _ = build_tasks(["nq"], "fathom", tmp_path, fits=None)
+    results = scripted.evaluate(scripted.ByFacts(facts, "right", "fathom"), [task.task])
+    (samples,) = results["samples"].values()
+    rows = [row_of(task, sample, set()) for sample in samples]
+    assert [(row["score"], row["f1"]) for row in rows] == [(1.0, 1.0)] * len(samples)
+    assert read_again(task, rows) == rows
+    half = rows[0] | {"output": f"{rows[0]['output']} {' '.join(map(str, range(99)))}"}
+    (read,) = read_again(task, [half])
+    assert read["score"] == 0.0 and 0 < read["f1"] < 0.2 and read["shots"] == rows[0]["shots"]
+    assert read_again(task, [rows[0] | {"index": len(samples)}]) is None
 
 
 def test_light_modules_stay_light():

@@ -164,6 +164,21 @@ def test_a_win_is_one_in_both_orders():
     assert pair["first_preferred"] == pair["second_preferred"] == pytest.approx(1 / 7)
 
 
+def test_one_prompt_or_only_wins_leave_an_interval():
+    ratings = tuple(
+        Rating(m, "a", dict.fromkeys(NAMES, p)) for m, p in (("sft", 0.0), ("rlhf", 2.0))
+    )
+    for n in (1, 20):
+        prompts = [Judged("s", i, dict.fromkeys(MODELS, ""), ratings) for i in range(n)]
+        block = block_of(prompts, MODELS, WEIGHTS, 0)
+        least = 0.025 ** (1 / n)  # the chance of a win at which n wins in a row are that rare
+        (pair,) = block["pairs"]
+        assert pair["win_rate"] == 1.0 and pair["ci95"] == pytest.approx([least, 1.0])
+        assert pair["difference_ci95"] == pytest.approx([100 - 200 * (1 - least), 100.0])
+        assert block["models"]["rlhf"]["safety"]["ci95"] == pytest.approx([100 * least, 100.0])
+        assert block["models"]["sft"]["overall"]["ci95"] == pytest.approx([0.0, 100 - 100 * least])
+
+
 def test_a_comparison_as_seen_from_the_other_model():
     asked = Comparison("sft", "rlhf", "model", "tie")
     seen = comparison_of(Judged("s", 0, {}, (), (asked,)), "rlhf", "sft")
