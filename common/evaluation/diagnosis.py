@@ -5,7 +5,7 @@ raises whatever the reward model rewards. So the culprit is the earliest stage w
 explains the outcome, and a later stage that is ill too may be ill for that reason.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from common.evaluation.health import (
     in_domain,
     interval_of,
     over_splits,
+    unmeasured,
 )
 from common.evaluation.run_files import Metrics
 from common.evaluation.summary import compared
@@ -57,14 +58,42 @@ def diagnose(summary: dict[str, Any], metrics: Mapping[str, Metrics]) -> Diagnos
         metrics: stage -> what `read_metrics` gave, with the events of its guard.
     """
     checks = [
-        *sft_checks(summary, metrics),
-        *reward_checks(summary, metrics),
-        *ppo_checks(summary, metrics),
+        *_checks("sft", sft_checks, summary, metrics),
+        *_checks("reward", reward_checks, summary, metrics),
+        *_checks("rlhf", ppo_checks, summary, metrics),
     ]
     evaluation = summary["evaluation"]
     outcome, verdict = _verdict(evaluation)
+    if outdated := summary.get("outdated", {}).get("evaluation"):
+        verdict = (
+            "Not known: the evaluation is of something else than the run holds now "
+            f"({outdated}). Run the evaluation again."
+        )
     culprit, because = _culprit(checks, outcome, evaluation)
     return Diagnosis(verdict, culprit, because, checks, _notes(evaluation))
+
+
+def _checks(
+    stage: Part,
+    look: Callable[[dict[str, Any], Mapping[str, Metrics]], list[Check]],
+    summary: dict[str, Any],
+    metrics: Mapping[str, Metrics],
+) -> list[Check]:
+    """What is looked at in a stage; of one that is out of date, or whose files are odd, nothing."""
+    if why := summary.get("outdated", {}).get(stage):
+        return [unmeasured(stage, "up to date", f"It is not: {why}. Run {stage} again.")]
+    try:
+        return look(summary, metrics)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        odd = f"{type(error).__name__}: {error}"
+        return [
+            unmeasured(
+                stage,
+                "files that can be read",
+                f"{stage}/result.json holds something that is not what it must be ({odd}). "
+                f"Run {stage} again.",
+            )
+        ]
 
 
 def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:

@@ -22,6 +22,9 @@ def held_out(run: RunFacts) -> Markup:
     """The table SFT against RLHF, further contenders, and the chart of both."""
     rows = _splits(run)
     if not rows:
+        if "evaluation" in run.outdated:
+            why = run.outdated["evaluation"]
+            return notes(f"Of an earlier model, and left out: {why}. Run the evaluation again.")
         return notes("The run has no evaluation yet: SFT and RLHF were not compared.")
     models = list(dict.fromkeys(m for *_, split in rows for m in blocks_of(split)))
     lines = []
