@@ -53,11 +53,8 @@ def outdated(run: Path) -> tuple[dict[str, str], list[str]]:
     inputs = {stage: dict(_inside(run, begun[stage])) for stage in finished}
     try:
         now = content_hashes([p for paths in inputs.values() for p in paths.values()], run)
-    except (
-        OSError,
-        LookupError,
-        RecursionError,
-    ) as error:  # its cache is damaged, a file goes while it is read, or the run is not to be written to
+    except (OSError, LookupError, RecursionError) as error:
+        # A file goes while it is read, the run is not to be written to, the cache is damaged.
         notes.append(f"what has changed in the run cannot be told: {error}")
         return {}, notes
     found: dict[str, str] = {}

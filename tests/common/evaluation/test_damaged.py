@@ -69,7 +69,7 @@ def test_a_line_that_is_none_costs_that_line_only(small, capsys, name):
     assert "+9.0 [+9.0, +9.0]" in page.text
 
 
-@pytest.mark.parametrize("content", [b'{"half": ', b"\xff\xfe\x00", b"[1]", b"", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b'{"half": ', b"\xff\xfe\x00", b"[1]", b""])
 def test_an_object_that_is_none_costs_that_file_only(small, capsys, content):
     names = (*OBJECTS, "rlhf/config.yaml", "rlhf/begun.json")
     for name in names:

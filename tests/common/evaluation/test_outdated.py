@@ -31,8 +31,11 @@ def begin(folder, stage):
 
 
 @pytest.fixture
-def made(run):
+def made(run, response_row, write_lines):
     """A finished run whose stages noted what they read."""
+    rows = [response_row(index=i, model=m) for i in range(2) for m in ("sft", "rlhf")]
+    rows = [row | {"task": "yes", "overall": 50.0 + (row["model"] == "rlhf")} for row in rows]
+    write_lines(run / "evaluation" / "responses.jsonl", rows)
     for name in FILES:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(f"first {name}")
