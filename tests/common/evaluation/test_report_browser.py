@@ -5,30 +5,14 @@ import re
 
 import pytest
 
-pytest.importorskip("playwright", reason="Playwright is not installed")
-
-from playwright.sync_api import sync_playwright
-
 from common.evaluation.report import write_report
 from tests.common.evaluation.conftest import response_row, write_lines
-from tests.step2_reward.annotation.browsing import launch_options, why_no_browser
 
 pytestmark = pytest.mark.browser
 
 ATTACK = (
     "</script><script>window.owned = 1</script><img src='http://evil.example/x' onerror='owned=2'>"
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    reason = why_no_browser()
-    if reason:
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**launch_options())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
