@@ -18,7 +18,7 @@ from common.evaluation.page.curves import (
 )
 from common.evaluation.page.facts import RunFacts
 from common.evaluation.page.judges import judges
-from common.evaluation.page.overview import left_out, overview
+from common.evaluation.page.overview import left_out, overview, ranked_by
 from common.evaluation.page.samples import browser, extremes
 from common.evaluation.page.scores import benchmarks, criteria, held_out, tasks
 from common.evaluation.page.trust import reward_model
@@ -79,6 +79,7 @@ def report(run: RunFacts) -> str:
     head = [
         element("h1", f"Run {run.name}"),
         notes(ABOUT, f"{done}; {duration(run.summary['seconds_total'])} in all"),
+        whole(lambda: notes(*ranked_by(run)), "Who ranked", "pairs/result.json", run.notes),
         warnings(left_out(run)),
     ]
     main = element("main", joined([*head, *sections.values()]), id="main")

@@ -93,6 +93,11 @@ def who_ranked(run: RunFacts) -> list[str]:
     return [told]
 
 
+def ranked_by(run: RunFacts) -> list[str]:
+    """The same in a sentence."""
+    return [f"The reward model's labelers: {words}." for words in who_ranked(run)]
+
+
 def _labelers(stages: Mapping[str, dict[str, Any]]) -> Mapping[str, Any]:
     """Who ranked the pairs that were trained on, as `common.data.labelers` has it.
 

@@ -144,5 +144,11 @@ def test_it_fits_a_phone_and_is_dark_where_that_is_wished(visit, width):
     )
     dark, light = (sum(json.loads(f"[{c[4:-1]}]")) for c in (back, ink))
     assert dark < 120 and light > 500
+    page.emulate_media(media="print", color_scheme="dark")
+    back, ink = page.evaluate(
+        "() => { const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]; }"
+    )
+    light, dark = (sum(json.loads(f"[{c[4:-1]}]")) for c in (back, ink))
+    assert dark < 150 and light > 700  # paper is white
     for chart in page.locator("figure.chart svg[role=img]").all():
         assert chart.get_attribute("aria-label").count(":") >= 1
