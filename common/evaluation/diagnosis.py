@@ -23,7 +23,7 @@ from common.evaluation.health import (
     unmeasured,
 )
 from common.evaluation.run_files import Metrics
-from common.evaluation.summary import compared
+from common.evaluation.summary import compared, splits_of
 
 Outcome = Literal["better", "worse", "same", "unknown"]
 
@@ -220,6 +220,21 @@ def _nobody(checks: Sequence[Check], ill: Sequence[Check]) -> str:
 
 
 def _notes(evaluation: dict[str, Any]) -> tuple[str, ...]:
+    return (*_greedy_falls(evaluation), *_at_the_ceiling(evaluation))
+
+
+def _greedy_falls(evaluation: dict[str, Any]) -> tuple[str, ...]:
+    """Where greedy answers surely got worse, which the verdict, by sampled ones, does not show."""
+    found = []
+    for name, split in evaluation.get("greedy", {}).items() if splits_of(evaluation) else ():
+        difference = split.get("difference")
+        if split["judge"] == "rubric" and difference and difference["ci95"][1] < 0:
+            told = interval_of(difference, "points of 100", 1)
+            found.append(f"{name}: greedy answers got worse, RLHF against SFT {told}.")
+    return tuple(found)
+
+
+def _at_the_ceiling(evaluation: dict[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"{name}: greedy RLHF scores {split['rlhf']['overall']:.1f} points of 100; above "
         f"{CEILING:g} two settings can no longer be told apart. Make the tasks harder to compare "

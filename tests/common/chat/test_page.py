@@ -150,7 +150,9 @@ def test_in_a_browser(talk, tmp_path, browser):
         page.locator("#question").press("Enter")
         remarks = page.locator(".remark")
         expect(remarks).to_have_count(2)
-        expect(remarks.nth(0)).to_have_text(re.compile(r"^reward [+-]\d+\.\d\d, \d+ tokens"))
+        expect(remarks.nth(0)).to_have_text(
+            re.compile(r"^reward [+-]\d+\.\d\d deviations, \d+ tokens")
+        )
         expect(remarks.nth(1)).to_have_text(re.compile(r"^reward"))
         assert page.locator(".question").text_content() == hostile
         assert page.locator("#talk img, #talk b").count() == 0

@@ -230,8 +230,19 @@ def test_dpo_in_place_of_ppo_is_no_illness(healthy):
     assert found.culprit == "" and "no PPO to be judged" in found.because
 
 
+def test_greedy_answers_that_got_worse_are_noted_beside_sampled_ones_that_did_not(healthy):
+    summary, metrics = healthy
+    general = summary["evaluation"]["greedy"]["general"]
+    general |= {"judge": "rubric", "difference": {"mean": -2.1, "ci95": [-3.7, -0.5]}}
+    (note,) = diagnose(summary, metrics).notes
+    assert note.startswith("general: greedy answers got worse, RLHF against SFT -2.1 points of 100")
+    general["difference"]["ci95"] = [-3.7, 0.5]
+    assert diagnose(summary, metrics).notes == ()
+
+
 def test_greedy_at_the_ceiling_is_noted(healthy):
     summary, metrics = healthy
+    del summary["evaluation"]["greedy"]["general"]
     assert diagnose(summary, metrics).notes == ()
     summary["evaluation"]["greedy"]["seen"]["rlhf"]["overall"] = 99.0
     (note,) = diagnose(summary, metrics).notes
