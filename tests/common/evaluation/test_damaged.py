@@ -1,6 +1,7 @@
 """A run with a damaged file: the report is made of the others, and says which file it was."""
 
 import json
+import re
 
 import pytest
 
@@ -80,52 +81,61 @@ def test_an_object_that_is_none_costs_that_file_only(small, capsys, content):
     assert "+9.0 [+9.0, +9.0]" in page.text
 
 
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("responses", {"overall": "high"}),
-        ("responses", {"model": "\ud800"}),
-        ("responses", {"ended": None}),
-        ("responses", {"overall": 10**400}),
-        ("tokens", {"rlhf": [float("nan"), 0.0]}),
-        ("tokens", {"rlhf": [1.0]}),
-        ("tokens", {"sft": "xy"}),
-        ("tokens", {"tokens": [1, 2]}),
-        ("tokens", {"tokens": 7}),
-        ("tokens", {"index": [1]}),
-    ],
-)
-def test_a_field_that_is_none_costs_its_line(small, capsys, name, change):
-    path = small / "evaluation" / f"{name}.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row) + "\n" for row in [rows[0] | change, *rows[1:]]))
+def test_a_field_that_is_none_costs_its_line(small, capsys, response_row, write_lines):
+    bad = {
+        "responses": [{"overall": "high"}, {"model": "\ud800"}, {"ended": None}]
+        + [{"overall": 10**400}, {"scores": [1]}, {"split": "greedy"}],
+        "tokens": [{"rlhf": [float("nan"), 0.0]}, {"rlhf": [1.0]}, {"sft": "xy"}]
+        + [{"tokens": [1, 2]}, {"tokens": 7}, {"index": [1]}],
+    }
+    sound = {"responses": response_row(index=9), "tokens": TOKENS | {"sample": 9}}
+    for name, changes in bad.items():
+        path = small / "evaluation" / f"{name}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        write_lines(path, [*(sound[name] | change for change in changes), *rows])
     page, said = report(small, capsys)
-    assert f"evaluation/{name}.jsonl, line 1" in page.text
-    assert f"evaluation/{name}.jsonl, line 1" in said
-    assert "+9.0 [+9.0, +9.0]" in page.text  # by the other prompt, where one was lost
+    for name, changes in bad.items():
+        for number in range(1, len(changes) + 1):
+            for told in (page.text, said):
+                assert re.search(rf"evaluation/{name}.jsonl, line {number}\b", told)
+    assert "+9.0 [+9.0, +9.0]" in page.text and "Samples" in page.headings
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("reward", "benchmarks", "criteria"),
     [
-        ("reward/result.json", {"seconds": "long"}),
-        ("reward/result.json", {"seed": -1.5}),
-        ("reward/result.json", {"versions": ["torch"]}),
-        ("reward/result.json", {"planned": [1]}),
-        ("reward/result.json", {"planned": {"phases": {"loading": "much"}}}),
-        ("reward/result.json", {"accuracy": 0.9, "diagnostics": {"accuracy": 1, "length": 2}}),
-        ("reward/result.json", {"diagnostics": {"calibration": {"error": None}}}),
-        ("reward/result.json", {"diagnostics": {"calibration": float("nan")}}),
-        ("benchmarks/benchmarks.json", {"models": {"actor": [1]}}),
-        ("benchmarks/benchmarks.json", BENCHMARKS | {"benchmarks": {"mmlu": 1}}),
-        ("evaluation/criteria.json", {"judges": [1]}),
-        ("evaluation/criteria.json", {"judges": [{"kind": "people"}]}),
+        (
+            {"seconds": "long", "seed": -1.5, "versions": ["torch"], "planned": [1]},
+            {"models": {"actor": [1]}},
+            {"judges": [1]},
+        ),
+        (
+            {"planned": {"phases": {"loading": "much"}, "megabytes": {}}, "diagnostics": 3},
+            {"benchmarks": {"mmlu": 1}},
+            {"judges": [{"kind": "people"}]},
+        ),
+        (
+            {"accuracy": 0.9, "diagnostics": {"accuracy": 1, "length": 2}},
+            {"models": {"actor": {"mmlu": {"score": 1.0, "low": "a", "high": []}}}},
+            {"judges": {"a": 1}},
+        ),
+        (
+            {"diagnostics": {"calibration": {"error": None}}},
+            {"models": {"actor": 1}},
+            {"judges": [WHO | {"splits": {"seen": 1}}]},
+        ),
     ],
 )
-def test_a_value_of_another_kind_is_left_out_and_its_file_is_named(small, capsys, name, content):
-    (small / name).write_text(json.dumps(RESULT | content))
+def test_a_value_of_another_kind_is_left_out_and_its_file_is_named(
+    small, capsys, reward, benchmarks, criteria
+):
+    for name, content in zip(
+        OBJECTS, (RESULT | reward, BENCHMARKS | benchmarks, CRITERIA | criteria), strict=True
+    ):
+        (small / name).write_text(json.dumps(content))
     page, said = report(small, capsys)
-    assert name in page.text and name in said
+    for name in OBJECTS:
+        assert name in page.text and name in said
     assert "+9.0 [+9.0, +9.0]" in page.text
 
 
