@@ -67,8 +67,8 @@ def diagnose(summary: dict[str, Any], metrics: Mapping[str, Metrics]) -> Diagnos
     outcome, verdict = _verdict(evaluation)
     if outdated := summary.get("outdated", {}).get("evaluation"):
         verdict = (
-            "Not known: the evaluation is of something else than the run holds now "
-            f"({outdated}). Run the evaluation again."
+            f"Not known: the evaluation is of an earlier state of the run ({outdated}). "
+            "Run the evaluation again."
         )
     culprit, because = _culprit(checks, outcome, summary)
     return Diagnosis(verdict, culprit, because, checks, _notes(evaluation), outcome)

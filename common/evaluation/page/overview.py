@@ -74,7 +74,7 @@ def overview(run: RunFacts) -> Markup:
 def left_out(run: RunFacts) -> list[str]:
     """What the page does not show: what is older than what it was made from, what is damaged."""
     lines = [
-        f"Left out, being of something else than the run holds now: {TITLES[stage]} ({why}). "
+        f"Left out, being of an earlier state of the run: {TITLES[stage]} ({why}). "
         f"Run {stage} again."
         for stage, why in run.outdated.items()
     ]

@@ -120,7 +120,7 @@ def test_the_report_shows_no_older_evaluation_beside_a_newer_model(made, capsys,
     for told in (page.text, said):
         assert f"Evaluation ({why}). Run evaluation again." in told
         assert f"Benchmarks ({why}). Run benchmarks again." in told
-    assert "Not known: the evaluation is of something else" in page.text
+    assert "Not known: the evaluation is of an earlier state" in page.text
     for name in ("Samples", "Benchmarks", "By task", "Largest regressions and wins"):
         assert name not in page.headings
     assert "RLHF − SFT" not in page.text and "rlhf says yes" not in page.text
