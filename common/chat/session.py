@@ -75,7 +75,7 @@ def open_reply(
 
 def remark(reply: Reply, score: float | None, *, stopped: bool) -> str:
     """What is told below an answer: its score, length, and whether it is whole; perhaps nothing."""
-    parts = [] if score is None else [f"reward {score:+.2f}"]
+    parts = [] if score is None else [f"reward {score:+.2f} deviations"]
     parts.append(f"{reply.tokens} token{'s' * (reply.tokens != 1)}")
     if stopped and not reply.ended:
         parts.append("stopped")

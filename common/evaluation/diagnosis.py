@@ -5,7 +5,7 @@ raises whatever the reward model rewards. So the culprit is the earliest stage w
 explains the outcome, and a later stage that is ill too may be ill for that reason.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,9 +20,10 @@ from common.evaluation.health import (
     in_domain,
     interval_of,
     over_splits,
+    unmeasured,
 )
 from common.evaluation.run_files import Metrics
-from common.evaluation.summary import compared
+from common.evaluation.summary import compared, splits_of
 
 Outcome = Literal["better", "worse", "same", "unknown"]
 
@@ -47,6 +48,7 @@ class Diagnosis:
     """In the order of the stages: SFT, reward model, PPO."""
     notes: tuple[str, ...] = ()
     """What to know before this run is compared with another."""
+    outcome: Outcome = "unknown"
 
 
 def diagnose(summary: dict[str, Any], metrics: Mapping[str, Metrics]) -> Diagnosis:
@@ -57,14 +59,42 @@ def diagnose(summary: dict[str, Any], metrics: Mapping[str, Metrics]) -> Diagnos
         metrics: stage -> what `read_metrics` gave, with the events of its guard.
     """
     checks = [
-        *sft_checks(summary, metrics),
-        *reward_checks(summary, metrics),
-        *ppo_checks(summary, metrics),
+        *_checks("sft", sft_checks, summary, metrics),
+        *_checks("reward", reward_checks, summary, metrics),
+        *_checks("rlhf", ppo_checks, summary, metrics),
     ]
     evaluation = summary["evaluation"]
     outcome, verdict = _verdict(evaluation)
-    culprit, because = _culprit(checks, outcome, evaluation)
-    return Diagnosis(verdict, culprit, because, checks, _notes(evaluation))
+    if outdated := summary.get("outdated", {}).get("evaluation"):
+        verdict = (
+            f"Not known: the evaluation is of an earlier state of the run ({outdated}). "
+            "Run the evaluation again."
+        )
+    culprit, because = _culprit(checks, outcome, summary)
+    return Diagnosis(verdict, culprit, because, checks, _notes(evaluation), outcome)
+
+
+def _checks(
+    stage: Part,
+    look: Callable[[dict[str, Any], Mapping[str, Metrics]], list[Check]],
+    summary: dict[str, Any],
+    metrics: Mapping[str, Metrics],
+) -> list[Check]:
+    """What is looked at in a stage; of one that is out of date, or whose files are odd, nothing."""
+    if why := summary.get("outdated", {}).get(stage):
+        return [unmeasured(stage, "up to date", f"It is not: {why}. Run {stage} again.")]
+    try:
+        return look(summary, metrics)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        odd = f"{type(error).__name__}: {error}"
+        return [
+            unmeasured(
+                stage,
+                "files that can be read",
+                f"{stage}/result.json holds something that is not what it must be ({odd}). "
+                f"Run {stage} again.",
+            )
+        ]
 
 
 def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
@@ -99,14 +129,15 @@ def _verdict(evaluation: dict[str, Any]) -> tuple[Outcome, str]:
 
 def _cost(evaluation: dict[str, Any]) -> str:
     """What general ability paid for it, where it surely did."""
-    difference = (compared(evaluation)[1].get(GENERAL) or {}).get("difference")
-    if difference is None or difference["ci95"][1] >= 0:
+    split = compared(evaluation)[1].get(GENERAL) or {}
+    difference = split.get("difference")
+    if difference is None or split["judge"] != "rubric" or difference["ci95"][1] >= 0:
         return ""
     return f"; {interval_of(difference, 'points of 100', 1)} on {GENERAL}"
 
 
 def _culprit(
-    checks: Sequence[Check], outcome: Outcome, evaluation: dict[str, Any]
+    checks: Sequence[Check], outcome: Outcome, summary: dict[str, Any]
 ) -> tuple[Literal["", "sft", "reward", "rlhf"], str]:
     """Who is to blame, and why.
 
@@ -122,7 +153,7 @@ def _culprit(
     ill = [check for check in checks if check.healthy is False]
     if outcome in ("better", "unknown"):
         return "", _nobody(checks, ill)
-    before = over_splits(evaluation, "sft", "overall")
+    before = over_splits(summary["evaluation"], "sft", "overall")
     if outcome == "same" and before is not None and before > CEILING:
         return "", f"SFT scores {before:.1f} points of 100 already: there was nothing left to gain."
     for stage in ("sft", "reward"):
@@ -131,20 +162,21 @@ def _culprit(
             return stage, _told(stage, found)
     if not any(check.stage == "rlhf" and check.healthy is not None for check in checks):
         return "", f"The run has no PPO to be judged. {_nobody(checks, ill)}"
-    return _by_symptoms(ill, evaluation)
+    return _by_symptoms(ill, summary)
 
 
 def _by_symptoms(
-    ill: Sequence[Check], evaluation: dict[str, Any]
+    ill: Sequence[Check], summary: dict[str, Any]
 ) -> tuple[Literal["reward", "rlhf"], str]:
     """No stage is ill enough by itself: did PPO fail to raise the reward, or was that no use?"""
-    before, after = (over_splits(evaluation, model, "reward") for model in ("sft", "rlhf"))
+    raw = [over_splits(summary["evaluation"], model, "reward") for model in ("sft", "rlhf")]
+    before, after, unit = _on_its_scale(*raw, summary["stages"].get("reward") or {})
     names = {check.name for check in ill if check.stage == "rlhf"}
     if before is None or after is None:
         raised, told = "reward" not in names, ""
     else:
         raised = after - before >= MIN_SCORE_RISE
-        told = f" ({before:+.2f} to {after:+.2f} deviations on held-out prompts)"
+        told = f" ({before:+.2f} to {after:+.2f} {unit} on held-out prompts)"
     if not raised:
         return "rlhf", f"PPO did not raise the reward{told}, and so could improve nothing."
     if "KL to the SFT model" in names:
@@ -156,6 +188,17 @@ def _by_symptoms(
         f"PPO raised the reward{told} and stayed near SFT, but the answers are no better: the "
         "reward model rewards something else than the judge does."
     )
+
+
+def _on_its_scale(
+    before: float | None, after: float | None, reward: Mapping[str, Any]
+) -> tuple[float | None, float | None, str]:
+    """Two raw scores in deviations of the reference responses', and the unit; raw if not known."""
+    scale = reward.get("scores") or {}
+    mean, std = scale.get("mean"), scale.get("std")
+    if before is None or after is None or mean is None or not std:
+        return before, after, "of raw score"
+    return (before - mean) / std, (after - mean) / std, "deviations"
 
 
 def _told(stage: Part, found: Sequence[Check]) -> str:
@@ -177,6 +220,21 @@ def _nobody(checks: Sequence[Check], ill: Sequence[Check]) -> str:
 
 
 def _notes(evaluation: dict[str, Any]) -> tuple[str, ...]:
+    return (*_greedy_falls(evaluation), *_at_the_ceiling(evaluation))
+
+
+def _greedy_falls(evaluation: dict[str, Any]) -> tuple[str, ...]:
+    """Where greedy answers surely got worse, which the verdict, by sampled ones, does not show."""
+    found = []
+    for name, split in evaluation.get("greedy", {}).items() if splits_of(evaluation) else ():
+        difference = split.get("difference")
+        if split["judge"] == "rubric" and difference and difference["ci95"][1] < 0:
+            told = interval_of(difference, "points of 100", 1)
+            found.append(f"{name}: greedy answers got worse, RLHF against SFT {told}.")
+    return tuple(found)
+
+
+def _at_the_ceiling(evaluation: dict[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"{name}: greedy RLHF scores {split['rlhf']['overall']:.1f} points of 100; above "
         f"{CEILING:g} two settings can no longer be told apart. Make the tasks harder to compare "

@@ -27,9 +27,6 @@ MAX_REPEATS = 0.2
 """Share of repeated word 4-grams. Measured: 0.01; 0.88 (PPO)."""
 MAX_KL_PER_SEQUENCE = 6.0
 """Nats. Further from the reference than that, the reward model judges text it never saw."""
-MIN_REWARD_ACCURACY = 0.85
-"""On the quickstart's pairs: the line in its plot. Other data have other ceilings, so what is
-judged is the way from chance to the labelers' own agreement."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.evaluation.formatting import visible
 from common.evaluation.page.build import report
 from common.evaluation.page.compare import comparison
 from common.evaluation.page.facts import read_facts
+from common.evaluation.page.overview import left_out
 from common.evaluation.run_files import STAGES
 from common.evaluation.summary import write_summary
 from common.evaluation.terminal import terminal_table
@@ -32,20 +34,26 @@ def write_report(run: Path) -> tuple[dict[str, Any], Path]:
     """Writes the summary and the report of a run; gives the summary and the report's path.
 
     Raises:
-        UserError: the run holds no result at all, or a file in it is unusable.
+        UserError: the run holds nothing that can be read. What is damaged is left out and named.
     """
     run = Path(run)
+    summary, path, _ = _write(run)
+    return summary, path
+
+
+def _write(run: Path) -> tuple[dict[str, Any], Path, list[str]]:
+    """As `write_report`; also what is left out of it, and what was odd in the files."""
     facts = read_facts(run)
     write_summary(run, facts.summary)
     write_text(run / NAME, report(facts))
-    return facts.summary, run / NAME
+    return facts.summary, run / NAME, left_out(facts)
 
 
 def write_comparison(runs: Sequence[Path], output: Path) -> Path:
     """Writes one page on several runs; the others are held against the first.
 
     Raises:
-        UserError: one of them holds no result at all, or an unusable file.
+        UserError: one of them holds nothing that can be read.
     """
     write_text(output, comparison([read_facts(Path(run)) for run in runs]))
     return output
@@ -62,11 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output = options.output or options.run[0] / COMPARISON
             print(f"comparison: {write_comparison(options.run, output)}")
             return 0
-        summary, path = write_report(options.run[0])
-    except UserError as error:
+        summary, path, odd = _write(options.run[0])
+    except (UserError, OSError) as error:  # the latter: a full disk
         print(f"report: error: {error}", file=sys.stderr)
         return 2
     print(terminal_table(summary))
+    for line in odd:
+        print(f"report: {visible(line)}")
     print(f"report: {path}")
     return 0
 

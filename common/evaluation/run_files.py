@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ _RESPONSE_FIELDS: dict[str, type] = {
     "tokens": int,
 }
 _SCORES = ("overall", "reward")
+_LARGEST = 2**53
+"""Whole numbers up to here are themselves as floats, too."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,12 @@ def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]
             continue
         try:
             row = json.loads(line.decode("utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):  # the former is also what broken UTF-8 raises
             row = None
         if isinstance(row, dict):
             rows.append((number, row))
         else:
-            notes.append(f"{_name(path)}, line {number}: cut off or not a JSON object; skipped")
+            notes.append(f"{name_of(path)}, line {number}: cut off or not a JSON object; skipped")
     return rows, notes
 
 
@@ -122,11 +125,11 @@ def read_metrics(path: Path) -> Metrics:
     points: dict[str, dict[int, float]] = {}
     for number, row in rows:
         step = row.get("step")
-        if not _is_number(step) or step != step // 1:
-            notes.append(f"{_name(path)}, line {number}: no whole-numbered `step`; skipped")
+        if not is_number(step) or step != step // 1 or abs(step) > _LARGEST:
+            notes.append(f"{name_of(path)}, line {number}: no whole-numbered `step`; skipped")
             continue
         for name, value in row.items():
-            if name != "step" and (value is None or _is_number(value)):
+            if name != "step" and (value is None or is_number(value)):
                 finite = value is not None and math.isfinite(value)
                 points.setdefault(name, {})[int(step)] = value if finite else math.nan
     series = {}
@@ -137,7 +140,7 @@ def read_metrics(path: Path) -> Metrics:
         if lost := steps[np.isnan(values)].tolist():
             shown = ", ".join(map(str, lost[:5])) + (", …" if len(lost) > 5 else "")
             where = "any step" if len(lost) == steps.size else f"step {shown}"
-            notes.append(f"{_name(path)}: {name} is not a finite number at {where}")
+            notes.append(f"{name_of(path)}: {name} is not a finite number at {where}")
     return Metrics(series, notes, tuple(text for _, text in events))
 
 
@@ -162,29 +165,41 @@ def read_result(path: Path) -> dict[str, Any] | None:
         return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}). Run this stage again.") from error
     if not isinstance(result, dict):
         raise UserError(f"{path}: must be one JSON object. Run this stage again.")
     return result
 
 
-def read_responses(path: Path) -> tuple[list[Response], list[str]]:
+def read_responses(path: Path, skip_bad: bool = False) -> tuple[list[Response], list[str]]:
     """The evaluation's responses; a response written twice counts once, as it was last written.
 
     Sorted, so that the order in which ranks happened to write changes no sum by a rounding.
 
+    Args:
+        skip_bad: leaves out a line whose fields are not as they must be, with a note.
+
     Raises:
-        UserError: a readable line lacks a field, holds a value that cannot be one, or gives a
-            prompt's number to another prompt (the models would be compared on different ones).
+        UserError: a readable line lacks a field or holds a value that cannot be one; or, in any
+            case, a prompt's number is given to another prompt (the models would be compared on
+            different ones).
     """
     if not path.is_file():
         return [], []
     rows, notes = read_lines(path)
     responses: dict[tuple, Response] = {}
     prompts: dict[tuple[str, int], str] = {}
+    bad = 0
     for number, row in rows:
-        response = _response(row, f"{path}, line {number}")
+        try:
+            response = _response(row, f"{path}, line {number}")
+        except UserError as error:
+            if not skip_bad:
+                raise
+            bad += 1
+            notes.append(f"{str(error).replace(str(path), name_of(path), 1)} It is left out.")
+            continue
         place = (response.split, response.index)
         if prompts.setdefault(place, response.prompt) != response.prompt:
             raise UserError(
@@ -194,9 +209,10 @@ def read_responses(path: Path) -> tuple[list[Response], list[str]]:
             )
         key = (response.split, response.index, response.model, response.decoding, response.sample)
         responses[key] = response
-    if len(responses) < len(rows):
-        repeated = len(rows) - len(responses)
-        notes.append(f"{_name(path)}: {repeated} responses are written twice; the later one counts")
+    if repeated := len(rows) - bad - len(responses):
+        notes.append(
+            f"{name_of(path)}: {repeated} responses are written twice; the later one counts"
+        )
     return [responses[key] for key in sorted(responses)], notes
 
 
@@ -212,6 +228,9 @@ def _response(row: dict[str, Any], where: str) -> Response:
         raise UserError(
             f"{where}, field 'decoding': {row['decoding']!r:.60} is none of {', '.join(DECODINGS)}."
         )
+    for field in ("split", "model"):
+        if any("\ud800" <= char <= "\udfff" for char in row[field]):
+            raise UserError(f"{where}, field '{field}': {row[field]!r:.60} is no text.")
     if not row["model"].strip():
         raise UserError(f"{where}, field 'model': is empty. Run the evaluation again.")
     if row["split"] in RESERVED_SPLITS:
@@ -237,7 +256,7 @@ def _response(row: dict[str, Any], where: str) -> Response:
         **scores,
         best_of=len(drawn) if drawn else None,
         task=task if isinstance(task := row.get("task"), str) else None,
-        scores=tuple(x for x in drawn or () if _is_number(x)),
+        scores=tuple(x for x in drawn or () if is_number(x) and math.isfinite(x)),
     )
 
 
@@ -245,15 +264,18 @@ def _score(value: Any, where: str) -> float | None:
     """A finite score, or None for null and for NaN, which no mean can use."""
     if value is None:
         return None
-    if not _is_number(value):
+    if not is_number(value):
         raise UserError(f"{where}: expected a number or null, found {value!r:.60}.")
     return float(value) if math.isfinite(value) else None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:  # noqa: ANN401
+    """Whether a value from a file is a number that a float can hold; NaN and infinities are."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < sys.float_info.max
+    return isinstance(value, float)
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
     """`stage/file`: enough to find it in the run, and the same wherever the run is moved to."""
     return f"{path.parent.name}/{path.name}"

@@ -4,8 +4,7 @@ Overall scores are 0–100 (`common.evaluation.criteria`); criteria are percent 
 possible, as in the paper's Table 3. The unit of every interval is the prompt.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from common.errors import UserError
 from common.evaluation.contenders import kl_bound
 from common.evaluation.criteria import CRITERIA, MAX_POINTS
+from common.evaluation.results import read_results
 from common.evaluation.run_files import (
     DECODINGS,
     METRIC_STAGES,
@@ -21,7 +21,6 @@ from common.evaluation.run_files import (
     STAGES,
     Response,
     read_responses,
-    read_result,
 )
 from common.evaluation.statistics import (
     bootstrap_ci,
@@ -43,37 +42,40 @@ Judge = Callable[[Response], float | None]
 
 
 def build_summary(
-    run: Path, answers: tuple[list[Response], list[str]] | None = None
+    run: Path,
+    answers: tuple[list[Response], list[str]] | None = None,
+    outdated: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The run's summary, in the shape of `summary.json`; parts whose files are missing are absent.
 
-    Every number is finite: one that was not in its file is None here, and `notes` says so. Each
-    split holds `prompts`, `judge` (`rubric`, `reward_model` or None), a block for each model that
-    answered (`overall`, `ci95`, `criteria`, `reward`, `reward_ci95`, `samples` = responses in all,
-    `eos_rate`, `mean_tokens`, `repeats`, `reward_agrees`) and, where both did, `rlhf_wins`, `ties`,
-    `rlhf_losses` and `difference` (RLHF − SFT, paired by prompt, in the judge's unit). Where others
-    answered too, `further` has a block for each by name, and in it `against`: for SFT and RLHF
-    `wins`, `ties`, `losses` and `difference`, as seen from it; best-of-n has `best_of` and
-    `kl_bound` (nats).
+    Every number is finite: one that was not in its file is None here, and `notes` says so, and what
+    else was damaged. Each split holds `prompts`, `judge` (`rubric`, `reward_model` or None), a
+    block for each model that answered (`overall`, `ci95`, `criteria`, `reward`, `reward_ci95`,
+    `samples` = responses in all, `eos_rate`, `mean_tokens`, `repeats`, `reward_agrees`) and, where
+    both did, `rlhf_wins`, `ties`, `rlhf_losses` and `difference` (RLHF − SFT, paired by prompt, in
+    the judge's unit). Where others answered too, `further` has a block for each by name, and in it
+    `against`: for SFT and RLHF `wins`, `ties`, `losses` and `difference`, as seen from it;
+    best-of-n has `best_of` and `kl_bound` (nats).
 
     Args:
         answers: what `read_responses` gave of the run, where they are read already.
+        outdated: stage -> why it is not of what the run holds now (`common.evaluation.outdated`);
+            these are under `outdated`, and their results are left out.
 
     Raises:
         UserError: the run holds no result at all, or a file in it is unusable.
     """
-    notes: list[str] = []
-    results = {stage: read_result(run / stage / "result.json") for stage in STAGES}
-    found = {stage: result for stage, result in results.items() if result is not None}
+    found, notes = read_results(run, STAGES)
     responses, response_notes = answers or read_responses(run / "evaluation" / "responses.jsonl")
     has_metrics = any((run / stage / "metrics.jsonl").is_file() for stage in METRIC_STAGES)
     if not found and not responses and not has_metrics:
         raise UserError(
             f"{run / 'sft' / 'result.json'}: not found, nor any other stage's result, metrics "
             "or responses. Give the folder of a run in which at least one stage has finished."
+            + "".join(f" {note}" for note in notes + response_notes)
         )
-    for stage, result in found.items():
-        found[stage] = _finite(result, f"{stage}/result.json", notes)
+    older = dict(outdated or {})
+    found = {stage: result for stage, result in found.items() if stage not in older}
 
     seeds = [result["seed"] for result in found.values() if result.get("seed") is not None]
     if len(set(seeds)) > 1:
@@ -93,6 +95,7 @@ def build_summary(
         "seed": seed,
         "versions": versions,
         "stages": stages,
+        "outdated": older,
         "evaluation": _evaluation(responses, seed or 0, notes),
         "seconds_total": sum(stage.get("seconds") or 0.0 for stage in stages.values()),
         "notes": notes + response_notes,
@@ -286,15 +289,3 @@ def _interval(values: list[float], seed: int) -> tuple[float | None, list[float]
     if not values:
         return None, None
     return float(np.mean(values)), list(bootstrap_ci(values, seed))
-
-
-def _finite(value: Any, where: str, notes: list[str]) -> Any:
-    """The same with NaN and infinities, which JSON has no words for, as None."""
-    if isinstance(value, dict):
-        return {key: _finite(item, f"{where}, {key}", notes) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item, where, notes) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        notes.append(f"{where}: not a finite number.")
-        return None
-    return value

@@ -20,6 +20,8 @@ def terminal_table(summary: dict[str, Any]) -> str:
     evaluation = summary["evaluation"]
     greedy = evaluation.get("greedy", {})
     names = list(splits_of(evaluation)) + [name for name in greedy if name not in evaluation]
+    if not names and "evaluation" in summary.get("outdated", {}):
+        return "The evaluation in this run is of an earlier model: SFT and RLHF were not compared."
     if not names:
         return "No evaluation in this run: SFT and RLHF were not compared."
     header = ("split", "prompts", "SFT", "RLHF", "difference", "greedy", "win/tie/loss")

@@ -5,7 +5,6 @@ the other; the critic says what it expected at each token, and the same pure fun
 trained with say how much better each token was than that.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 from common.config.arguments import ModelArguments, ZeroArguments
 from common.data.encoding import EncodedPrompt
 from common.data.template import Template
+from common.evaluation.health import points
 from common.evaluation.policy import own_share
-from common.evaluation.run_files import MODELS
+from common.evaluation.run_files import MODELS, read_metrics
 from common.hybrid_engine.rollout import Rollout
 from common.models.loading import load_causal_lm
 from common.models.policy import PolicyModel, score_responses
@@ -129,11 +129,11 @@ def read_training(run: Path, sft: str, reward: str) -> TrainingFacts | None:
         reference = settings["actor"] or str(run / "models" / "sft")
         same = _same(reference, sft) and _same(places[0].path, reward)
         known = same and len(places) == 1 and settings["score_scaling"] == "reference"
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
         return None
-    found["kl_coefficient"] = _last_coefficient(run / "rlhf" / "metrics.jsonl") or found.get(
-        "kl_coefficient"
-    )
+    adapted = points(read_metrics(run / "rlhf" / "metrics.jsonl"), "kl/coefficient")
+    if adapted.size:
+        found["kl_coefficient"] = float(adapted[-1])
     return TrainingFacts(**found, reward=places[0] if known else None)
 
 
@@ -250,17 +250,6 @@ def token_texts(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> l
         if whole:
             start, done = done, end
     return texts
-
-
-def _last_coefficient(path: Path) -> float | None:
-    if not path.is_file():
-        return None
-    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
-        try:
-            return float(json.loads(line)["kl/coefficient"])
-        except (ValueError, KeyError, TypeError):  # cut off, or another kind of line
-            continue
-    return None
 
 
 def token_row(

@@ -198,7 +198,7 @@ function read(text) {
         question: texts[0],
         answers: talks.map((talk) => talk[place + 1]?.content),
         scores,
-        remarks: scores.map((s) => (s === null ? "" : `reward ${s < 0 ? "" : "+"}${s.toFixed(2)}`)),
+        remarks: scores.map((s) => (s === null ? "" : `reward ${s < 0 ? "" : "+"}${s.toFixed(2)} deviations`)),
       },
     ];
   });

@@ -8,10 +8,10 @@ import numpy as np
 from common.evaluation.contenders import title
 from common.evaluation.diagnosis import NAMES
 from common.evaluation.formatting import duration, fact, number
-from common.evaluation.page.build import asset
+from common.evaluation.page.build import asset, warnings
 from common.evaluation.page.curves import BEFORE, LENGTH, REWARD, STEPS, UPDATES, drawable, grid
 from common.evaluation.page.facts import RunFacts
-from common.evaluation.page.overview import TITLES
+from common.evaluation.page.overview import TITLES, left_out
 from common.evaluation.page.scores import JUDGES, paired, with_interval
 from common.evaluation.run_files import DECODINGS, MODELS, STAGES, Response
 from common.evaluation.statistics import bootstrap_ci, mean_by_prompt, win_tie_loss
@@ -37,7 +37,9 @@ def comparison(runs: Sequence[RunFacts]) -> str:
     ]
     sections = {(name, words): section(name, words, *inside) for name, words, inside in parts}
     heading = f"{len(runs)} runs compared"
-    head = [element("h1", heading), notes(f"Held against {names[0]}, the first one.")]
+    odd = [f"{n}: {line}" for run, n in zip(runs, names, strict=True) for line in left_out(run)]
+    held = notes(f"Held against {names[0]}, the first one.")
+    head = [element("h1", heading), held, warnings(odd)]
     main = element("main", joined([*head, *sections.values()]), id="main")
     bar = contents([link for link, text in sections.items() if text])
     return page(heading, joined([bar, main]), style=asset("report.css"))

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from common.evaluation.checks.reward import CHANCE, MIN_WAY_TO_CEILING
 from common.evaluation.contenders import best_of_curve, kl_bound, title
-from common.evaluation.health import MAX_KL_PER_SEQUENCE, MIN_EOS_RATE, MIN_REWARD_ACCURACY
+from common.evaluation.health import MAX_KL_PER_SEQUENCE, MIN_EOS_RATE
 from common.evaluation.page.costs import aligned
 from common.evaluation.page.facts import RunFacts
 from common.evaluation.run_files import MODELS, Response, Series
@@ -127,7 +128,7 @@ BEFORE = (
         "Reward model, pairs in the labelers' order: good is well above chance",
         "share of pairs",
         {"train/accuracy": "training", "eval/accuracy": "held out"},
-        levels=(Level(MIN_REWARD_ACCURACY, f"limit, held out: {MIN_REWARD_ACCURACY:g}"),),
+        levels=(Level(CHANCE, "chance"),),
         bounds=SHARE,
     ),
     Panel(
@@ -206,12 +207,24 @@ def _chart(panel: Panel, run: RunFacts) -> Markup:
         panel.title,
         STEPS[panel.stage],
         panel.unit,
-        levels=panel.levels,
+        levels=(*panel.levels, *_ceiling(run, panel)),
         alarms=tuple(run.alarms.get(panel.stage, ())),
         bounds=panel.bounds,
         include_x=_steps(series),
     )
     return line_chart(axes, lines)
+
+
+def _ceiling(run: RunFacts, panel: Panel) -> tuple[Level, ...]:
+    """The limit that the diagnosis holds a reward model's held-out accuracy to, if there is one."""
+    if panel.stage != "reward" or "eval/accuracy" not in panel.lines:
+        return ()
+    found = (run.stages.get("reward", {}).get("diagnostics") or {}).get("ceiling") or {}
+    if found.get("value") is None or found["value"] <= CHANCE:
+        return ()
+    limit = CHANCE + MIN_WAY_TO_CEILING * (found["value"] - CHANCE)
+    words = f"limit, held out: {limit:.3g}, of the labelers' {found['value']:.3g}"
+    return (Level(limit, words),)
 
 
 def _steps(series: Mapping[str, Series]) -> tuple[float, ...]:
@@ -287,7 +300,10 @@ def frontier(run: RunFacts) -> Markup:
         "normalized score, deviations",
         include_x=(0.0,),
     )
-    words = ["Each point is a PPO step; held-out points are joined in their order."]
+    words = [
+        "Each point is a PPO step; held-out points are joined in their order, each at the KL of "
+        "that step's rollouts."
+    ]
     if reference is not None:
         lines.append(reference[0])
         words.append(

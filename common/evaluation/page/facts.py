@@ -1,22 +1,28 @@
 """Everything that the report knows of a run, read once."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from common.errors import UserError
 from common.evaluation.diagnosis import Diagnosis, diagnose
+from common.evaluation.outdated import outdated
 from common.evaluation.run_files import (
     METRIC_STAGES,
     STAGES,
     Metrics,
     Response,
+    is_number,
+    name_of,
     read_events,
     read_lines,
     read_metrics,
     read_responses,
+    read_result,
 )
 from common.evaluation.summary import build_summary
 from common.pages.charts import Alarm
@@ -24,6 +30,11 @@ from common.training.resume.identity import movable
 
 Place = tuple[str, int, str, str, int]
 """Split, prompt, model, decoding, sample: which answer."""
+PLACE = {"split": str, "index": int, "model": str, "decoding": str, "sample": int}
+SCORES = ("sft", "rlhf", "values", "advantages")
+"""What a row of `tokens.jsonl` may have a number for each token of."""
+MOST_NOTES = 8
+"""On one file."""
 LEFT_OUT = ("run", "seed", "fresh", "allow_changes", "on_change", "progress")
 """Settings that say where and how a command was given, not what it did."""
 
@@ -53,6 +64,11 @@ class RunFacts:
         return self.summary["stages"]
 
     @property
+    def outdated(self) -> dict[str, str]:
+        """Stage -> why it is left out, being of something else than the run holds now."""
+        return self.summary["outdated"]
+
+    @property
     def evaluation(self) -> dict[str, Any]:
         """SFT against RLHF, as `build_summary` has it."""
         return self.summary["evaluation"]
@@ -61,60 +77,119 @@ class RunFacts:
 def read_facts(run: Path) -> RunFacts:
     """Reads a run directory, finished or not.
 
+    What is damaged is left out, and so is what is older than what it was made from; `notes` names
+    the one, `outdated` the other.
+
     Raises:
-        UserError: it holds no result at all, or a file in it is unusable.
+        UserError: it holds nothing that can be read.
     """
-    responses = read_responses(run / "evaluation" / "responses.jsonl")
-    summary = build_summary(run, responses)
-    metrics = {stage: read_metrics(run / stage / "metrics.jsonl") for stage in METRIC_STAGES}
+    older, notes = outdated(run)
+    answers: list[Response] = []
+    tokens: dict[Place, dict[str, Any]] = {}
+    criteria = None
+    if "evaluation" not in older:
+        answers, more = _answers(run / "evaluation" / "responses.jsonl")
+        notes += few(more)
+        tokens, more = _tokens(run / "evaluation" / "tokens.jsonl")
+        notes += few(more)
+        criteria = _json(run / "evaluation" / "criteria.json", notes)
+    summary = build_summary(run, (answers, notes), older)
+    metrics = {
+        stage: read_metrics(run / stage / "metrics.jsonl")
+        for stage in METRIC_STAGES
+        if stage not in older
+    }
+    notes = [*summary["notes"], *(note for m in metrics.values() for note in few(m.notes))]
+    benchmarks = None
+    if "benchmarks" not in older:
+        benchmarks = _json(run / "benchmarks" / "benchmarks.json", notes)
+    settings = {stage: found for stage in STAGES if (found := _settings(run, stage, notes))}
+    diagnosis = diagnose(summary, metrics)
     return RunFacts(
         folder=run,
         name=run.resolve().name,
         summary=summary,
         metrics=metrics,
-        responses=responses[0],
-        tokens=_tokens(run / "evaluation" / "tokens.jsonl"),
-        settings={stage: found for stage in STAGES if (found := _settings(run, stage))},
+        responses=answers,
+        tokens=tokens,
+        settings=settings,
         alarms={
             stage: [Alarm(*event) for event in read_events(run / stage / "events.jsonl")[0]]
-            for stage in METRIC_STAGES
+            for stage in metrics
         },
-        benchmarks=_json(run / "benchmarks" / "benchmarks.json") or None,
-        criteria=_json(run / "evaluation" / "criteria.json") or None,
-        notes=summary["notes"] + [note for stage in metrics.values() for note in stage.notes],
-        diagnosis=diagnose(summary, metrics),
+        benchmarks=benchmarks,
+        criteria=criteria,
+        notes=notes,
+        diagnosis=diagnosis,
     )
 
 
-def _tokens(path: Path) -> dict[Place, dict[str, Any]]:
-    """Scores of single tokens; rows that say nothing usable are passed over."""
-    found: dict[Place, dict[str, Any]] = {}
-    for _, row in read_lines(path)[0] if path.is_file() else []:
-        names = ("split", "index", "model", "decoding", "sample")
-        count = len(row.get("tokens") or ())
-        lists = [row.get(n) for n in ("sft", "rlhf", "values", "advantages") if n in row]
-        if count and all(isinstance(x, list) and len(x) == count for x in lists):
-            found[tuple(row.get(name) for name in names)] = row  # type: ignore[index]
-    return found
+def few(notes: list[str]) -> list[str]:
+    """The first notes on a file, and how many more there are."""
+    rest = len(notes) - MOST_NOTES
+    return notes if rest <= 0 else [*notes[:MOST_NOTES], f"… and {rest} more notes like the last"]
 
 
-def _settings(run: Path, stage: str) -> dict[str, Any]:
+def _answers(path: Path) -> tuple[list[Response], list[str]]:
     try:
-        text = (run / stage / "config.yaml").read_text(encoding="utf-8")
-        found = yaml.safe_load(text)
-    except (OSError, yaml.YAMLError):
+        answers, notes = read_responses(path, skip_bad=True)
+    except UserError as error:  # answers to different prompts under one number
+        return [], [str(error).replace(str(path), name_of(path), 1)]
+    if path.is_file() and not answers and not notes:
+        notes = [f"{name_of(path)}: is empty. Run the evaluation again."]
+    return answers, notes
+
+
+def _tokens(path: Path) -> tuple[dict[Place, dict[str, Any]], list[str]]:
+    """Scores of single tokens, and a note for each line that says nothing usable."""
+    found: dict[Place, dict[str, Any]] = {}
+    rows, notes = read_lines(path) if path.is_file() else ([], [])
+    for number, row in rows:
+        place, texts = tuple(row.get(name) for name in PLACE), row.get("tokens")
+        lists = [row[name] for name in SCORES if name in row]
+        odd = [n for n, v in zip(PLACE, place, strict=True) if type(v) is not PLACE[n]]
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            odd.append("tokens")
+        elif not all(_are_numbers(values, len(texts)) for values in lists):
+            odd.append("scores")
+        if odd:
+            what = "no finite number for each token" if odd == ["scores"] else f"{odd[0]!r} is odd"
+            notes.append(f"{name_of(path)}, line {number}: {what}; skipped")
+        elif texts:
+            found[place] = row  # type: ignore[index]
+    return found, notes
+
+
+def _are_numbers(values: Any, count: int) -> bool:  # noqa: ANN401
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(is_number(value) and math.isfinite(value) for value in values)
+    )
+
+
+def _settings(run: Path, stage: str, notes: list[str]) -> dict[str, Any]:
+    path = run / stage / "config.yaml"
+    if not path.is_file():
         return {}
-    if not isinstance(found, dict):
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no settings")
+        inside = Path(str(found.get("run", run)))  # the folder may have been moved since
+        kept = {str(name): value for name, value in found.items() if name not in LEFT_OUT}
+        text = json.dumps(movable(kept, inside), default=str)
+    except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())
+        notes.append(f"{name_of(path)}: cannot be read ({told:.120}); its settings are not shown")
         return {}
-    inside = Path(str(found.get("run", run)))  # the folder may have been moved since
-    kept = {str(name): value for name, value in found.items() if name not in LEFT_OUT}
-    text = json.dumps(movable(kept, inside), default=str)
     return json.loads(text.replace(f"{json.dumps(str(inside))[1:-1]}/", "{run}/"))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, notes: list[str]) -> dict[str, Any] | None:
+    """A file's object, or None where there is none, with a note where it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return read_result(path) or None
+    except UserError as error:
+        notes.append(str(error).replace(str(path), name_of(path), 1))
+        return None

@@ -21,6 +21,7 @@ TITLES = {
     "rlhf": "PPO (ICE-GRT)",
     "dpo": "DPO, in place of reward model and PPO",
     "evaluation": "Evaluation",
+    "benchmarks": "Benchmarks",
 }
 UNITS = {
     "kl_per_sequence": "nats a response",
@@ -48,7 +49,7 @@ ELSEWHERE = (
 def overview(run: RunFacts) -> Markup:
     """A few facts, and for each stage what it reported and what was set."""
     stages = run.stages
-    missing = [s for s in STAGES if s not in stages and s not in UNMISSED]
+    missing = [s for s in STAGES if s not in {*stages, *run.outdated, *UNMISSED}]
     versions = ", ".join(f"{name} {v}" for name, v in run.summary["versions"].items())
     done = ", ".join(stages) or "none"
     seed = run.summary["seed"]
@@ -70,6 +71,16 @@ def overview(run: RunFacts) -> Markup:
     return joined(parts)
 
 
+def left_out(run: RunFacts) -> list[str]:
+    """What the page does not show: what is older than what it was made from, what is damaged."""
+    lines = [
+        f"Left out, being of an earlier state of the run: {TITLES[stage]} ({why}). "
+        f"Run {stage} again."
+        for stage, why in run.outdated.items()
+    ]
+    return [*lines, *(f"Odd: {note}" for note in run.notes)]
+
+
 def who_ranked(run: RunFacts) -> list[str]:
     """Whose preferences the reward model learned; simulated labelers are always called that."""
     who = _labelers(run.stages)
@@ -80,6 +91,11 @@ def who_ranked(run: RunFacts) -> list[str]:
         told += " (the rubric with noise)"
         told += "" if who["people"] or who["unnamed"] else "; no person ranked anything"
     return [told]
+
+
+def ranked_by(run: RunFacts) -> list[str]:
+    """The same in a sentence."""
+    return [f"The reward model's labelers: {words}." for words in who_ranked(run)]
 
 
 def _labelers(stages: Mapping[str, dict[str, Any]]) -> Mapping[str, Any]:
@@ -106,7 +122,9 @@ def _has_metrics(run: RunFacts, stage: str) -> bool:
 def _stage(run: RunFacts, stage: str) -> Markup:
     result = run.stages.get(stage)
     settings = run.settings.get(stage, {})
-    if result is None:
+    if stage in run.outdated:
+        state = f"left out: {run.outdated[stage]}"
+    elif result is None:
         state = "not finished"
     else:
         state = duration(result["seconds"]) if result.get("seconds") is not None else "finished"

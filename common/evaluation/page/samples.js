@@ -69,7 +69,7 @@
     decodings.length > 1 && select("Decoding", "decoding", decodings.map((d) => [d, d === "sample" ? "sampled" : d])),
     select("RLHF against SFT", "outcome", [all("wins, ties, losses"), ["win", "wins"], ["tie", "ties"], ["loss", "losses"]]),
     tasks.length > 0 && select("Task", "task", [all("all tasks"), ...tasks.map((t) => [t, t])]),
-    select("Order", "order", [["listed", "as listed"], ["worst", "largest regressions first"], ["best", "largest wins first"], ...(colours.includes("ratio") ? [["kl", "largest KL of RLHF’s answer first"]] : [])]),
+    select("Order", "order", [["listed", "as listed"], ["worst", "largest regressions first"], ["best", "largest wins first"], ...(colours.includes("ratio") ? [["kl", "largest log-ratio of RLHF’s answer first"]] : [])]),
     data.models.length > 2 && select("Beside SFT", "beside", data.models.filter(([m]) => m !== "sft")),
     el("label", { for: "f-text" }, el("span", {}, "Text in prompt or answers"), search),
     colours.length > 0 && select("Colour over the text", "colour", [["", "none"], ...colours.map((c) => [c, COLOURS[c].title])], () => draw()),

@@ -7,7 +7,7 @@ from typing import Any
 from common.evaluation.contenders import title
 from common.evaluation.formatting import number
 from common.evaluation.page.facts import RunFacts
-from common.evaluation.page.scores import prompt_means
+from common.evaluation.page.scores import prompt_means, units
 from common.evaluation.run_files import DECODINGS, MODELS, Response
 from common.evaluation.statistics import TIE_TOLERANCE
 from common.evaluation.summary import compared, splits_of
@@ -40,7 +40,7 @@ def gaps_of(run: RunFacts, decoding: str = "sample") -> list[Gap]:
 def extremes(run: RunFacts) -> Markup:
     """The largest wins and the largest regressions, with their prompts."""
     judges = _judges(run)
-    decoding, _ = compared(run.evaluation)
+    decoding, splits = compared(run.evaluation)
     gaps = gaps_of(run, decoding)
     prompts = {(r.split, r.index): r for r in run.responses}
     parts = []
@@ -58,7 +58,7 @@ def extremes(run: RunFacts) -> Markup:
         if rows:
             heads = ("prompt", "SFT", "RLHF", "RLHF − SFT", "text")
             which = "mean scores of the samples" if decoding == "sample" else "greedy answers"
-            words = f"{caption}: {which}, in the unit of the split's judge"
+            words = f"{caption}: {which} ({units(splits)})"
             parts.append(table(words, heads, rows, text=(4,)))
     if gaps and not parts:
         return notes("RLHF and SFT score the same on every prompt.")

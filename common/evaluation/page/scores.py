@@ -22,6 +22,9 @@ def held_out(run: RunFacts) -> Markup:
     """The table SFT against RLHF, further contenders, and the chart of both."""
     rows = _splits(run)
     if not rows:
+        if "evaluation" in run.outdated:
+            why = run.outdated["evaluation"]
+            return notes(f"Of an earlier model, and left out: {why}. Run the evaluation again.")
         return notes("The run has no evaluation yet: SFT and RLHF were not compared.")
     models = list(dict.fromkeys(m for *_, split in rows for m in blocks_of(split)))
     lines = []
@@ -82,8 +85,8 @@ def criteria(run: RunFacts) -> Markup:
         return Markup()
     words = (
         "As in the paper's Table 3: percent of the most points possible (0–2 a criterion), "
-        f"{DECODING[decoding]} decoding. The overall score weights them with the reconstructed "
-        "weights."
+        f"{DECODING[decoding]} decoding. The points are given by the rubric, a program that plays "
+        "a judge, and by no person. The overall score weights them with the reconstructed weights."
     )
     return joined([element("div", joined(tables), class_="tables"), notes(words)])
 
@@ -101,8 +104,19 @@ def tasks(run: RunFacts) -> Markup:
     if not lines:
         return Markup()
     heads = ("split", "task", "prompts", *map(title, models), "RLHF − SFT", "wins / ties / losses")
-    caption = f"Mean score by task, {DECODING[decoding]} decoding, in the unit of the split's judge"
+    caption = f"Mean score by task, {DECODING[decoding]} decoding ({units(splits)})"
     return table(caption, heads, lines, text=(1,))
+
+
+def units(splits: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whose points a table of these splits holds: one unit, or each with its splits."""
+    found: dict[str, list[str]] = {}
+    for name, split in splits.items():
+        if split["judge"] in JUDGES:
+            found.setdefault(JUDGES[split["judge"]], []).append(name)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{unit}: {', '.join(names)}" for unit, names in found.items())
 
 
 def by_task(
@@ -232,7 +246,8 @@ def _further(rows: list[tuple[str, str, dict[str, Any]]]) -> Markup:
         f"{bound:.2f} nats a response, which is a bound and no measurement."
         for name, (n, bound) in bounds.items()
     ]
-    caption = "Further contenders, prompt by prompt, in the unit of the split's judge"
+    shown = {f"{name}, {decoding}": split for name, decoding, split in rows}
+    caption = f"Further contenders, prompt by prompt ({units(shown)})"
     return joined([table(caption, heads, lines, text=(1, 2, 3)), notes(*words)])
 
 

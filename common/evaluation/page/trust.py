@@ -5,6 +5,7 @@ from typing import Any
 from common.evaluation.formatting import number
 from common.evaluation.page.curves import grid
 from common.evaluation.page.facts import RunFacts
+from common.evaluation.page.overview import ranked_by
 from common.pages.html import Markup, element, joined, notes, table
 from common.reward.charts import accuracy_chart, reliability_chart
 
@@ -20,7 +21,7 @@ def reward_model(run: RunFacts) -> Markup:
         charts.append(accuracy_chart(found))
     if found.get("calibration"):
         charts.append(reliability_chart(found["calibration"]))
-    parts: list[str] = [grid(charts), _numbers(result, found)]
+    parts: list[str] = [notes(*ranked_by(run)), grid(charts), _numbers(result, found)]
     if (run.folder / "reward" / "diagnostics.html").is_file():
         link = element("a", "The diagnostics page", href="reward/diagnostics.html")
         parts.append(

@@ -14,7 +14,8 @@ def verdict(diagnosis: Diagnosis) -> Markup:
         name = NAMES[diagnosis.culprit]
         kind, who = "ill", f"At fault: {name[0].upper()}{name[1:]}."
     else:
-        kind, who = "well", "At fault: nobody."
+        kind = "well" if diagnosis.outcome == "better" else "open"
+        who = "At fault: nobody."
     parts = [
         element("p", diagnosis.verdict, class_="outcome"),
         element("p", joined([element("strong", who), diagnosis.because], " ")),

@@ -125,17 +125,11 @@ def served(talk):
 
 
 @pytest.mark.browser
-def test_in_a_browser(talk, tmp_path):
+def test_in_a_browser(talk, tmp_path, browser):
     """Two answers stream with scores; retry, undo, save, load; a phone's width; no trouble."""
-    pytest.importorskip("playwright", reason="Playwright is not installed")
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    from tests.step2_reward.annotation.browsing import launch_options, why_no_browser
-
-    if reason := why_no_browser():
-        pytest.skip(reason)
-    with served(talk) as link, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**launch_options())
+    with served(talk) as link:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
@@ -156,7 +150,9 @@ def test_in_a_browser(talk, tmp_path):
         page.locator("#question").press("Enter")
         remarks = page.locator(".remark")
         expect(remarks).to_have_count(2)
-        expect(remarks.nth(0)).to_have_text(re.compile(r"^reward [+-]\d+\.\d\d, \d+ tokens"))
+        expect(remarks.nth(0)).to_have_text(
+            re.compile(r"^reward [+-]\d+\.\d\d deviations, \d+ tokens")
+        )
         expect(remarks.nth(1)).to_have_text(re.compile(r"^reward"))
         assert page.locator(".question").text_content() == hostile
         assert page.locator("#talk img, #talk b").count() == 0
@@ -203,7 +199,7 @@ def test_in_a_browser(talk, tmp_path):
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert max(map(int, re.findall(r"\d+", dark)[:3])) < 64
         page.screenshot(path=tmp_path / "phone.png")
-        browser.close()
+        page.close()
 
 
 def test_a_page_that_goes_away_stops_the_answer(tmp_path):

@@ -55,7 +55,7 @@ def test_two_models_below_each_other_with_scores(run):
     parts = re.fullmatch(r"\[sft\]\n(.*)\n\[actor\]\n(.*)\n", out, re.DOTALL)
     assert [part.strip() for part in parts.groups()] == [first, second]
     for name, score in zip(("sft", "actor"), turn.scores, strict=True):
-        assert f"({name}: reward {score:+.2f}, " in aside
+        assert f"({name}: reward {score:+.2f} deviations, " in aside
 
 
 def test_commands(run, tmp_path):

@@ -103,7 +103,7 @@ def test_far_from_sft_and_better_is_nobodys_fault(healthy):
 @pytest.mark.parametrize(
     ("reward", "kl", "culprit", "word"),
     [
-        (0.05, 2.0, "rlhf", "did not raise the reward (+0.12 to +0.17"),
+        (0.05, 2.0, "rlhf", "did not raise the reward (+0.18 to +0.26 deviations on"),
         (1.0, 2.0, "reward", "rewards something else"),
         (1.0, 12.0, "rlhf", "over 6 nats"),
     ],
@@ -120,6 +120,24 @@ def test_no_better_and_no_stage_ill_is_told_by_its_symptoms(
     found = diagnose(summary, metrics)
     assert found.culprit == culprit and word in found.because
     assert found.verdict.startswith("Worse" if mean < -1 else "No difference")
+
+
+def test_scores_whose_scale_is_not_known_are_not_called_deviations(healthy):
+    summary, metrics = healthy
+    for name in ("seen", "unseen"):
+        summary["evaluation"][name]["sft"]["reward"] = 0.12
+    changed_by(summary, -5.0, reward=0.05)
+    del summary["stages"]["reward"]["scores"]
+    assert "(+0.12 to +0.17 of raw score on held-out" in diagnose(summary, metrics).because
+
+
+def test_points_lost_by_the_reward_model_are_not_called_points_of_100(healthy):
+    summary, metrics = healthy
+    general = summary["evaluation"]["general"]
+    general["difference"] |= {"mean": -0.5, "ci95": [-0.6, -0.4]}
+    assert "at the cost of general ability" in diagnose(summary, metrics).verdict
+    general["judge"] = "reward_model"
+    assert "general" not in diagnose(summary, metrics).verdict
 
 
 def test_two_ill_checks_of_the_reward_model_explain_that_nothing_came_of_ppo(healthy):
@@ -212,8 +230,19 @@ def test_dpo_in_place_of_ppo_is_no_illness(healthy):
     assert found.culprit == "" and "no PPO to be judged" in found.because
 
 
+def test_greedy_answers_that_got_worse_are_noted_beside_sampled_ones_that_did_not(healthy):
+    summary, metrics = healthy
+    general = summary["evaluation"]["greedy"]["general"]
+    general |= {"judge": "rubric", "difference": {"mean": -2.1, "ci95": [-3.7, -0.5]}}
+    (note,) = diagnose(summary, metrics).notes
+    assert note.startswith("general: greedy answers got worse, RLHF against SFT -2.1 points of 100")
+    general["difference"]["ci95"] = [-3.7, 0.5]
+    assert diagnose(summary, metrics).notes == ()
+
+
 def test_greedy_at_the_ceiling_is_noted(healthy):
     summary, metrics = healthy
+    del summary["evaluation"]["greedy"]["general"]
     assert diagnose(summary, metrics).notes == ()
     summary["evaluation"]["greedy"]["seen"]["rlhf"]["overall"] = 99.0
     (note,) = diagnose(summary, metrics).notes

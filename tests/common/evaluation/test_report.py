@@ -17,6 +17,7 @@ from common.evaluation.judges.table import write_criteria
 from common.evaluation.page.curves import BEFORE, LENGTH, REWARD, UPDATES
 from common.evaluation.page.facts import read_facts
 from common.evaluation.page.samples import MOST_CHARACTERS, browser_data
+from common.evaluation.page.scores import units
 from common.evaluation.page.verdict import checks, verdict
 from common.evaluation.report import main, write_report
 from tests.pages import Reader
@@ -205,6 +206,40 @@ def test_what_needs_a_look_is_open_and_the_culprit_is_named(run, write_result):
     assert "At fault: The reward model. It is <deaf>." in Reader(verdict(at_fault)).text
     (column,) = re.findall(r'<div class="stage culprit">\s*<h3>([^<]*)', checks(at_fault))
     assert column.strip() == "Reward model"
+
+
+def test_only_a_better_run_is_drawn_as_one(run):
+    found = read_facts(run).diagnosis
+    for outcome, culprit, kind in (
+        ("better", "", "well"),
+        ("unknown", "", "open"),
+        ("worse", "", "open"),
+        ("better", "reward", "ill"),
+    ):
+        shown = verdict(replace(found, outcome=outcome, culprit=culprit))
+        assert shown.startswith(f'<div class="verdict {kind}">')
+
+
+def test_labelers_who_are_no_people_are_called_so_where_it_begins_and_beside_the_score(run):
+    words = "The reward model's labelers: 1 simulated labeler (the rubric with noise); no person"
+    page = report(run)
+    assert page.text.count(words) == 2
+    assert page.text.index(words) < page.text.rindex("Held-out scores")
+    assert "given by the rubric, a program that plays a judge, and by no person" in page.text
+
+
+def test_a_table_of_points_names_their_unit(run):
+    page = report(run)
+    assert "Largest wins: mean scores of the samples (rubric, points of 100)" in page.tables
+    two = {"a": {"judge": "rubric"}, "b": {"judge": "reward_model"}, "c": {"judge": "rubric"}}
+    assert units(two) == "rubric, points of 100: a, c; reward model, raw score: b"
+
+
+def test_the_limit_of_the_pairs_accuracy_is_the_one_that_is_judged_by(run, write_result):
+    assert "limit, held out" not in write_report(run)[1].read_text()
+    found = {"ceiling": {"value": 0.8}, "accuracy": {"value": 0.7}}
+    write_result(run, "reward", {"seconds": 1.0, "accuracy": 0.7, "diagnostics": found})
+    assert "limit, held out: 0.71, of the labelers' 0.8" in report(run).text
 
 
 def test_users_own_data_says_who_judged(tmp_path, response_row, write_lines):
@@ -400,5 +435,5 @@ def test_an_evaluation_that_is_greedy_only_has_every_part(run):
     for part in ("seen: percent", "Largest wins", "Mean score by task"):
         there = [any(c.startswith(part) for c in tables) for tables in (sampled, page.tables)]
         assert there[0] == there[1]
-    assert "Largest wins: greedy answers, in the unit of the split's judge" in page.tables
+    assert "Largest wins: greedy answers (rubric, points of 100)" in page.tables
     assert "greedy decoding" in page.text and "sampled decoding" not in page.text

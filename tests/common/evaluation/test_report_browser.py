@@ -5,30 +5,14 @@ import re
 
 import pytest
 
-pytest.importorskip("playwright", reason="Playwright is not installed")
-
-from playwright.sync_api import sync_playwright
-
 from common.evaluation.report import write_report
 from tests.common.evaluation.conftest import response_row, write_lines
-from tests.step2_reward.annotation.browsing import launch_options, why_no_browser
 
 pytestmark = pytest.mark.browser
 
 ATTACK = (
     "</script><script>window.owned = 1</script><img src='http://evil.example/x' onerror='owned=2'>"
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    reason = why_no_browser()
-    if reason:
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**launch_options())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -160,5 +144,11 @@ def test_it_fits_a_phone_and_is_dark_where_that_is_wished(visit, width):
     )
     dark, light = (sum(json.loads(f"[{c[4:-1]}]")) for c in (back, ink))
     assert dark < 120 and light > 500
+    page.emulate_media(media="print", color_scheme="dark")
+    back, ink = page.evaluate(
+        "() => { const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]; }"
+    )
+    light, dark = (sum(json.loads(f"[{c[4:-1]}]")) for c in (back, ink))
+    assert dark < 150 and light > 700  # paper is white
     for chart in page.locator("figure.chart svg[role=img]").all():
         assert chart.get_attribute("aria-label").count(":") >= 1

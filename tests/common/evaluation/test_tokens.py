@@ -187,8 +187,13 @@ def test_what_ppo_was_set_to_comes_from_its_run(tmp_path):
     assert read(sft=f"{tmp_path}/models/../models/sft/").reward.path == reward
     assert read(sft="other").reward is None and read(reward="other").reward is None
     lines = [json.dumps({"step": 1, "kl/coefficient": 0.2}), '{"step": 2, "kl/coeff']
-    (tmp_path / "rlhf" / "metrics.jsonl").write_text("\n".join(lines))
+    metrics = tmp_path / "rlhf" / "metrics.jsonl"
+    metrics.write_text("\n".join(lines))
     assert read().kl_coefficient == 0.2
+    metrics.write_bytes(f"{lines[0]}\n".encode() + b'{"step": 2, "kl/coefficient": NaN}\n\xff\xfe')
+    assert read().kl_coefficient == 0.2
+    metrics.write_text('{"step": 1, "kl/coefficient": 0.0}')
+    assert read().kl_coefficient == 0.0
     for changes in (
         {"reward": [reward, '{"path": "b", "weight": 2}']},
         {"reward": ["python:rule.py:short"]},
@@ -197,5 +202,6 @@ def test_what_ppo_was_set_to_comes_from_its_run(tmp_path):
     ):
         config.write_text(yaml.safe_dump(settings | changes))
         assert read().reward is None
-    config.write_text("gamma: 1.0\n")
-    assert read() is None
+    for damaged in (b"gamma: 1.0\n", b"\xff\xfe", b""):
+        config.write_bytes(damaged)
+        assert read() is None

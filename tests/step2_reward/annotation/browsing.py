@@ -1,36 +1,14 @@
-"""Labelers in a real browser: Debian's Chromium, or Playwright's own where that is installed."""
+"""Labelers in a real browser."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from common.files import write_json_lines
 from tests.step2_reward.annotation.serving import Server
 
 NAMES = ["anna", "ben", "carla"]
-
-
-def launch_options() -> dict[str, Any]:
-    """For Playwright's `chromium.launch`."""
-    # Chromium's sandbox refuses to run as root, as tests in containers do.
-    options: dict[str, Any] = {"args": ["--no-sandbox"] if os.geteuid() == 0 else []}
-    names = ("chromium", "chromium-browser")
-    path = next(filter(None, map(shutil.which, names)), None)
-    return options | ({"executable_path": path} if path else {})
-
-
-def why_no_browser() -> str:
-    """Why the browser tests cannot run here; '' when they can."""
-    try:
-        with sync_playwright() as playwright:
-            playwright.chromium.launch(**launch_options()).close()
-    except Error as error:
-        first = str(error).strip().splitlines()[0]
-        return f"no browser (`bash launch/setup.sh --tests` installs one, as root): {first}"
-    return ""
 
 
 class Person:

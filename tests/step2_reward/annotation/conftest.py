@@ -1,4 +1,4 @@
-"""Projects without a server; a browser, and a server at which nobody ranks."""
+"""Projects without a server, and a server at which nobody ranks."""
 
 from collections.abc import Iterator
 
@@ -9,22 +9,6 @@ from step2_reward.annotation.items import read_items
 from step2_reward.annotation.project import Project, Rules
 from step2_reward.annotation.storage import Storage
 from tests.step2_reward.annotation.projects import LENGTHS, Clock, write
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Chromium; the test is skipped, and told why, where there is none."""
-    from playwright.sync_api import sync_playwright
-
-    from tests.step2_reward.annotation.browsing import launch_options, why_no_browser
-
-    reason = why_no_browser()
-    if reason:
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**launch_options())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

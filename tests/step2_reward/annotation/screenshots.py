@@ -14,7 +14,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.step2_reward.annotation.browsing import Person, launch_options
+from tests.browsers import launch_options
+from tests.step2_reward.annotation.browsing import Person
 from tests.step2_reward.annotation.demo import QUESTIONS, rows
 from tests.step2_reward.annotation.serving import ROOT, Server
 
