@@ -110,10 +110,15 @@ class Terminal:
             turn = session.undo()
             if turn is None:
                 raise UserError(f"/{name}: nothing has been said yet")
-            if name == "retry":
-                self._ask(turn.question)
-            else:
+            if name == "undo":
                 self.say(f"(taken back: {visible(turn.question)})")
+                return
+            before = len(session.conversation.turns)
+            try:
+                self._ask(turn.question)
+            finally:
+                if len(session.conversation.turns) == before:  # nothing new came
+                    session.conversation.turns.append(turn)
 
     def _set(self, words: list[str]) -> None:
         if len(words) not in (0, 2):

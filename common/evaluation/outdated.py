@@ -18,8 +18,6 @@ from common.training.resume.identity import (
     read_identity,
 )
 
-READERS = (*STAGES, "benchmarks")
-"""In the order in which they run."""
 MAKERS = {"sft": "sft", "reward": "reward", "actor": "rlhf", "critic": "rlhf", "dpo": "dpo"}
 """Model's folder -> the stage that makes it."""
 LASTING = {"evaluation": "responses.jsonl", "benchmarks": "benchmarks.json"}
@@ -37,11 +35,8 @@ def outdated(run: Path) -> tuple[dict[str, str], list[str]]:
         stage -> why, as the end of a sentence; and the notes.
     """
     begun, notes = {}, []
-    for stage in READERS:
-        try:
-            identity = read_identity(run / stage)
-        except RecursionError:
-            identity = None
+    for stage in STAGES:
+        identity = read_identity(run / stage)
         if identity is not None and isinstance(identity.inputs, dict):
             begun[stage] = identity
         elif (run / stage / RECORD).is_file():
@@ -96,7 +91,7 @@ def _maker(run: Path, path: str) -> str:
     first, *rest = Path(_relative(run, path)).parts
     if first == "models":
         return MAKERS.get(rest[0], "") if rest else ""
-    return first if first in READERS else ""
+    return first if first in STAGES else ""
 
 
 def _relative(run: Path, path: str) -> str:

@@ -19,15 +19,12 @@ from common.evaluation.page.build import report
 from common.evaluation.page.compare import comparison
 from common.evaluation.page.facts import read_facts
 from common.evaluation.page.overview import left_out
-from common.evaluation.run_files import STAGES
 from common.evaluation.summary import write_summary
 from common.evaluation.terminal import terminal_table
 from common.files import write_text
 
 NAME = "report.html"
 COMPARISON = "comparison.html"
-REPORTED = (*STAGES, "benchmarks")
-"""Stages at whose end the report is written anew."""
 
 
 def write_report(run: Path) -> tuple[dict[str, Any], Path]:

@@ -13,11 +13,11 @@ from common.errors import UserError
 
 STAGES = (
     *("data", "sft", "sample", "rank", "ai_rank", "import", "pairs"),
-    *("reward", "rlhf", "dpo", "evaluation"),
+    *("reward", "rlhf", "dpo", "evaluation", "benchmarks"),
 )
 """In the order in which they run; each leaves `RUN/<stage>/result.json`."""
 
-UNMISSED = ("data", "ai_rank", "import", "pairs", "dpo")
+UNMISSED = ("data", "ai_rank", "import", "pairs", "dpo", "benchmarks")
 """Stages that prepare files for others, or are an alternative: a run without them lacks nothing
 that is worth saying."""
 

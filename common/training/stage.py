@@ -255,9 +255,10 @@ class Stage:
 
     def _report(self) -> None:
         """Writes the run's report anew, which is no reason for a run that is done to fail."""
-        from common.evaluation.report import REPORTED, write_report  # needed once, at the end
+        from common.evaluation.report import write_report  # needed once, at the end
+        from common.evaluation.run_files import STAGES
 
-        if self.name not in REPORTED:
+        if self.name not in STAGES:
             return
         try:
             write_report(self.root)

@@ -182,8 +182,9 @@ function read(text) {
   if (rows.length !== about.models.length) {
     throw new Error(`it holds ${rows.length} models’ conversations, but ${about.models.length} talk here`);
   }
+  const system = rows[0].messages.find((message) => message.role === "system")?.content ?? "";
   const talks = rows.map((row) => row.messages.filter((message) => message.role !== "system"));
-  return talks[0].flatMap((message, place) => {
+  const talk = talks[0].flatMap((message, place) => {
     const role = place % 2 ? "assistant" : "user";
     const same = talks.every((talk) => talk.length === talks[0].length && talk[place].role === role);
     const texts = talks.map((talk) => talk[place]?.content);
@@ -202,13 +203,16 @@ function read(text) {
       },
     ];
   });
+  return { talk, system };
 }
 
 async function load(file) {
   try {
-    turns = read(await file.text());
+    const { talk, system } = read(await file.text());
+    turns = talk;
     attempt = 0;
-    tell("");
+    const other = system !== (about.system ?? "");
+    tell(other ? "The file’s system message differs from this chat’s, which stays (see --system)." : "");
   } catch (error) {
     tell(`${file.name} cannot be loaded: ${error.message}`);
   }

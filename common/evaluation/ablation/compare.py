@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from common.errors import UserError
+from common.evaluation.outdated import outdated
 from common.evaluation.run_files import read_metrics, read_responses, read_result
 from common.evaluation.statistics import bootstrap_ci, mean_by_prompt
 from common.training.resume.identity import read_identity
@@ -66,12 +67,12 @@ class Difference:
 
 
 def read_outcome(run: Path, seed: int) -> Outcome | None:
-    """The outcome of a finished run; None where it has not been evaluated.
+    """The outcome of a finished run; None where its models have not been evaluated.
 
     Raises:
         UserError: nothing in it was scored, or a file is damaged.
     """
-    if read_result(run / "evaluation" / "result.json") is None:
+    if read_result(run / "evaluation" / "result.json") is None or "evaluation" in outdated(run)[0]:
         return None
     rows, _ = read_responses(run / "evaluation" / "responses.jsonl")
     rows = [row for row in rows if row.decoding == "sample"]
@@ -164,15 +165,16 @@ def _shared(
     return [prompt for prompt in mine if prompt in theirs]
 
 
-def verdict(difference: Difference | None) -> str:
-    """In plain words, as seen from the arm."""
+def verdict(difference: Difference | None, digits: int = 1) -> str:
+    """In plain words, as seen from the arm; `digits` behind the point."""
     if difference is None:
         return "not measured"
     if difference.seen:
         word = "better" if difference.value > 0 else "worse"
-        text = f"{word} by {abs(difference.value):.1f} ± {difference.half:.1f}"
+        text = f"{word} by {abs(difference.value):.{digits}f} ± {difference.half:.{digits}f}"
     else:
-        text = f"no difference seen ({difference.value:+.1f} ± {difference.half:.1f})"
+        gap = f"{difference.value:+.{digits}f} ± {difference.half:.{digits}f}"
+        text = f"no difference seen ({gap})"
     return text + (" (one seed: over prompts only)" if difference.seeds == 1 else "")
 
 

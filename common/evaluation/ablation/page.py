@@ -33,8 +33,9 @@ FACTS = {
 }
 NOTE = (
     "± behind a verdict is half the 95 % interval of the mean difference, by Student's t over "
-    "seeds, each seed compared with itself; ± behind a mean is the deviation over seeds. With "
-    "many comparisons one in twenty comes out apart by chance alone."
+    "seeds, each seed compared with itself; ± behind a mean is the deviation over seeds. Where "
+    "seeds share their held-out prompts, how other prompts would come out is not in it. With many "
+    "comparisons one in twenty comes out apart by chance alone."
 )
 BY_REWARD = (
     "No rubric scored these answers, but reward models, which PPO trained against. Runs are "
@@ -48,30 +49,31 @@ def picture(ablation: Ablation, found: Found) -> bytes:
     measures = _measures(found)
     arms = [arm for arm in ablation.arms if found.get(arm)]
     outcomes = [o for arm in arms for o in found[arm].values()]
-    judges = {o.judge for o in outcomes}
+    judges = _judges(found)
     for number, arm in enumerate(arms):
         color = COLORS[number % len(COLORS)]
         _score_points(scores, found[arm], measures, (number - (len(arms) - 1) / 2) * 0.16, color)
         steps, mean = _mean_curve(found[arm])
         curves.plot(steps, mean, color=color, label=arm, linewidth=1.5, marker="o", ms=3)
     for number, measure in enumerate(measures):
-        before = [o.before[measure] for o in outcomes if measure in o.before]
-        scores.plot(
-            [number - 0.4, number + 0.4], [np.mean(before)] * 2, color="0.5", linestyle="--", lw=1
-        )
+        before = [o.before[measure] for o in _first(ablation, found) if measure in o.before]
+        if before:
+            scores.plot(
+                [number - 0.4, number + 0.4], [np.mean(before)] * 2, color="0.5", ls="--", lw=1
+            )
     scores.set_xticks(range(len(measures)), [_title(m) for m in measures])
     finish_axes(
         scores,
         f"{ablation.title}: held-out score after RLHF (a dot a seed, bar: mean; dashed: SFT)",
         "",
-        "overall, 0–100" if judges == {RUBRIC} else "reward model's score, deviations",
+        "overall, 0–100" if judges == {RUBRIC} else "reward model's score, raw",
     )
     held_out = all(o.curve_of == HELD_OUT for o in outcomes)
     finish_axes(
         curves,
         "During training, mean of the seeds",
         "PPO step",
-        "held-out score" if held_out else "reward of the rollouts, deviations",
+        "held-out score, 0–100" if held_out else "reward of the rollouts, deviations",
     )
     curves.legend(fontsize=8, frameon=False)
     file = io.BytesIO()
@@ -101,16 +103,15 @@ def section(ablation: Ablation, found: Found, image: str) -> str:
     """An ablation in Markdown: question, verdicts, picture, figures of every arm."""
     measures = _measures(found)
     lines = [f"## {ablation.title}", "", ablation.question, ""]
-    base = found.get(ablation.base, {})
+    base, digits = found.get(ablation.base, {}), _digits(found)
     for arm in ablation.others:
         said = [
-            f"{_title(m)}: **{verdict(paired(found.get(arm, {}), base, m))}**"
+            f"{_title(m)}: **{verdict(paired(found.get(arm, {}), base, m), digits)}**"
             for m in ("domain", "general")
             if m in measures
         ]
         lines.append(f"- *{cell(arm)}* against *{cell(ablation.base)}*: {'; '.join(said)}")
-    judges = {o.judge for seeds in found.values() for o in seeds.values()}
-    if judges != {RUBRIC}:
+    if _judges(found) != {RUBRIC}:
         lines += ["", BY_REWARD]
     lines += ["", f"![{cell(ablation.title)}]({image})", ""]
     facts = {arm: facts_of(list(found[arm].values())) for arm in ablation.arms if found.get(arm)}
@@ -119,7 +120,8 @@ def section(ablation: Ablation, found: Found, image: str) -> str:
     lines += [f"| arm | seeds | {' | '.join(heads)} |", f"|---|--:|{'--:|' * len(heads)}"]
     for arm, values in facts.items():
         outcomes = list(found[arm].values())
-        cells = ["{:.1f} ± {:.1f}".format(*means_of(outcomes, m)) for m in measures]
+        means = (means_of(outcomes, m) for m in measures)
+        cells = [f"{mean:.{digits}f} ± {spread:.{digits}f}" for mean, spread in means]
         cells += [FACTS[key][1].format(values[key]) if key in values else "–" for key in shown]
         seeds = ", ".join(str(o.seed) for o in outcomes)
         lines.append(f"| {cell(arm)} | {seeds} | {' | '.join(cells)} |")
@@ -132,19 +134,20 @@ def section(ablation: Ablation, found: Found, image: str) -> str:
 def overview(results: Mapping[str, tuple[Ablation, Found]]) -> str:
     """Every comparison in one table, beside what the paper says of it."""
     lines = [
-        "| ablation | arm, against | in domain | general | the paper | |",
-        "|---|---|---|---|---|---|",
+        "| ablation | arm, against | seeds | in domain | general | the paper | |",
+        "|---|---|--:|---|---|---|---|",
     ]
     for ablation, found in results.values():
-        base = found.get(ablation.base, {})
+        base, digits = found.get(ablation.base, {}), _digits(found)
         for arm in ablation.others:
             own = found.get(arm, {})
             claim = ablation.paper.get(arm)
             says = f"{claim.says} ({claim.where})" if claim else "–"
-            domain = paired(own, base, "domain")
+            domain, general = (paired(own, base, m) for m in ("domain", "general"))
             lines.append(
                 f"| {cell(ablation.title)} | {cell(arm)}, against {cell(ablation.base)} "
-                f"| {verdict(domain)} | {verdict(paired(own, base, 'general'))} | {cell(says)} "
+                f"| {domain.seeds if domain else 0} | {verdict(domain, digits)} "
+                f"| {verdict(general, digits)} | {cell(says)} "
                 f"| {against_paper(domain, claim.says if claim else None)} |"
             )
     return "\n".join(lines) + "\n"
@@ -167,6 +170,21 @@ def _measures(found: Found) -> list[str]:
     """In-domain mean first, then every split."""
     outcomes = [o for seeds in found.values() for o in seeds.values()]
     return list(dict.fromkeys(m for o in outcomes for m in o.scores))
+
+
+def _first(ablation: Ablation, found: Found) -> list[Outcome]:
+    """The base arm's outcomes, or those of the first arm that has some: arms may differ in SFT."""
+    arms = [found.get(arm, {}) for arm in (ablation.base, *ablation.arms)]
+    return list(next(filter(None, arms)).values())
+
+
+def _judges(found: Found) -> set[str]:
+    return {o.judge for seeds in found.values() for o in seeds.values()}
+
+
+def _digits(found: Found) -> int:
+    """Behind the point: a reward model's scores are a few units wide, not a hundred."""
+    return 1 if _judges(found) == {RUBRIC} else 2
 
 
 def _title(measure: str) -> str:

@@ -27,7 +27,8 @@ EXPLODED_KL = 30.0
 MIN_KL_PER_SEQUENCE = 0.05
 """Nats. Nearer to the SFT model than that, nothing was learned."""
 MIN_SCORE_RISE = 0.2
-"""Deviations of the reward model's scores of SFT samples. Measured: 1.1; −3.1."""
+"""Deviations of the reward model's scores of SFT samples; a fall by as much is grave, while a
+smaller one may be the first rollout's noise. Measured: 1.1; −3.1."""
 MAX_CLIP_FRACTION = 0.2
 """Of a rollout's tokens, in the worst rollout. Measured: 0.006; 0.33."""
 MAX_APPROX_KL = 0.1
@@ -98,7 +99,7 @@ def _score(logged: Metrics | None) -> Check:
         "not raise what it is there to raise.",
         "Where KL exploded, lower actor_learning_rate; where nothing moved, raise it, make more "
         "steps, or lower kl_coefficient.",
-        grave=last < first,
+        grave=first - last > MIN_SCORE_RISE,
     )
 
 

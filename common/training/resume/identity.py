@@ -120,7 +120,7 @@ def read_identity(folder: Path) -> Identity | None:
     """What the stage in `folder` was begun with; None where it says nothing that can be read."""
     try:
         return Identity(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

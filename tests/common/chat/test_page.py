@@ -181,6 +181,13 @@ def test_in_a_browser(talk, tmp_path, browser):
         page.locator("#load").set_input_files(file)
         expect(texts.nth(0)).to_have_text(shown[0])
 
+        for row in rows:
+            row["messages"].insert(0, {"role": "system", "content": "Be brief."})
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        page.locator("#load").set_input_files(file)
+        expect(page.locator("#notice")).to_contain_text("system message differs")
+        expect(texts.nth(0)).to_have_text(shown[0])
+
         page.locator("summary").click()
         page.locator("input[name=top_p]").fill("7")
         page.locator("#question").fill("again")

@@ -19,6 +19,7 @@ import pytest
 
 from common.chat import speaker
 from common.chat.terminal import Terminal
+from common.errors import UserError
 from common.evaluation.formatting import visible
 from tests.common.chat.models import save_endless, save_run, session
 from tests.models import byte_tokenizer
@@ -217,3 +218,17 @@ def test_the_launcher_through_a_pipe(run):
         [*words[:2], "no/such/model"], capture_output=True, text=True, cwd=ROOT, env=environment
     )
     assert missing.returncode == 2 and "no such model folder" in missing.stderr
+
+
+def test_a_retry_that_fails_keeps_what_was_there(run, monkeypatch):
+    talk = session([f"{run}/models/sft"])
+    piped(talk, "one", "two")
+    before = list(talk.conversation.turns)
+
+    def fails(question):
+        raise UserError("no answer")
+
+    monkeypatch.setattr(talk, "ask", fails)
+    fine, _, aside = piped(talk, "/retry")
+    assert not fine and "no answer" in aside
+    assert talk.conversation.turns == before

@@ -153,6 +153,15 @@ def test_a_curve_beyond_its_limit_is_ill(healthy, name, stage, curves, fine):
     assert ill(diagnose(summary, metrics)) == ([] if fine else [(stage, name)])
 
 
+def test_a_reward_that_wavers_convicts_nobody_and_one_that_falls_convicts_ppo(healthy):
+    summary, metrics = healthy
+    for last, grave in ((-0.19, False), (-0.21, True)):
+        curve(metrics, "rlhf", "reward/score", [0.0, last])
+        found = diagnose(summary, metrics)
+        (check,) = [c for c in found.checks if (c.stage, c.name) == ("rlhf", "reward")]
+        assert not check.healthy and check.grave is grave
+
+
 def test_ppo_need_not_end_answers_that_sft_did_not_end(healthy):
     summary, metrics = healthy
     for place, value in both("evaluation/SPLIT/sft/eos_rate", 0.90):

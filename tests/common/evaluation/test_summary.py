@@ -15,7 +15,7 @@ def only_responses(tmp_path, write_lines, rows):
     return build_summary(tmp_path)["evaluation"]
 
 
-def test_the_shape_is_that_of_the_issue(run):
+def test_the_shape_is_what_others_read(run):
     summary = build_summary(run)
     assert summary["seed"] == 3
     assert summary["versions"] == {"torch": "2.13.0", "python": "3.11.7"}
@@ -178,6 +178,15 @@ def test_nothing_at_all_names_the_file_that_is_missing(tmp_path):
         build_summary(tmp_path)
     with pytest.raises(UserError, match="result.json"):
         build_summary(tmp_path / "nowhere")
+
+
+def test_benchmarks_take_time_too(run):
+    before = build_summary(run)["seconds_total"]
+    (run / "benchmarks").mkdir()
+    (run / "benchmarks" / "result.json").write_text('{"seconds": 75.5, "questions": 320}')
+    summary = build_summary(run)
+    assert summary["stages"]["benchmarks"] == {"seconds": 75.5, "questions": 320}
+    assert summary["seconds_total"] == before + 75.5
 
 
 @pytest.mark.parametrize("stage", ["sft", "sample", "rank", "reward", "rlhf", "evaluation"])

@@ -17,6 +17,7 @@ from common.evaluation.ablation.compare import (
     read_outcome,
     verdict,
 )
+from common.training.resume.identity import content_hashes
 
 
 def outcome(seed, *scores, facts=None):
@@ -160,3 +161,18 @@ def test_a_run_that_nothing_judged_is_refused(tmp_path):
     write_run(tmp_path, [("seen", 0, "rlhf", "sample", 0, 1.0)])
     with pytest.raises(UserError, match="no response of 'sft' has a score"):
         read_outcome(tmp_path, 0)
+
+
+def test_an_evaluation_of_an_earlier_actor_is_none(tmp_path):
+    write_run(tmp_path, [("seen", 0, model, "sample", 0, 50.0) for model in ("sft", "rlhf")])
+    actor = tmp_path / "models" / "actor"
+    actor.mkdir(parents=True)
+    (actor / "config.json").write_text("{}")
+    begun = {
+        "settings": {},
+        "inputs": content_hashes([str(actor)], tmp_path),
+    }
+    (tmp_path / "evaluation" / "begun.json").write_text(json.dumps(begun))
+    assert read_outcome(tmp_path, 0) is not None
+    (actor / "config.json").write_text('{"done": "again"}')
+    assert read_outcome(tmp_path, 0) is None

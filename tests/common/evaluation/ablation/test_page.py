@@ -1,5 +1,7 @@
 """The page of all ablations: every number in its place, nothing taken for markup."""
 
+from dataclasses import replace
+
 import pytest
 
 from common.evaluation.ablation.__main__ import main, report
@@ -34,10 +36,10 @@ def test_the_table_against_the_paper():
     lines = overview({"kl": (ABLATION, FOUND)}).splitlines()
     assert len(lines) == 4
     assert lines[2] == (
-        "| KL &#124; coefficient | none, against 0.06 | worse by 10.0 ± 0.0 "
+        "| KL &#124; coefficient | none, against 0.06 | 2 | worse by 10.0 ± 0.0 "
         "| no difference seen (+0.5 ± 6.4) | worse (§3) | seen here, too |"
     )
-    assert "| big, against 0.06 | not measured | not measured | – | says nothing |" in lines[3]
+    assert "| big, against 0.06 | 0 | not measured | not measured | – | says nothing |" in lines[3]
 
 
 def test_the_page_has_every_arm_and_its_picture():
@@ -59,3 +61,13 @@ def test_a_report_of_nothing_says_so(tmp_path, capsys):
         report([ABLATION], [0], tmp_path)
     assert main(["report", "nope", "--run", str(tmp_path)]) == 2
     assert "ablate: error: unknown ablation 'nope'" in capsys.readouterr().err
+
+
+def test_scores_of_a_reward_model_have_two_digits_and_no_hundred():
+    by_reward = {
+        arm: {s: replace(o, judge="one hash") for s, o in seeds.items()}
+        for arm, seeds in FOUND.items()
+    }
+    text = page({"kl": (ABLATION, by_reward)}, {"kl": "kl.png"})
+    assert "worse by 10.00 ± 0.00" in text and "reward models, which PPO trained against" in text
+    assert "| 0.06 | 0, 1 | 81.00 ± 1.41 |" in text
