@@ -48,6 +48,8 @@ def plan_runs(
     tree, _ = read_yaml(pipeline)
     if "evaluation" not in tree:
         raise UserError(f"{pipeline}: an ablation needs a section 'evaluation' to compare by")
+    if isinstance(tree["evaluation"], dict) and tree["evaluation"].get("best_of"):
+        tree = changed(tree, {"evaluation": {"best_of": 0}})  # costs time, and is not compared
     trees: dict[str, dict[str, Any]] = {}
     for ablation in ablations:
         for name, spec in ablation.before.items():

@@ -45,6 +45,8 @@ def test_the_standard_run_is_shared_and_comes_before_what_builds_on_it(tmp_path)
     assert trees[1]["rlhf"] == {**trees[0]["rlhf"], "gamma": 0.9}
     assert [tree["seed"] for tree in trees] == [0, 0, 0, 3, 3, 3]
     assert trees[1]["run"] == str(tmp_path / "seed0" / "gamma.low")
+    assert yaml.safe_load(QUICKSTART.read_text())["evaluation"]["best_of"] > 1
+    assert all(tree["evaluation"]["best_of"] == 0 for tree in trees)  # nobody looks at it
 
 
 def test_runs_that_others_build_on_come_first(tmp_path):
