@@ -14,6 +14,10 @@ main() {
   here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
   while (($#)); do
     case "$1" in
+      -h | --help)
+        sed -n '2,/^set -/s/^# \{0,1\}//p' "$here/ablate.sh"
+        return
+        ;;
       --jobs | --processes)
         if ! [[ "${2:-}" =~ ^[1-9][0-9]*$ ]]; then
           echo "ablate: error: $1 needs a whole number, 1 or more" >&2

@@ -62,7 +62,7 @@ main() {
     return 2
   fi
   if [[ "$suite" == domain && "${#options[@]}" != 0 ]]; then
-    echo "evaluate: error: --suite domain does not take ${options[0]}, which is for benchmarks" >&2
+    echo "evaluate: error: --suite domain does not take ${options[0]/--benchmark_data/--data}, which is for benchmarks" >&2
     return 2
   fi
   bash "$here/setup.sh"

@@ -1,6 +1,5 @@
 """A model that answers, an answer in the making, and the reward model that scores it."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from common.data.records import Message
 from common.data.template import Template
 from common.errors import UserError
 from common.hybrid_engine.streaming import stream_response
+from common.models.kinds import check_policy, kinds
 from common.models.loading import check_model_folder, load_causal_lm, load_tokenizer
-from common.models.lora import adapter_base
-from common.models.merge import kind_of
 from common.models.scalar import load_scalar_model
 from common.reward.scoring import RewardScorer
 from common.training.distributed import device
@@ -165,20 +163,6 @@ class Judge:
         return (float(raw[0]) - self._scorer.mean) / self._scorer.std
 
 
-def kinds(path: str) -> tuple[str, ...]:
-    """What a folder's model can be, by its config: "policy", "reward", "critic"; all if unknown."""
-    if adapter_base(path):
-        return (kind_of(path),)
-    file = Path(path) / "config.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    names = " ".join(known.get("architectures") or ())
-    if "ForSequenceClassification" in names:
-        return ("reward",)
-    if "ForTokenClassification" in names:
-        return ("critic",)
-    return ("policy",) if names else ("policy", "reward", "critic")
-
-
 def load_all(settings: ChatArguments) -> tuple[list[Speaker], Judge | None]:
     """The models that are asked for.
 
@@ -187,11 +171,7 @@ def load_all(settings: ChatArguments) -> tuple[list[Speaker], Judge | None]:
     """
     paths, reward = folders_of(settings.models, settings.reward)
     for path in paths:
-        check_model_folder(path)
-        if "policy" not in kinds(path):
-            kind = kinds(path)[0]
-            advice = f"use --reward {path}" if kind == "reward" else "name another"
-            raise UserError(f"{path}: a {kind} model, which cannot talk; {advice}")
+        check_policy(path, reward_option="--reward")
     arguments = ModelArguments(dtype=settings.dtype, trust_remote_code=settings.trust_remote_code)
     judge = Judge(reward, arguments, settings.template) if reward else None
     speakers = []

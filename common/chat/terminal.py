@@ -2,12 +2,12 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from common.chat.columns import Columns, width_for
-from common.chat.conversation import Conversation
+from common.chat.conversation import Conversation, Turn
 from common.chat.session import Session, remark
 from common.chat.speaker import Reply, in_turn
 from common.errors import UserError, nearest
@@ -102,10 +102,10 @@ class Terminal:
             self.say("(the conversation is forgotten)")
         elif name == "save":
             session.conversation.save(Path(rest))
-            self.say(f"({len(session.conversation.turns)} turns saved: {rest})")
+            self.say(f"({counted(session.conversation.turns)} saved: {rest})")
         elif name == "load":
             session.conversation = Conversation.load(Path(rest), session.conversation.models)
-            self.say(f"({len(session.conversation.turns)} turns loaded)")
+            self.say(f"({counted(session.conversation.turns)} loaded)")
         else:
             turn = session.undo()
             if turn is None:
@@ -166,6 +166,11 @@ class Terminal:
     def _write(self, text: str) -> None:
         self.target.write(text)
         self.target.flush()
+
+
+def counted(turns: Sequence[Turn]) -> str:
+    """ "1 turn", "2 turns"."""
+    return f"{len(turns)} turn{'s' * (len(turns) != 1)}"
 
 
 def encode_all(stream: Any) -> None:  # noqa: ANN401

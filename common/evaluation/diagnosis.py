@@ -12,6 +12,7 @@ from typing import Any, Literal
 from common.evaluation.checks.ppo import MIN_SCORE_RISE, ppo_checks
 from common.evaluation.checks.reward import reward_checks
 from common.evaluation.checks.sft import sft_checks
+from common.evaluation.contenders import title
 from common.evaluation.health import (
     GENERAL,
     MAX_KL_PER_SEQUENCE,
@@ -220,7 +221,29 @@ def _nobody(checks: Sequence[Check], ill: Sequence[Check]) -> str:
 
 
 def _notes(evaluation: dict[str, Any]) -> tuple[str, ...]:
-    return (*_greedy_falls(evaluation), *_at_the_ceiling(evaluation))
+    return (
+        *_greedy_falls(evaluation),
+        *_against_best_of_n(evaluation),
+        *_at_the_ceiling(evaluation),
+    )
+
+
+def _against_best_of_n(evaluation: dict[str, Any]) -> tuple[str, ...]:
+    """How PPO stands to what the reward model makes of SFT's samples without it."""
+    told: dict[str, list[str]] = {}
+    for split, found in splits_of(evaluation).items():
+        for name, block in found.get("further", {}).items():
+            gap = block["against"].get("rlhf", {}).get("difference") if "best_of" in block else None
+            if gap and found["judge"] == "rubric":
+                low, high = (-x for x in reversed(gap["ci95"]))
+                ahead = "ahead" if low > 0 else "behind" if high < 0 else "no difference seen"
+                shown = f"{split} {-gap['mean']:+.1f} [{low:+.1f}, {high:+.1f}], {ahead}"
+                told.setdefault(title(name), []).append(shown)
+    return tuple(
+        f"RLHF against {name} (of SFT's samples the one that the reward model likes best, without "
+        f"PPO), in points of 100: {'; '.join(splits)}."
+        for name, splits in told.items()
+    )
 
 
 def _greedy_falls(evaluation: dict[str, Any]) -> tuple[str, ...]:

@@ -24,6 +24,12 @@ that is worth saying."""
 METRIC_STAGES = ("sft", "reward", "rlhf", "dpo")
 """The stages that train, and so write `RUN/<stage>/metrics.jsonl`."""
 
+HOW_TO_EVALUATE = (
+    "Give launch/pipeline.sh its file with a section evaluation again (finished stages are left "
+    "out), or python -m common.evaluation.main --run RUN --data FILE."
+)
+"""For whoever has no evaluation."""
+
 MODELS = ("sft", "rlhf")
 """Every evaluation has these two; others are further ones."""
 DECODINGS = ("sample", "greedy")

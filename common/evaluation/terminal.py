@@ -5,7 +5,7 @@ from typing import Any
 
 from common.evaluation.contenders import title
 from common.evaluation.formatting import number, visible
-from common.evaluation.run_files import MODELS
+from common.evaluation.run_files import HOW_TO_EVALUATE, MODELS
 from common.evaluation.summary import judged, splits_of
 
 WIDTH = 90
@@ -23,7 +23,7 @@ def terminal_table(summary: dict[str, Any]) -> str:
     if not names and "evaluation" in summary.get("outdated", {}):
         return "The evaluation in this run is of an earlier model: SFT and RLHF were not compared."
     if not names:
-        return "No evaluation in this run: SFT and RLHF were not compared."
+        return f"No evaluation in this run: SFT and RLHF were not compared. {HOW_TO_EVALUATE}"
     header = ("split", "prompts", "SFT", "RLHF", "difference", "greedy", "win/tie/loss")
     lines = []
     further = []

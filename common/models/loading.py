@@ -191,11 +191,14 @@ def check_model_folder(path: str) -> None:
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").is_file() and not adapter_base(path):
-            raise UserError(f"{path}: not a model folder: it has neither config.json nor adapters")
+            inside = sorted(str(p.parent) for p in folder.glob("models/*/config.json"))
+            raise UserError(
+                f"{path}: not a model folder: it has neither config.json nor adapters"
+                + (f"; a run's models are in it: {', '.join(inside)}" if inside else "")
+            )
     elif path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.exists():
         raise UserError(
-            f"{path}: no such model folder; run the stage that makes it, or name another "
-            "(model in stages 1 and 2, actor and reward in stage 3)"
+            f"{path}: no such model folder; run the stage that makes it, or name another"
         )
 
 

@@ -67,9 +67,11 @@ def run_stage(
                 stage.plan = functools.partial(_plan_of, name, groups)
             body(stage, *groups)
         code = 0
-    except Finished:
+    except Finished as made:
         if os.environ.get("RANK", "0") == "0":
-            print(f"{name}: finished already; to start over, {how_to_start_over(name)}", flush=True)
+            where = f" ({made})" if str(made) else ""
+            over = how_to_start_over(name)
+            print(f"{name}: finished already{where}; to start over, {over}", flush=True)
         code = 0
     except Stopped:
         if os.environ.get("RANK", "0") == "0":

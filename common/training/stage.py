@@ -50,7 +50,7 @@ from common.zero.config import resolve_zero
 
 
 class Finished(Exception):
-    """The stage has been done before, from the same inputs."""
+    """The stage has been done before, from the same inputs; says where what it made is."""
 
 
 class Stage:
@@ -246,12 +246,15 @@ class Stage:
         """Uploads what the finished stage made, where that is asked for. For rank 0."""
         if not self.run.push_to_hub:
             return
-        result = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
-        for name in result.get("outputs", []):
-            folder = Path(name.replace("{run}", str(self.root)))
+        for folder in map(Path, self._outputs()):
             if (folder / "README.md").is_file():  # models; not samples, pairs
                 hub_name = f"{self.run.hub_name}-{folder.name}"
                 self.say(push(folder, hub_name, private=self.run.hub_private))
+
+    def _outputs(self) -> list[str]:
+        """Where what the finished stage made for others is."""
+        result = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        return [name.replace("{run}", str(self.root)) for name in result.get("outputs", [])]
 
     def _report(self) -> None:
         """Writes the run's report anew, which is no reason for a run that is done to fail."""
@@ -327,7 +330,7 @@ class Stage:
         if done and not found:
             gone = missing_outputs(self.folder, self.root)
             if not gone:
-                raise Finished
+                raise Finished(", ".join(self._outputs()))
             self.say(f"done again, because {', '.join(gone)} is gone")
         (self.folder / "result.json").unlink(missing_ok=True)
         changed = [n for n in now.environment if now.environment[n] != before.environment.get(n)]

@@ -128,5 +128,5 @@ def test_a_stopped_ablation_goes_on_and_shares_stages(tmp_path):
         log = (runs / seed / "mine.half_as_wide.log").read_text()
         assert "reward: finished already, from the same settings and inputs" in log
     page = (runs / "ablations.md").read_text()
-    assert "| mine | half as wide, against as it is |" in page
+    assert "| mine | half as wide, against as it is | 2 |" in page
     assert (runs / "mine.png").read_bytes().startswith(b"\x89PNG")

@@ -22,6 +22,9 @@ def main(argv: Sequence[str]) -> int:
     """The command line; the exit code."""
     options = _parser().parse_args(argv)
     try:
+        options.seeds = list(dict.fromkeys(options.seeds))
+        if min(options.seeds) < 0:
+            raise UserError(f"--seeds: {min(options.seeds)} must be at least 0")
         chosen = names() if options.names == ["all"] else options.names
         ablations = [read_ablation(name) for name in dict.fromkeys(chosen)]
         if options.action == "report":
@@ -77,6 +80,8 @@ def _folder(root: Path, seed: int, ablation: Ablation, arm: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog="ablate",
+        add_help=False,  # the script's own
         usage="bash launch/ablate.sh NAME… [--seeds 0 1 2] [--run DIR] [--config FILE] [--jobs N]",
         description=f"Compares runs that differ in one thing. NAME: all, {', '.join(names())}, or "
         "a YAML file.",

@@ -82,6 +82,8 @@ def read_ablation(name: str) -> Ablation:
         UserError: no such ablation; a key, arm or section that is not one; a missing part.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file() and path == Path(name):
+        raise UserError(f"{path}: there is no such file")
     if not path.is_file():
         raise UserError(
             f"unknown ablation '{name}'{nearest(name, names())}; there are {', '.join(names())}, "

@@ -4,6 +4,7 @@ Started by `launch/evaluate.sh`. Each part of a benchmark (`BenchmarkTask`) is o
 as it is done; the same command goes on with what is missing.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -29,7 +30,8 @@ from common.evaluation.benchmarks.storage import Answers, Row, names_of
 from common.evaluation.benchmarks.tasks import BenchmarkTask, build_tasks
 from common.files import write_json, write_text
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
-from common.models.loading import check_model_folder, load_causal_lm, load_tokenizer
+from common.models.kinds import check_policy
+from common.models.loading import load_causal_lm, load_tokenizer
 from common.models.policy import PolicyModel
 from common.training.distributed import any_rank, broadcast_object, is_main
 from common.training.engine import build_frozen
@@ -89,8 +91,13 @@ def main(
     chosen = chosen_benchmarks(settings.suite, settings.benchmarks)
     models = settings.models or ["{run}/models/sft", "{run}/models/actor"]
     paths = names_of(fill_placeholders(models, run.run))
+    if not settings.models and not any(map(os.path.exists, paths.values())):
+        raise UserError(
+            f"no model is named, and there is no {' or '.join(paths.values())}: name models, or "
+            "give --run with a run that has some"
+        )
     for path in paths.values():
-        check_model_folder(path)
+        check_policy(path)
     data = Path(settings.benchmark_data) if settings.benchmark_data else None
     stage.begin([*paths.values(), *folders_of(data, chosen)])
     spread = stage.resolve_zero(zero)

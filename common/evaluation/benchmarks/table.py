@@ -1,6 +1,6 @@
 """The results as data (`benchmarks.json`), and as a table for a file and for the terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -123,6 +123,7 @@ def results(
         notes.append(f"A sample: {', '.join(which)}. Not the benchmarks' whole scores.")
     if mode == "fathom":
         notes += [note for m, c in found.items() if (note := short_answers(m, c, contexts[m]))]
+    notes += [note for m, c in found.items() for note in mostly(m, c)]
     return {
         "mode": mode,
         "limit": limit,
@@ -139,6 +140,18 @@ def results(
         "left_out": list(left_out),
         "notes": notes,
     }
+
+
+def mostly(model: str, asked: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What must be known of scores before they are believed: nothing read, prompts cut."""
+    for what, share in (
+        ("answers could not be read", lambda c: c["unparsed"]),
+        ("prompts were too long, and lost their beginning", lambda c: c["prompts_cut"] / c["n"]),
+    ):
+        shares = {CATALOGUE[n].title: share(c) for n, c in asked.items()}
+        found = [f"{name} {value:.0%}" for name, value in shares.items() if value >= 0.5]
+        if found:
+            yield f"{model}: most {what}: {', '.join(found)}."
 
 
 def short_answers(model: str, asked: Iterable[str], context: int) -> str:

@@ -26,6 +26,7 @@ from common.evaluation.judges.judgements import (
 from common.evaluation.judges.people import prepare, project_of, read_back
 from common.evaluation.judges.table import write_criteria
 from common.evaluation.report import write_report
+from common.evaluation.run_files import HOW_TO_EVALUATE
 from common.files import take_lock
 from common.training.ending import report, stop_at_once
 from common.training.resume.signals import STOP_CODE, Stopped
@@ -91,6 +92,8 @@ def ai(
 ) -> None:
     """Asks a language model, and makes the table; also of what there is when it ends early."""
     run = Path(settings.run)
+    if not at.endpoint or not at.judge_model:
+        raise UserError("an AI judge needs --endpoint and --judge_model")
     questions, note = questions_of(run, answers, settings.seed)
     say(note)
     most = sum(questions_about(question, compare=judge.compare) for question in questions)
@@ -99,7 +102,8 @@ def ai(
     facts = judgement.facts
     say(
         f"{len(judgement.prompts)} of {facts['asked']} prompts by {judgement.name}: "
-        f"{facts['requests']} requests and {facts['tokens']} tokens in all"
+        f"{facts['requests_of_all_ai_judges']} requests (failed ones too) and "
+        f"{facts['tokens_of_all_ai_judges']} tokens so far, of all AI judges of this run"
     )
     say(f"left out: {facts['trouble']}" * bool(facts["trouble"]))
     say_table(settings)
@@ -121,14 +125,19 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         UserError: an unknown command or setting, or whatever the command raises.
     """
+    if argv and argv[0] in ("-h", "--help"):
+        say(f"{', '.join(COMMANDS)}; each has --help")
+        return
     if not argv or argv[0] not in COMMANDS:
         given = f", not '{argv[0]}'" if argv else ""
         raise UserError(f"the first word must be one of {', '.join(COMMANDS)}{given}")
     command, types = COMMANDS[argv[0]]
     groups = parse_arguments(types, "judge", argv[1:])
     run = Path(groups[0].run)
+    if not run.is_dir():
+        raise UserError(f"{run}: there is no such folder; give that of a finished run (--run)")
     if not (run / "evaluation").is_dir():
-        raise UserError(f"{run}: has no evaluation; give the folder of a run that has one (--run)")
+        raise UserError(f"{run}: has no evaluation. {HOW_TO_EVALUATE}")
     folder_of(run).mkdir(parents=True, exist_ok=True)
     lock = take_lock(folder_of(run) / ".lock")
     try:

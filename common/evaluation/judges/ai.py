@@ -60,10 +60,8 @@ def judge_by_ai(
     """Asks about all questions, keeps what came of it, and says why it ended early, if it did.
 
     Raises:
-        UserError: the endpoint or the model is not named, or not one question came to anything.
+        UserError: not one question came to anything.
     """
-    if not at.endpoint or not at.judge_model:
-        raise UserError("an AI judge needs --endpoint and --judge_model")
     cache = AnswerCache(Path(at.cache) if at.cache else folder_of(run) / "answers.sqlite")
     judge = Judge(at, cache, threading.Event())
     name = AI + (settings.name or at.judge_model)
@@ -137,8 +135,8 @@ def account(judge: Judge, done: Sequence[Outcome[Judged]], asked: int) -> dict[s
         "left_out": dict(Counter(o.left_out for o in done if o.left_out)),
         "trouble": trouble_with(done),
         "unreadable_answers": sum(o.unreadable for o in done),
-        "requests": spent.requests,
-        "tokens": spent.tokens,
+        "requests_of_all_ai_judges": spent.requests,
+        "tokens_of_all_ai_judges": spent.tokens,
     }
 
 

@@ -1,5 +1,9 @@
 """The paper's Table 3: percent of the most points possible, by its own labelers and questions."""
 
+from collections.abc import Mapping
+
+from common.evaluation.criteria import MAX_POINTS, RECONSTRUCTED_WEIGHTS, overall_score
+
 SOURCE = "the paper's Table 3: its labelers, its questions, its models; nothing of this run"
 
 TABLE_3: dict[str, dict[str, float]] = {
@@ -38,3 +42,14 @@ TABLE_3: dict[str, dict[str, float]] = {
     },
 }
 """Model -> criterion or `overall` -> percent."""
+
+
+def table_3(weights: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """The table as published; with other than the reconstructed weights, its overall by those."""
+    if dict(weights) == RECONSTRUCTED_WEIGHTS:
+        return TABLE_3
+    found = {}
+    for model, row in TABLE_3.items():
+        points = {criterion: row[criterion] * MAX_POINTS / 100.0 for criterion in weights}
+        found[model] = row | {"overall": overall_score(points, weights)}
+    return found

@@ -19,7 +19,7 @@ from common.evaluation.judges.judgements import (
     still_there,
     title_of,
 )
-from common.evaluation.judges.paper import SOURCE, TABLE_3
+from common.evaluation.judges.paper import SOURCE, table_3
 from common.evaluation.judges.scores import block_of
 from common.evaluation.run_files import DECODINGS, Response
 from common.files import write_json, write_text
@@ -84,7 +84,7 @@ def build_criteria(
         "weights": {"name": weights_name, "values": dict(weights)},
         "scale": SCALE,
         "interval": INTERVAL,
-        "paper": {"source": SOURCE, "models": TABLE_3},
+        "paper": {"source": SOURCE, "models": table_3(weights)},
         "judges": judges,
     }
 

@@ -8,7 +8,7 @@ import numpy as np
 from common.evaluation.contenders import title
 from common.evaluation.formatting import number
 from common.evaluation.page.facts import RunFacts
-from common.evaluation.run_files import Response
+from common.evaluation.run_files import HOW_TO_EVALUATE, Response
 from common.evaluation.statistics import bootstrap_ci, mean_by_prompt, win_tie_loss
 from common.evaluation.summary import REWARD_JUDGE_NOTE, blocks_of, compared, judged, splits_of
 from common.pages.charts import Axes, Interval, interval_chart
@@ -25,7 +25,9 @@ def held_out(run: RunFacts) -> Markup:
         if "evaluation" in run.outdated:
             why = run.outdated["evaluation"]
             return notes(f"Of an earlier model, and left out: {why}. Run the evaluation again.")
-        return notes("The run has no evaluation yet: SFT and RLHF were not compared.")
+        return notes(
+            "The run has no evaluation yet: SFT and RLHF were not compared. " + HOW_TO_EVALUATE
+        )
     models = list(dict.fromkeys(m for *_, split in rows for m in blocks_of(split)))
     lines = []
     for name, decoding, split in rows:

@@ -191,7 +191,7 @@ def test_on_a_terminal(tmp_path):
         typist.wait_for("> ")
         file = tmp_path / "talk.jsonl"
         typist.type(f"/save {file}\n")
-        typist.wait_for(r"\(1 turns saved")
+        typist.wait_for(r"\(1 turn saved")
         typist.wait_for("> ")
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         assert [r["messages"][0]["content"] for r in rows] == ["Hello", "Hello"]

@@ -260,3 +260,17 @@ def test_what_a_guard_found_is_told(tmp_path, write_lines, healthy):
     found = diagnose(summary, metrics)
     (check,) = [check for check in found.checks if (check.stage, check.name) == ("sft", "alarms")]
     assert check.healthy is False and "step 7: the KL is high; the run went on" in check.why
+
+
+def test_how_ppo_stands_to_best_of_n_is_noted(healthy):
+    summary, metrics = healthy
+    assert not any("best of" in note for note in diagnose(summary, metrics).notes)
+    for name, mean, ci in (("seen", -0.8, [-2.4, 0.9]), ("unseen", -3.7, [-5.7, -1.6])):
+        gap = {"mean": mean, "ci95": ci}  # of best of 8 to RLHF
+        summary["evaluation"][name]["further"] = {
+            "best_of_8": {"best_of": 8, "against": {"rlhf": {"difference": gap}}},
+            "dpo": {"against": {"rlhf": {"difference": gap}}},
+        }
+    (note,) = [n for n in diagnose(summary, metrics).notes if "best of" in n]
+    assert note.startswith("RLHF against best of 8 ")
+    assert "seen +0.8 [-0.9, +2.4], no difference seen; unseen +3.7 [+1.6, +5.7], ahead." in note

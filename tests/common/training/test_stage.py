@@ -142,7 +142,7 @@ def test_a_finished_stage_whose_output_is_gone_is_done_again(here, capsys):
     made.mkdir(parents=True)
     stage.finish({}, "made", outputs=[made])
     assert unchanged(here / "run" / "sft", here / "run")
-    with pytest.raises(Finished):
+    with pytest.raises(Finished, match=str(made)):  # where it is
         begin(here)
     made.rmdir()
     assert not unchanged(here / "run" / "sft", here / "run")

@@ -41,6 +41,8 @@ class CriteriaScore(evaluate.Metric):
     ) -> dict[str, Any]:
         for place, row in enumerate(predictions):
             for name in CRITERIA:
+                if name not in row:
+                    raise ValueError(f"predictions[{place}]: {name} is missing")
                 if row[name] is None or not 0 <= row[name] <= MAX_POINTS:
                     raise ValueError(
                         f"predictions[{place}]: {name} is {row[name]}, but must be 0 to "

@@ -71,3 +71,14 @@ def test_scores_of_a_reward_model_have_two_digits_and_no_hundred():
     text = page({"kl": (ABLATION, by_reward)}, {"kl": "kl.png"})
     assert "worse by 10.00 ± 0.00" in text and "reward models, which PPO trained against" in text
     assert "| 0.06 | 0, 1 | 81.00 ± 1.41 |" in text
+
+
+def test_seeds_that_cannot_be_are_refused_and_doubled_ones_count_once(tmp_path, capsys):
+    words = ["kl", "--run", str(tmp_path), "--seeds"]
+    assert main(["plan", *words, "3", "-1"]) == 2
+    assert "ablate: error: --seeds: -1 must be at least 0" in capsys.readouterr().err
+    assert main(["plan", *words, "0", "0"]) == 0
+    runs = capsys.readouterr().out.splitlines()
+    assert len(runs) == len(set(runs)) == 3
+    assert main(["plan", "none.yaml", "--run", str(tmp_path)]) == 2
+    assert "none.yaml: there is no such file" in capsys.readouterr().err

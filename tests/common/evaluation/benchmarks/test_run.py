@@ -151,3 +151,20 @@ def test_only_folders_of_chosen_benchmarks_bind_a_run(tmp_path):
     (tmp_path / "NQ-Open").mkdir()  # read as well: case and "-" don't matter
     assert folders_of(tmp_path, ["nq"]) == [str(tmp_path / "NQ-Open")]
     assert folders_of(None, ["mmlu"]) == folders_of(tmp_path / "none", ["mmlu"]) == []
+
+
+def test_only_language_models_are_asked(here, asked):
+    score = here / "run/models/reward"
+    save_tiny(score)
+    config = json.loads((score / "config.json").read_text())
+    config["architectures"] = ["LlamaForSequenceClassification"]
+    (score / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="reward: a reward model, which cannot talk"):
+        run(here, {"models": [str(score)]})
+    with pytest.raises(UserError, match=r"no such model folder"):
+        run(here, {"models": [str(here / "nowhere")]})
+    with pytest.raises(UserError, match=r"a run's models are in it: .*run/models/actor"):
+        run(here, {"models": [str(here / "run")]})
+    with pytest.raises(UserError, match="no model is named"):
+        run(here / "empty")
+    assert asked == []

@@ -104,3 +104,14 @@ def test_the_terminal_table_is_cut_into_blocks_that_fit(found):
     assert "MMLU" in blocks[0] and "MMLU" not in blocks[1]
     table_lines = "\n".join(b for b in blocks if b.startswith("model")).splitlines()
     assert max(map(len, table_lines)) <= 50
+
+
+def test_a_model_whose_answers_are_mostly_unreadable_is_named():
+    rows = [row(0.0, unparsed=True), row(0.0, unparsed=True), row(1.0)]
+    cut = [row(0.0, prompt_cut=True), row(1.0)]
+    cells = table.cells([(part("arc_e", "arc_e"), rows), (part("arc_c", "arc_c"), cut)])
+    assert list(table.mostly("sft", cells)) == [
+        "sft: most answers could not be read: ARC-E 67%.",
+        "sft: most prompts were too long, and lost their beginning: ARC-C 50%.",
+    ]
+    assert list(table.mostly("sft", table.cells(PARTS))) == []

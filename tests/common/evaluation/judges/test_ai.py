@@ -70,7 +70,8 @@ def test_a_judge_who_does_not_mind_places(answered, capsys):
         table = judge(answered, server)
     assert len(server.bodies) == QUESTIONS
     assert (table["title"], table["kind"]) == ("AI judge some judge", "ai")
-    assert table["facts"]["requests"] == len(server.bodies) and table["prompts"] == 8
+    assert table["facts"]["requests_of_all_ai_judges"] == len(server.bodies)
+    assert table["prompts"] == 8
     means = {m: rows["clarity"]["mean"] for m, rows in table["splits"]["seen"]["models"].items()}
     assert means == {"sft": 0.0, "rlhf": 50.0, "best_of_4": 75.0}  # the best of prompt 0 is SFT's
     both = pair(table["splits"]["all"], "rlhf", "sft", "both orders")

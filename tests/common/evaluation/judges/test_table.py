@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.errors import UserError
-from common.evaluation.criteria import CRITERIA, overall_score
+from common.evaluation.criteria import CRITERIA, RECONSTRUCTED_WEIGHTS, overall_score
 from common.evaluation.judges.__main__ import main
 from common.evaluation.judges.answers import mark_of
 from common.evaluation.judges.judgements import (
@@ -17,7 +17,7 @@ from common.evaluation.judges.judgements import (
     read_judgement,
     write_judgement,
 )
-from common.evaluation.judges.paper import TABLE_3
+from common.evaluation.judges.paper import TABLE_3, table_3
 from common.training.resume.identity import start_over
 
 
@@ -143,10 +143,17 @@ def test_nobody_has_judged(answered):
     [
         ([], "the first word must be one of table, people, ai"),
         (["tabel"], "not 'tabel'"),
-        (["table", "--run", "nowhere"], "nowhere: has no evaluation"),
+        (["table", "--run", "nowhere"], "nowhere: there is no such folder"),
         (["table", "--wieghts", "a"], "did you mean '--weights'"),
     ],
 )
 def test_mistakes_on_the_command_line(words, said):
     with pytest.raises(UserError, match=said):
         main(words)
+
+
+def test_the_papers_overall_goes_by_the_weights_too():
+    assert table_3(RECONSTRUCTED_WEIGHTS) == TABLE_3
+    found = table_3({**dict.fromkeys(CRITERIA, 0.0), "accuracy": 2.0, "completeness": 1.0})
+    assert found["Llama2 SFT"]["overall"] == pytest.approx((2 * 77.4 + 64.8) / 3)
+    assert found["Llama2 SFT"] | {"overall": 86.3} == TABLE_3["Llama2 SFT"]
