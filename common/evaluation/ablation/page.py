@@ -64,7 +64,7 @@ def picture(ablation: Ablation, found: Found) -> bytes:
     scores.set_xticks(range(len(measures)), [_title(m) for m in measures])
     finish_axes(
         scores,
-        f"{ablation.title}: held-out score after RLHF (a dot a seed, bar: mean; dashed: SFT)",
+        f"{ablation.title}: held-out score after RLHF\n(a dot: a seed; bar: mean; dashed: SFT)",
         "",
         "overall, 0–100" if judges == {RUBRIC} else "reward model's score, raw",
     )

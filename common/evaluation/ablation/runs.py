@@ -95,7 +95,9 @@ def _write_config(root: Path, label: str, seed: int, tree: Mapping[str, Any], fo
     tree = {**_filled(tree, str(before)), "run": str(folder), "seed": seed}
     path = root / CONFIGS / f"seed{seed}.{label}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)  # else not: seeds side by side look at the plan at the same time
     _, marks = read_yaml(path)
     check_sections(path, [s for s in SECTIONS if s in tree], folder, seed, marks)
     return path

@@ -49,6 +49,17 @@ def test_the_standard_run_is_shared_and_comes_before_what_builds_on_it(tmp_path)
     assert all(tree["evaluation"]["best_of"] == 0 for tree in trees)  # nobody looks at it
 
 
+def test_a_plan_that_stands_is_not_written_again(tmp_path):
+    """Seeds side by side plan at the same time, and would take each other's half-written files."""
+    arms = {"low": {"rlhf": {"gamma": 0.9}}}
+    first = plan_runs([ablation(**arms)], [0], tmp_path, QUICKSTART)
+    before = [run.config.stat() for run in first]
+    again = plan_runs([ablation(**arms)], [0], tmp_path, QUICKSTART)
+    assert [run.config.stat() for run in again] == before
+    plan_runs([ablation(low={"rlhf": {"gamma": 0.8}})], [0], tmp_path, QUICKSTART)
+    assert first[1].config.stat() != before[1]
+
+
 def test_runs_that_others_build_on_come_first(tmp_path):
     runs = plan_runs([read_ablation("reward_size")], [1], tmp_path, QUICKSTART)
     assert [run.folder.name for run in runs] == [
