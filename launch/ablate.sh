@@ -33,6 +33,7 @@ main() {
   trap - TERM INT USR1 HUP # those of env.sh are for a single stage
   bash "$here/setup.sh"
   plan="$("$PYTHON" -m common.evaluation.ablation plan "${arguments[@]}")" || exit $?
+  echo "ablate: $(wc -l <<<"$plan") runs, those that are finished included, $jobs at a time"
   if ((jobs > 1)); then
     local threads="$(($(nproc) / jobs / processes))"
     export OMP_NUM_THREADS_OVERRIDE="${OMP_NUM_THREADS_OVERRIDE:-$((threads > 0 ? threads : 1))}"
