@@ -39,6 +39,7 @@ from common.training.resume.identity import (
     missing_outputs,
     movable,
     other_examples,
+    outputs_of,
     read_identity,
     start_over,
     with_zero,
@@ -246,15 +247,10 @@ class Stage:
         """Uploads what the finished stage made, where that is asked for. For rank 0."""
         if not self.run.push_to_hub:
             return
-        for folder in map(Path, self._outputs()):
+        for folder in map(Path, outputs_of(self.folder, self.root)):
             if (folder / "README.md").is_file():  # models; not samples, pairs
                 hub_name = f"{self.run.hub_name}-{folder.name}"
                 self.say(push(folder, hub_name, private=self.run.hub_private))
-
-    def _outputs(self) -> list[str]:
-        """Where what the finished stage made for others is."""
-        result = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
-        return [name.replace("{run}", str(self.root)) for name in result.get("outputs", [])]
 
     def _report(self) -> None:
         """Writes the run's report anew, which is no reason for a run that is done to fail."""
@@ -330,7 +326,7 @@ class Stage:
         if done and not found:
             gone = missing_outputs(self.folder, self.root)
             if not gone:
-                raise Finished(", ".join(self._outputs()))
+                raise Finished(", ".join(outputs_of(self.folder, self.root)))
             self.say(f"done again, because {', '.join(gone)} is gone")
         (self.folder / "result.json").unlink(missing_ok=True)
         changed = [n for n in now.environment if now.environment[n] != before.environment.get(n)]

@@ -182,14 +182,18 @@ def content_hashes(paths: Sequence[str], run: Path) -> dict[str, str]:
     return found
 
 
-def missing_outputs(folder: Path, run: Path) -> list[str]:
-    """What a finished stage made for others, and is no longer there."""
+def outputs_of(folder: Path, run: Path) -> list[str]:
+    """Where what a finished stage made for others is; nothing where its result is damaged."""
     try:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    paths = [name.replace("{run}", str(run)) for name in result.get("outputs", [])]
-    return [path for path in paths if not Path(path).exists()]
+    return [name.replace("{run}", str(run)) for name in result.get("outputs", [])]
+
+
+def missing_outputs(folder: Path, run: Path) -> list[str]:
+    """What a finished stage made for others, and is no longer there."""
+    return [path for path in outputs_of(folder, run) if not Path(path).exists()]
 
 
 def unchanged(folder: Path, run: Path) -> bool:

@@ -134,6 +134,9 @@ def test_what_has_been_done_is_not_done_again(here):
     with pytest.raises(Finished):
         begin(here)
     assert (here / "run/sft/metrics.jsonl").is_file()
+    (here / "run/sft/result.json").write_text("{half")
+    with pytest.raises(Finished):  # another error would leave other ranks waiting
+        begin(here)
 
 
 def test_a_finished_stage_whose_output_is_gone_is_done_again(here, capsys):
