@@ -109,6 +109,7 @@ def ask(
     *,
     retries: int,
     wait: Callable[[float], Any],
+    tell: Callable[[str], Any] = lambda text: None,
     jitter: float = 0.0,
     seconds: float = math.inf,
 ) -> Answer:
@@ -121,6 +122,7 @@ def ask(
         send: asks once; raises what `post_json` does, and ValueError where the answer is malformed.
         retries: further tries.
         wait: called with the seconds of a pause.
+        tell: called before it, with what came in place of an answer.
         jitter: pauses grow by up to this share of theirs, drawn at random, so that callers that
             were refused together do not come back together.
         seconds: in which the last try must begin.
@@ -148,6 +150,7 @@ def ask(
         if time.monotonic() + length > latest:
             late = f"{text}; no time for a further try after {length:.0f} s"
             raise NoAnswer(late, code=code, tries=tried)
+        tell(text)
         wait(length)
         pause = min(2 * pause, LONGEST_PAUSE)
     raise AssertionError("unreachable")

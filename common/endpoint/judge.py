@@ -2,12 +2,15 @@
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
+
+from tqdm import tqdm
 
 from common.config.arguments import check_range, option
 from common.endpoint.cache import AnswerCache, key_of
@@ -132,6 +135,7 @@ class Judge:
         self.cache = cache
         self.halted = halted
         self.from_cache = 0
+        self._told = False
         self._key = os.environ.get(settings.api_key_variable, "").strip()
         self._fields = further_fields(settings.request)
         self._sending = threading.Lock()
@@ -175,6 +179,7 @@ class Judge:
                 lambda: self._ask_once(key, body),
                 retries=self.settings.retries,
                 wait=self.halted.wait,
+                tell=self._tell,
                 jitter=JITTER,
             )
             self._asked.add(key)
@@ -206,6 +211,15 @@ class Judge:
             for length in range(len(self._key), min(SHOWN_OF_KEY, len(self._key) - 1), -1):
                 text = text.replace(self._key[:length], "…")
         return text
+
+    def _tell(self, text: str) -> None:
+        """Says on the terminal, the first time only, that the endpoint keeps its askers waiting."""
+        with self._sending:
+            told, self._told = self._told, True
+        if not told:
+            times = f"up to {self.settings.retries} more times, with growing pauses"
+            trouble = self.hide_key(f"{self.url}: {text}")
+            tqdm.write(f"no answer from {trouble}; it is asked {times}", file=sys.stderr)
 
     def _ask_once(self, key: str, body: dict[str, Any]) -> tuple[str, int | None]:
         with self._sending:

@@ -1,7 +1,7 @@
 """Who answers the held-out prompts: SFT and RLHF, further models, and best-of-n sampling."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,12 @@ def best_of_curve(scores: Sequence[float]) -> list[float]:
         sum(math.comb(i, k - 1) * score for i, score in enumerate(ordered)) / math.comb(n, k)
         for k in range(1, n + 1)
     ]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Each contender once: SFT, RLHF, then the others by name."""
+    found = set(names)
+    return [m for m in MODELS if m in found] + sorted(found.difference(MODELS))
 
 
 def title(name: str) -> str:

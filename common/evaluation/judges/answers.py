@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError, nearest
+from common.evaluation.contenders import in_order
 from common.evaluation.judges.arguments import AnswersArguments
-from common.evaluation.run_files import MODELS, Response, read_responses
+from common.evaluation.run_files import Response, read_responses
 from common.training.seeding import derive_seed
 
 
@@ -54,7 +55,7 @@ def questions_of(run: Path, settings: AnswersArguments, seed: int) -> tuple[list
         UserError: an unknown split or model, fewer than two models, or no common prompt.
     """
     responses = responses_of(run)
-    models = _chosen(settings.models, models_in_order({r.model for r in responses}), "models")
+    models = _chosen(settings.models, in_order(r.model for r in responses), "models")
     splits = _chosen(settings.splits, sorted({r.split for r in responses}), "splits")
     found: dict[tuple[str, int], Question] = {}
     for row in responses:
@@ -87,11 +88,6 @@ def questions_of(run: Path, settings: AnswersArguments, seed: int) -> tuple[list
     if partly := len(found) - len(whole):
         notes.append(f"{partly} prompts that not all models answered are left out")
     return [question for *_, question in drawn], "; ".join(notes)
-
-
-def models_in_order(models: set[str]) -> list[str]:
-    """SFT, RLHF, then the others by name."""
-    return [m for m in MODELS if m in models] + sorted(models.difference(MODELS))
 
 
 def _chosen(given: list[str], known: list[str], name: str) -> list[str]:

@@ -92,12 +92,16 @@ def folder_of(run: Path) -> Path:
 
 
 def write_judgement(run: Path, judgement: Judgement) -> Path:
-    """Keeps a judge's work in place of what it had before; the file's path."""
+    """Keeps a judge's work in place of what it had before of the same decoding; the file's path."""
     stem = re.sub(r"[^\w.-]+", "_", judgement.name)
-    path = folder_of(run) / "judgements" / f"{stem}.json"
+    path = folder_of(run) / "judgements" / f"{stem}.{judgement.decoding}.json"
     if path.is_file() and read_judgement(path).name != judgement.name:
         raise UserError(f"{path}: is of another judge with a like name; move it away")
     write_json(path, asdict(judgement))
+    for file in _files(run):
+        other = read_judgement(file)
+        if file != path and (other.name, other.decoding) == (judgement.name, judgement.decoding):
+            file.unlink()  # it has the name that an earlier version gave it
     return path
 
 

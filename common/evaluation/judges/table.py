@@ -7,10 +7,10 @@ from typing import Any
 
 from common.data.encoding import describe
 from common.errors import UserError
-from common.evaluation.contenders import title
+from common.evaluation.contenders import in_order, title
 from common.evaluation.criteria import CRITERIA, MAX_POINTS
 from common.evaluation.formatting import cell, fact, number
-from common.evaluation.judges.answers import mark_of, models_in_order, responses_of
+from common.evaluation.judges.answers import mark_of, responses_of
 from common.evaluation.judges.judgements import (
     Judged,
     Judgement,
@@ -150,7 +150,7 @@ def _judge(
     weights: Mapping[str, float],
     seed: int,
 ) -> dict[str, Any]:
-    models = models_in_order({model for p in prompts for model in p.marks})
+    models = in_order(model for p in prompts for model in p.marks)
     by_split: dict[str, list[Judged]] = defaultdict(list)
     for prompt in sorted(prompts, key=lambda p: (p.split, p.index)):
         by_split[prompt.split].append(prompt)

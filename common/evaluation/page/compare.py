@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from common.evaluation.contenders import title
+from common.evaluation.contenders import in_order, title
 from common.evaluation.diagnosis import NAMES
 from common.evaluation.formatting import duration, fact, number
 from common.evaluation.page.build import asset, warnings
@@ -13,7 +13,7 @@ from common.evaluation.page.curves import BEFORE, LENGTH, REWARD, STEPS, UPDATES
 from common.evaluation.page.facts import RunFacts
 from common.evaluation.page.overview import TITLES, left_out
 from common.evaluation.page.scores import JUDGES, paired, with_interval
-from common.evaluation.run_files import DECODINGS, MODELS, STAGES, Response
+from common.evaluation.run_files import DECODINGS, STAGES, Response
 from common.evaluation.statistics import bootstrap_ci, mean_by_prompt, win_tie_loss
 from common.pages.charts import Axes, Line, line_chart
 from common.pages.html import Markup, contents, element, joined, notes, page, section, table
@@ -130,12 +130,13 @@ def _curves(runs: Sequence[RunFacts], names: Sequence[str], panels: Sequence[Any
 
 
 def _scores(runs: Sequence[RunFacts], names: Sequence[str]) -> Markup:
-    """Each run's SFT and RLHF by split, and their differences from the first run's by prompt."""
+    """Each run's models by split, and their differences from the first run's by prompt."""
     rows = []
+    models = in_order(r.model for run in runs for r in run.responses)
     for decoding in DECODINGS:
         first, judges = runs[0], _judges(runs, decoding)
         for split, judge in judges.items():
-            for model in MODELS:
+            for model in models:
                 base = text_means(first.responses, split, decoding, model, judge)
                 for run, name in zip(runs, names, strict=True):
                     own = text_means(run.responses, split, decoding, model, judge)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from common.evaluation.checks.reward import CHANCE, MIN_WAY_TO_CEILING
-from common.evaluation.contenders import best_of_curve, kl_bound, title
+from common.evaluation.contenders import best_of_curve, in_order, kl_bound, title
 from common.evaluation.health import MAX_KL_PER_SEQUENCE, MIN_EOS_RATE
 from common.evaluation.page.costs import aligned
 from common.evaluation.page.facts import RunFacts
@@ -250,7 +250,7 @@ def histograms(run: RunFacts) -> Markup:
     decoding, splits = compared(run.evaluation)
     for split in splits:
         rows = [r for r in run.responses if r.split == split and r.decoding == decoding]
-        names = sorted({r.model for r in rows}, key=_model_order)
+        names = in_order(r.model for r in rows)
         groups = [
             (title(name), [r.reward for r in rows if r.model == name and r.reward is not None])
             for name in names
@@ -263,10 +263,6 @@ def histograms(run: RunFacts) -> Markup:
         )
         charts.append(histogram(axes, groups))
     return grid(charts)
-
-
-def _model_order(name: str) -> tuple[int, str]:
-    return (MODELS.index(name) if name in MODELS else len(MODELS), name)
 
 
 def frontier(run: RunFacts) -> Markup:

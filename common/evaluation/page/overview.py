@@ -151,7 +151,7 @@ def _stage(run: RunFacts, stage: str) -> Markup:
 def _settings(caption: str, settings: Mapping[str, Any]) -> Markup:
     if not settings:
         return notes(f"{caption}: none.")
-    rows = [(name, fact(value)) for name, value in settings.items()]
+    rows = [(name, "not set" if v is None else fact(v)) for name, v in settings.items()]
     return table(caption, ("setting", "value"), rows, text=(1,))
 
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from common.evaluation.contenders import title
+from common.evaluation.contenders import in_order, title
 from common.evaluation.formatting import number
 from common.evaluation.page.facts import RunFacts
 from common.evaluation.page.scores import prompt_means, units
@@ -105,10 +105,7 @@ def browser_data(run: RunFacts) -> dict[str, Any]:
         by_prompt.setdefault((row.split, row.index), []).append(row)
     gaps = {d: {(s, i): gap for s, i, _, _, gap in gaps_of(run, d)} for d in DECODINGS}
     order = _order(run, list(by_prompt), gaps["sample"])
-    models = sorted(
-        {r.model for r in run.responses},
-        key=lambda m: (MODELS.index(m) if m in MODELS else len(MODELS), m),
-    )
+    models = in_order(r.model for r in run.responses)
     chosen: list[tuple[Key, dict[str, Any]]] = []
     left = MOST_CHARACTERS
     for key in order:

@@ -146,7 +146,7 @@ def test_what_changes_no_answer_finds_it_again(cache, settings):
     assert len(server.bodies) == 1
 
 
-def test_trouble_is_waited_out_with_growing_spread_pauses(cache):
+def test_trouble_is_waited_out_with_growing_spread_pauses(cache, capsys):
     trouble = [
         (503, b"loading"),
         (429, b"slow", {"Retry-After": "17"}),
@@ -161,6 +161,9 @@ def test_trouble_is_waited_out_with_growing_spread_pauses(cache):
     waits = judge.halted.waited
     assert waits[1] == 17
     assert all(1.0 * 2**i <= w <= 1.5 * 2**i for i, w in enumerate(waits) if i != 1)
+    told = capsys.readouterr().err
+    assert told.count("no answer from") == 1, "the first time only"
+    assert f"{judge.url}: code 503" in told and "up to 6 more times" in told
 
 
 def test_tries_that_all_fail(cache):

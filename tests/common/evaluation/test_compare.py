@@ -1,5 +1,6 @@
 """Several runs on one page: settings that differ, curves overlaid, differences by prompt."""
 
+import json
 import shutil
 
 import numpy as np
@@ -74,6 +75,17 @@ def test_differences_are_over_the_prompts_that_both_have(two):
     ]
     assert len(page.table("What each run came to")) == 3
     assert page.headings[0] == "2 runs compared"
+
+
+def test_further_contenders_of_any_run_are_among_the_scores(two, response_row):
+    extra = {"model": "best_of_4", "index": 0, "prompt": "y", "overall": 90.0, "sample": 0}
+    with (two[1] / "evaluation" / "responses.jsonl").open("a") as file:
+        file.write(json.dumps(response_row(criteria=None, reward=None, **extra)) + "\n")
+    assert main([*map(str, two), "--output", str(two[0] / "both.html")]) == 0
+    page = Reader((two[0] / "both.html").read_text())
+    row = page.row("Held-out scores", "b/run", "seen", "sampled", "best of 4")
+    assert row[4:] == ["1", "90.0", "–", "0", "–"], "the first run has none to be held against"
+    assert not any("best of 4" in r and "a/run" in r for r in page.table("Held-out scores"))
 
 
 def test_curves_lie_over_one_another(two, capsys):

@@ -10,7 +10,7 @@ import pytest
 import common.evaluation.main as evaluation
 from common.config.arguments import RunArguments
 from common.errors import UserError
-from common.evaluation.contenders import contenders, keep_best, kl_bound, title
+from common.evaluation.contenders import contenders, in_order, keep_best, kl_bound, title
 from common.training.stage import Stage
 from tests.inputs import argument_groups, write
 from tests.models import save_reward, save_tiny
@@ -276,3 +276,8 @@ def test_models_that_read_ids_otherwise_score_none_of_each_others(tmp_path, mode
     assert "different tokenizers" in capsys.readouterr().out
     assert {(row["index"], row["prompt"]) for row in rows} == {(0, "a"), (2, "c")}
     assert result["prompts"] == {"long": 2}
+
+
+def test_the_order_of_contenders_for_readers():
+    names = ["rlhf", "best_of_8", "a", "rlhf", "sft", "best_of_4"]
+    assert in_order(names) == ["sft", "rlhf", "a", "best_of_4", "best_of_8"]

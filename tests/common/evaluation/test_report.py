@@ -86,13 +86,14 @@ def test_it_names_seed_versions_labelers_and_the_settings_that_were_changed(run,
     changed = {"learning_rate": 0.5, "data": ["{run}/data/sft.jsonl"]}
     write_result(run, "sft", {"seconds": 60.0, "changed_settings": changed})
     every = {"run": "/somewhere/run", "seed": 3, "learning_rate": 0.5, "epochs": 1.0}
-    every |= {"data": ['{"path": "/somewhere/run/data/sft.jsonl"}']}
+    every |= {"device": None, "data": ['{"path": "/somewhere/run/data/sft.jsonl"}']}
     (run / "sft" / "config.yaml").write_text(yaml.safe_dump(every))
     page = report(run)
     assert "torch 2.13.0" in page.text and "4 min 42 s for all stages" in page.text
     assert "simulated labeler (the rubric with noise); no person ranked anything" in page.text
     assert page.row("Settings that differ from the defaults", "learning_rate")[1] == "0.5"
     assert page.row("All settings", "epochs")[1] == "1"
+    assert page.row("All settings", "device")[1] == "not set"
     assert page.row("All settings", "data")[1] == '{"path": "{run}/data/sft.jsonl"}'
     assert "/somewhere" not in page.text
 

@@ -15,6 +15,7 @@ from common.evaluation.judges.judgements import (
     Ranking,
     Rating,
     read_judgement,
+    read_judgements,
     write_judgement,
 )
 from common.evaluation.judges.paper import TABLE_3, table_3
@@ -124,6 +125,18 @@ def test_two_judges_with_like_names_do_not_overwrite_each_other(tmp_path):
     write_judgement(tmp_path, Judgement("ai", "ai:a/b", 1, "sample", ()))
     with pytest.raises(UserError, match="another judge with a like name"):
         write_judgement(tmp_path, Judgement("ai", "ai:a b", 1, "sample", ()))
+
+
+def test_a_judges_work_is_replaced_by_its_work_on_the_same_decoding_only(tmp_path):
+    for decoding, labelers in (("sample", 1), ("greedy", 2), ("sample", 3)):
+        path = write_judgement(tmp_path, Judgement("ai", "ai:x", labelers, decoding, ()))
+    assert {(j.decoding, j.labelers) for j in read_judgements(tmp_path)} == {
+        ("sample", 3),
+        ("greedy", 2),
+    }
+    path.rename(path.with_name("ai_x.json"))  # as an earlier version called it
+    write_judgement(tmp_path, Judgement("ai", "ai:x", 4, "sample", ()))
+    assert sorted(j.labelers for j in read_judgements(tmp_path)) == [2, 4]
 
 
 def test_an_evaluation_that_starts_over_keeps_judgements_and_not_the_table(rubric_run):
