@@ -85,6 +85,7 @@ main() {
 # The held-out prompts of the embedded domain, made where the run has none, and the report.
 domain() {
   local contenders=() data=() name
+  models=("${models[@]//\{run\}/"$run"}")
   if ((${#models[@]})); then contenders=(--sft "${models[0]}" --rlhf "${models[1]}"); fi
   if ((${#models[@]} > 2)); then contenders+=(--further "${models[@]:2}"); fi
   if [[ " ${rest[*]} " != *" --config "* ]]; then # it would say what is asked

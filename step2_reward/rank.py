@@ -30,7 +30,7 @@ class RankArguments:
     )
     labelers: int = option(3, "simulated labelers per prompt (paper: three people)")
     noise: float = option(
-        0.12, "deviation of a simulated labeler's error per criterion, as a share of its range"
+        0.12, "deviation of a simulated labeler's error per criterion, in its points (0 to 2)"
     )
 
 

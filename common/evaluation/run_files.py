@@ -26,7 +26,7 @@ METRIC_STAGES = ("sft", "reward", "rlhf", "dpo")
 
 HOW_TO_EVALUATE = (
     "Give launch/pipeline.sh its file with a section evaluation again (finished stages are left "
-    "out), or python -m common.evaluation.main --run RUN --data FILE."
+    "out), or .venv/bin/python -m common.evaluation.main --run RUN --data FILE."
 )
 """For whoever has no evaluation."""
 

@@ -116,7 +116,8 @@ def load_complete(
     if base and settings.base_4bit:
         raise UserError(
             f"{path}: adapters cannot be merged into a base in 4 bits; merge them first "
-            f"(python -m common.models.merge {path} OUT) and name OUT, or use --base_4bit false"
+            f"(.venv/bin/python -m common.models.merge {path} OUT) and name OUT, or use "
+            "--base_4bit false"
         )
     if base:  # heads may come with the adapters
         fresh = (*new, *whole_modules(path))

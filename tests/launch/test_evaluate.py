@@ -48,6 +48,15 @@ def test_the_domain_is_made_where_it_is_missing_and_asked_of_all_models(tmp_path
     assert report == f"-m common.evaluation.report {tmp_path}/r"
 
 
+def test_a_runs_models_are_named_for_the_domain_as_for_the_benchmarks(tmp_path):
+    run = tmp_path / "my run"
+    words = ["{run}/models/sft", "b", "{run}/c", "--suite", "all", "--run", str(run)]
+    code, said = evaluate(tmp_path, *words)
+    bench, _, stage, _ = said.splitlines()
+    assert code == 0 and "|--models|{run}/models/sft|b|{run}/c|" in bench, "filled by the stage"
+    assert f"|--sft|{run}/models/sft|--rlhf|b|--further|{run}/c|--data|" in stage
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -40,7 +40,7 @@ def responses_of(run: Path) -> list[Response]:
     if not responses:
         raise UserError(
             f"{path}: no answers to judge; run the evaluation first (launch/pipeline.sh does, or "
-            "python -m common.evaluation.main)"
+            ".venv/bin/python -m common.evaluation.main)"
         )
     return responses
 

@@ -49,7 +49,7 @@ def plan_stage(stage: str, job: Job) -> Plan:
         plan.phases = {n: added(p, {LIBRARIES: LIBRARY_BYTES}) for n, p in plan.phases.items()}
         plan.assumptions.append(
             "what is freed goes back to the system; the launchers let the C library keep it, and "
-            "a process then held up to twice as much (launch/README.md)"
+            "a process then held up to 2.3 times as much (launch/README.md)"
         )
     return plan
 
