@@ -18,7 +18,7 @@ def write_text(path: Path, text: str) -> None:
     What is under the name afterwards is on the disk, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)

@@ -26,6 +26,7 @@ from common.data.sources import parse_sources, paths_of
 from common.data.template import Template
 from common.errors import UserError
 from common.models.cards import Card
+from common.models.context import check_context
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, stop_at
 from common.models.merge import reload_to_merge
 from common.models.policy import PolicyModel
@@ -130,6 +131,7 @@ def main(
     )
 
     model = load_causal_lm(base, model_settings, lora)
+    check_context(model, text, base)
     stop_at(model, template.end_id)
     check_packing(model, sft.pack_tokens)
     policy = PolicyModel(model, model_settings.most_logits, sft.sequence_ranks)

@@ -20,6 +20,7 @@ from common.data.labelers import in_words, limits_of
 from common.data.sources import paths_of
 from common.data.template import Template
 from common.models.cards import Card
+from common.models.context import check_context
 from common.models.loading import load_tokenizer, save_model, separate_pad
 from common.models.merge import reload_to_merge
 from common.models.scalar import load_scalar_model
@@ -128,6 +129,7 @@ def main(
         tokenizer=tokenizer,
         lora=lora,
     )
+    check_context(model.inner, text, base)
     objective, held_out_objective = (
         PairObjective(part, tokenizer.pad_token_id, reward, share_prompts=can_pack(model.inner))
         for part in (sets.train, sets.held_out)

@@ -18,6 +18,7 @@ from common.data.labelers import limits_of
 from common.data.template import Template
 from common.dpo.training import DPOArguments, DPOObjective, check_start
 from common.models.cards import Card
+from common.models.context import check_context
 from common.models.loading import load_causal_lm, load_tokenizer, save_model, stop_at
 from common.models.merge import reload_to_merge
 from common.models.policy import PolicyModel
@@ -75,6 +76,7 @@ def main(
     sets = load_comparisons(stage, source, template, text, always_ends=False)
 
     model = load_causal_lm(base, model_settings, lora)
+    check_context(model, text, base)
     stop_at(model, template.end_id)
     objective, held_out_objective = (
         DPOObjective(part, tokenizer.pad_token_id, dpo) for part in (sets.train, sets.held_out)

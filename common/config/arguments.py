@@ -202,7 +202,11 @@ class OptimizerArguments:
     micro_batch_size: int = option(
         8, "examples per forward, on each rank; at most its share of batch_size"
     )
-    eval_batch_size: int = option(32, "sequences per forward without gradients, on each rank")
+    eval_batch_size: int = option(
+        32,
+        "sequences per forward without gradients, on each rank; of pairs: prompts, with all their "
+        "responses",
+    )
     evaluations: int = option(4, "number of evaluations over the whole training")
 
     def __post_init__(self) -> None:

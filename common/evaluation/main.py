@@ -115,7 +115,7 @@ def main(
                 )
                 rollouts = HybridRollout.for_template(model, template, text, sampling, rollout)
                 scorer = reward_scorer(stage, settings, model_settings, text, template, spread)
-                judged.scale = (scorer.mean, scorer.std) if scorer else None
+                judged.scale = scorer.scale if scorer else None
             for split, records in splits.items():
                 prompts, counts = encode_prompts(records, template, text)
                 prompts = prompts[: settings.limit or None]

@@ -28,6 +28,7 @@ from common.hybrid_engine.phases import gathers_whole, generation_phase
 from common.hybrid_engine.reference import generate_responses
 from common.hybrid_engine.rollout import Rollout
 from common.models.attention import takes_masks_over_pairs
+from common.models.context import check_context
 from common.models.policy import acting, language_model, shares_weights
 from common.training.distributed import device, rank, world_size
 from common.training.seeding import derive_seed
@@ -153,7 +154,12 @@ class HybridRollout(RolloutEngine):
         sampling: SamplingArguments,
         settings: RolloutArguments,
     ) -> "HybridRollout":
-        """With the end and pad tokens of a template, and the length limit of a stage."""
+        """With the end and pad tokens of a template, and the length limit of a stage.
+
+        Raises:
+            UserError: rows may be longer than the model can see.
+        """
+        check_context(language_model(engine), text, "the model that answers")
         return cls(
             engine,
             sampling,

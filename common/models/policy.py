@@ -81,10 +81,11 @@ class PolicyModel(nn.Module):
     shares_weights = False
     """Whether other models work on the same weights (`common.models.roles`)."""
 
-    def __init__(self, model: Any, most_logits: int = MOST_LOGITS, sequence_ranks: int = 1) -> None:
+    def __init__(self, model: Any, most_logits: int | None = None, sequence_ranks: int = 1) -> None:
         """Args:
         model: a Hugging Face causal language model, or PEFT's wrapper around one.
-        most_logits: see `MOST_LOGITS`.
+        most_logits: see `MOST_LOGITS`; None leaves a head's as it is: the model may be another
+            one's that trains.
         sequence_ranks: how many ranks share each row (`common.training.sequence`); each then
             answers for the tokens wanted in its own slice.
         """
@@ -95,7 +96,7 @@ class PolicyModel(nn.Module):
         if type(head) is nn.Linear and head_gives_the_logits(self.inner, head):
             head.__class__ = ScoringHead
         self.scores_in_head = isinstance(head, ScoringHead)
-        if self.scores_in_head:
+        if self.scores_in_head and most_logits is not None:
             head.most_logits = most_logits
 
     @property
@@ -168,9 +169,18 @@ class PolicyModel(nn.Module):
 def head_gives_the_logits(model: Any, head: nn.Linear) -> bool:
     """Whether the head on the backbone's last hidden states is all there is to the logits.
 
-    Tried out on a few tokens, because models differ without saying so in any one place: soft caps
-    (Gemma 2), factors (Cohere, Granite), layers between backbone and head (BERT).
+    Tried out on a few tokens, because models differ without saying so in any one place: factors
+    (Cohere, Granite), layers between backbone and head (BERT), soft caps (Gemma 2). What the head
+    gives is replaced by large numbers on the way, as a cap leaves small ones alone.
     """
+    inputs: list[Tensor] = []
+    planted: list[Tensor] = []
+
+    def plant(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        inputs.append(given[0])
+        planted.append(torch.linspace(-300, 300, output.numel()).to(output).view_as(output))
+        return planted[0]
+
     was_training = model.training
     model.eval()
     try:
@@ -178,12 +188,20 @@ def head_gives_the_logits(model: Any, head: nn.Linear) -> bool:
         hidden = getattr(
             model.base_model(input_ids=ids, use_cache=False), "last_hidden_state", None
         )
-        if hidden is None or hidden.shape[-1] != head.in_features:
-            return False
-        logits = model(input_ids=ids, use_cache=False).logits
-        return torch.allclose(head(hidden).to(logits.dtype), logits, rtol=1e-4, atol=1e-4)
+        hook = head.register_forward_hook(plant)
+        try:
+            logits = model(input_ids=ids, use_cache=False).logits
+        finally:
+            hook.remove()
     finally:
         model.train(was_training)
+    return (
+        hidden is not None
+        and len(inputs) == 1
+        and inputs[0].shape == hidden.shape
+        and torch.allclose(inputs[0], hidden, rtol=1e-4, atol=1e-4)
+        and torch.equal(logits.float(), planted[0].float())
+    )
 
 
 def language_model(module: Any) -> Any:

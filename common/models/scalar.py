@@ -192,7 +192,7 @@ def load_scalar_model(
     seed: int = 0,
     tokenizer: Any = None,
     lora: LoraArguments | None = None,
-    head_from: "tuple[ScalarModel, float, float] | None" = None,
+    head_from: "tuple[ScalarModel, float, float, float] | None" = None,
 ) -> ScalarModel:
     """Loads a reward model or critic, or turns a language model into one.
 
@@ -204,8 +204,8 @@ def load_scalar_model(
         new_head: the folder is a language model's, and the head is to be made.
         tokenizer: of the model, for a reward model with a new head; its pad id goes to the config.
         lora: with a rank above 0, adapters are added; the head is trained in full.
-        head_from: (reward model, score mean, score std): a critic takes over its head, scaled so
-            that it predicts normalized scores.
+        head_from: (reward model, score mean, score std, weight): a critic takes over its head, so
+            scaled that it predicts weighted normalized scores.
 
     Raises:
         UserError: weights missing, or a reward folder that pads with its end token.
@@ -253,12 +253,14 @@ def initialize_head(head: nn.Linear, kind: Literal["reward", "critic"], seed: in
             head.bias.zero_()
 
 
-def copy_reward_head(target: nn.Linear, reward: ScalarModel, mean: float, std: float) -> None:
-    """Sets a critic's head to the reward model's, in units of the *normalized* score."""
+def copy_reward_head(
+    target: nn.Linear, reward: ScalarModel, mean: float, std: float, weight: float
+) -> None:
+    """Sets a critic's head to the reward model's, in units of weight × *normalized* score."""
     source = reward.head
     with torch.no_grad():
-        target.weight.copy_(source.weight / std)
-        target.bias.copy_(((0.0 if source.bias is None else source.bias) - mean) / std)
+        target.weight.copy_(source.weight / std * weight)
+        target.bias.copy_(((0.0 if source.bias is None else source.bias) - mean) / std * weight)
 
 
 def has_token_classifier(path: str, settings: ModelArguments) -> bool:

@@ -72,12 +72,13 @@ def build_trainer(
         name: load_tokenizer(path, trust_remote_code=model_settings.trust_remote_code)
         for name, path in paths.items()
     }
-    first = next(iter(paths), "")
+    reward = next((p for p in places if p.kind == "model"), None)
+    first = reward.name if reward else ""
     load = load_one_base if one_base else load_separate
     models = load(
         Wanted(
             sft_path,
-            paths.get(first, ""),
+            reward,
             critic_from,
             template.tokenizer,
             tokenizers.get(first),

@@ -1,6 +1,7 @@
 """Loads the four models of PPO, apart or on one base, and checks that they fit together."""
 
 import filecmp
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -34,6 +35,7 @@ from common.models.scalar import (
     new_value_head,
 )
 from common.ppo.invariants import check_embeddings, check_vocabulary
+from common.reward.places import RewardPlace
 from common.training.distributed import device
 from common.training.engine import build_frozen
 
@@ -43,8 +45,8 @@ class Wanted:
     """What the models are loaded from, and how."""
 
     sft_path: str
-    reward_path: str
-    """Of the reward model that a critic may start from; "" where there is none."""
+    reward: RewardPlace | None
+    """The (first) reward model among the sources, which a critic may start from."""
     critic_from: Literal["sft", "reward"]
     tokenizer: Any
     """The actor's."""
@@ -55,6 +57,34 @@ class Wanted:
     """Resolved; for the models that are not trained."""
     dtype: torch.dtype
 
+    @property
+    def reward_path(self) -> str:
+        """Folder or hub name of the reward model; "" where there is none."""
+        return self.reward.path if self.reward else ""
+
+    def critic_scale(self, mean: float | None, std: float | None) -> tuple[float, float, float]:
+        """Mean, deviation and weight by which PPO counts the reward model's scores.
+
+        A critic that starts from it predicts what they come to: weight × (score − mean) / std.
+
+        Args:
+            mean, std: of its scores, as its folder says.
+
+        Raises:
+            UserError: neither the folder nor the setting says.
+        """
+        place = self.reward or RewardPlace("")
+        if place.mean is not None and place.std is not None:
+            mean, std = place.mean, place.std
+        if mean is None or std is None:
+            raise UserError(
+                f"critic_from is reward, but {place.path} does not say the mean and deviation of "
+                "its scores; give them with the path: "
+                f'--reward \'{{"path": "{place.path}", "mean": …, "std": …}}\', or use '
+                "--critic_from sft"
+            )
+        return mean, std, place.weight
+
 
 class FourModels(NamedTuple):
     """What PPO works with."""
@@ -64,17 +94,17 @@ class FourModels(NamedTuple):
     reference: nn.Module
     """Frozen, and where it is to stay; the reward model, too."""
     reward: nn.Module | None
-    score_mean: float
-    """Of the reward model's raw scores over reference responses."""
-    score_std: float
+    score_mean: float | None
+    """Of the reward model's raw scores over reference responses; None where it does not say."""
+    score_std: float | None
 
 
 class RewardModel(NamedTuple):
-    """A reward model, and its raw scores over reference responses."""
+    """A reward model, and its raw scores over reference responses, where its folder has them."""
 
     model: ScalarModel
-    mean: float
-    std: float
+    mean: float | None
+    std: float | None
 
 
 def load_reward(path: str, tokenizer: Any, settings: ModelArguments) -> RewardModel:
@@ -86,8 +116,14 @@ def load_reward(path: str, tokenizer: Any, settings: ModelArguments) -> RewardMo
     whole = replace(settings, base_4bit=False)  # it may be adapters, which are merged
     model = load_scalar_model(path, "reward", whole, new_head=False)
     check_embeddings(model.inner, tokenizer, path)
-    config = model.inner.config
-    return RewardModel(model, getattr(config, "score_mean", 0.0), getattr(config, "score_std", 1.0))
+    return RewardModel(model, *score_scale(model.inner.config.to_dict()))
+
+
+def score_scale(config: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Mean and deviation that stage 2 noted in a reward model's config; None in others'."""
+    if config.get("score_mean") is None:
+        return None, None
+    return config["score_mean"], config.get("score_std", 1.0)
 
 
 def load_separate(wanted: Wanted) -> FourModels:
@@ -113,7 +149,9 @@ def load_separate(wanted: Wanted) -> FourModels:
         wanted.settings,
         new_head=True,
         lora=wanted.lora,
-        head_from=reward if wanted.critic_from == "reward" else None,
+        head_from=(reward.model, *wanted.critic_scale(reward.mean, reward.std))
+        if reward and wanted.critic_from == "reward"
+        else None,
     )
     actor = load_causal_lm(wanted.sft_path, wanted.settings, wanted.lora)
     check_embeddings(actor, wanted.tokenizer, wanted.sft_path)
@@ -125,8 +163,8 @@ def load_separate(wanted: Wanted) -> FourModels:
         critic,
         build_frozen(reference, zero=wanted.zero, dtype=wanted.dtype),
         build_frozen(reward.model, zero=wanted.zero, dtype=wanted.dtype) if reward else None,
-        reward.mean if reward else 0.0,
-        reward.std if reward else 1.0,
+        reward.mean if reward else None,
+        reward.std if reward else None,
     )
 
 
@@ -161,8 +199,7 @@ def load_one_base(wanted: Wanted) -> FourModels:
     if wanted.settings.gradient_checkpointing:
         base.recompute_activations()
 
-    changes = config_changes(wanted.reward_path)
-    mean, std = changes.get("score_mean", 0.0), changes.get("score_std", 1.0)
+    mean, std = score_scale(config_changes(wanted.reward_path))
     head = head_from_weights(of_reward.whole, wanted.reward_path)
     reward = (
         ScalarRole(base, "reward", head, wanted.sft_path)
@@ -172,7 +209,7 @@ def load_one_base(wanted: Wanted) -> FourModels:
     value_head = new_value_head(base.inner.config)
     initialize_head(value_head, "critic", seed=0)
     if wanted.critic_from == "reward":
-        copy_reward_head(value_head, reward, mean, std)
+        copy_reward_head(value_head, reward, *wanted.critic_scale(mean, std))
     critic = ScalarRole(
         base,
         "critic",

@@ -1,6 +1,7 @@
 """The sources of PPO's rewards: reward models, a user's own functions, HTTP endpoints."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,17 @@ def source_of(
     """
     if place.mean is not None and place.std is not None:
         return RewardSource(place.name, scorer, Scale(place.mean, place.std, place.weight))
-    mean, std = (0.0, 1.0) if isinstance(scorer, TextScorer) else (scorer.mean, scorer.std)
-    moments = RunningMoments() if running or isinstance(scorer, TextScorer) else None
+    known = None if isinstance(scorer, TextScorer) else scorer.scale
+    if not known and not isinstance(scorer, TextScorer):
+        warnings.warn(
+            f"reward {place.name}: {place.path} does not say the mean and deviation of its scores "
+            "(score_mean, score_std in config.json): they are normalized by all rollouts so far; "
+            f'fixed ones go with the path: --reward \'{{"path": "{place.path}", "mean": …, '
+            '"std": …}\'',
+            stacklevel=2,
+        )
+    mean, std = known or (0.0, 1.0)
+    moments = RunningMoments() if running or not known else None
     return RewardSource(place.name, scorer, Scale(mean, std, place.weight, moments))
 
 

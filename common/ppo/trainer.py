@@ -249,7 +249,7 @@ class PPOTrainer:
         check_reference(experience, limit)
         for scorer in (r.scorer for r in self.rewards if r.scorer.model is not None):
             ids, mask = scorer.read(rollout, [p.record.messages for p in prompts])
-            allowed = max(limit, 0.01) * max(scorer.std, 1e-6)  # a hundredth of a deviation
+            allowed = max(limit, 0.01) * max(scorer.std or 1.0, 1e-6)  # a hundredth of a deviation
             with self._frozen.here():
                 check_reward_padding(scorer.model, ids[:4], mask[:4], scorer.pad_id, allowed)
 
@@ -274,7 +274,8 @@ class PPOTrainer:
                 parts = [experience.rows(r) for r in rows]
                 count = counts[epoch][number]
                 place = f"step {step}, epoch {epoch + 1}, mini-batch {number + 1}"
-                before = _value(sums.get("approx_kl", 0.0))
+                watched = s.early_stop_kl is not None and train_actor
+                before = _value(sums.get("approx_kl", 0.0)) if watched else 0.0
                 if first:
                     parts[0].first, experience.first, first = first, None, None
                 if train_actor:
@@ -302,7 +303,7 @@ class PPOTrainer:
                 )
                 sums["updates"] += 1.0 / world_size()
                 sums["update_tokens"] += count / world_size()
-                if s.early_stop_kl is not None and train_actor:
+                if watched:
                     added = torch.as_tensor(_value(sums["approx_kl"]) - before)
                     mean = float(all_reduce_sum(added.to(device()))) / max(count, 1.0)
                     stopped = mean > s.early_stop_kl

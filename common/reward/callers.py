@@ -3,10 +3,12 @@
 Both get the texts of prompts and responses, and give back a number for each response.
 """
 
+import hashlib
 import importlib.util
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -130,10 +132,12 @@ def load_function(file: str, name: str) -> ScoreTexts:
         UserError: no such file or function, or the file cannot be run.
     """
     path = Path(file).expanduser()
-    spec = importlib.util.spec_from_file_location(f"reward_of_{path.stem}", path)
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # stems may be alike
+    spec = importlib.util.spec_from_file_location(f"reward_of_{path.stem}_{place}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"reward python:{file}:{name}: {file} must be a Python file, *.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look there for what a class is of
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from common.data.records import Message
 from common.data.template import Template
+from common.errors import UserError
 from common.hybrid_engine.rollout import Rollout
+from common.models.context import learned_positions
 from common.models.scalar import last_token_scores
 from common.training.distributed import device
 from common.training.padding import in_batches, right_pad
@@ -18,23 +20,34 @@ class RewardScorer:
     """A frozen reward model with its tokenizer and its normalization."""
 
     def __init__(
-        self, model: nn.Module, template: Template, policy: Template, mean: float, std: float
+        self,
+        model: nn.Module,
+        template: Template,
+        policy: Template,
+        mean: float | None,
+        std: float | None,
     ) -> None:
         """Args:
         model: `ScalarModel` or a frozen engine around one.
         template: of the reward model's own tokenizer.
         policy: of the actor's tokenizer.
-        mean, std: of raw scores over reference responses.
+        mean, std: of raw scores over reference responses; None where nobody knows.
         """
         self.model = model
         self.template = template
         self.policy = policy
         self.mean = mean
         self.std = std
+        self.longest = learned_positions(model)
         self.pad_id = template.tokenizer.pad_token_id
         self.same_tokens = template.end_id == policy.end_id and reads_tokens_of(
             template.tokenizer, policy.tokenizer
         )
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Mean and deviation of raw scores over reference responses, where both are known."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
 
     @torch.no_grad()
     def score_rollout(
@@ -64,11 +77,21 @@ class RewardScorer:
     def encode(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        """Texts in the reward model's own tokens: ids and mask, `[batch, width]`."""
+        """Texts in the reward model's own tokens: ids and mask, `[batch, width]`.
+
+        Raises:
+            UserError: one is longer than the model's table of positions.
+        """
         rows = [
             self.template.encode_prompt(p) + self.template.encode_response(r)
             for p, r in zip(prompts, responses, strict=True)
         ]
+        longest = max(map(len, rows), default=0)
+        if self.longest is not None and longest > self.longest:
+            raise UserError(
+                f"a prompt with its response is {longest} tokens long to the reward model, which "
+                f"sees {self.longest}: lower max_prompt_tokens or max_response_tokens"
+            )
         ids, mask = right_pad(rows, self.pad_id)
         return ids.to(device()), mask.to(device())
 

@@ -236,7 +236,8 @@ def lr_schedule(
 
     warmup = int(settings.warmup_ratio * total_steps)
     total = max(total_steps, warmup + 1)
-    if settings.lr_schedule == "constant" or settings.lr_floor >= 1.0:
+    flat = settings.lr_floor >= 1.0 or settings.learning_rate == 0.0
+    if settings.lr_schedule == "constant" or flat:
         return get_constant_schedule_with_warmup(adamw, warmup)
     if settings.lr_schedule == "linear":
         floor = max(settings.lr_floor, 1e-6) * settings.learning_rate

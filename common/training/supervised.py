@@ -166,6 +166,7 @@ def held_out_means(engine: Any, objective: Objective, batch_size: int) -> dict[s
     return {f"eval/{name}": value / count for name, value in sums.items()}
 
 
+@torch.no_grad()
 def score_examples(
     engine: Any,
     lengths: Sequence[int],

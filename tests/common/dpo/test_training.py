@@ -44,6 +44,21 @@ def trained(kind="llama", settings=FORMS[0], pad_id=0):
     return objective, moved(policy).eval()  # GPT-2 as it is here has dropout
 
 
+def test_the_reference_is_scored_without_a_graph(monkeypatch):
+    """One would keep the activations of a whole evaluation batch."""
+    found, original = [], DPOObjective.logprobs
+
+    def noted(self, *args):
+        found.append(original(self, *args))
+        return found[-1]
+
+    monkeypatch.setattr(DPOObjective, "logprobs", noted)
+    objective, policy = trained()
+    assert len(found) > 1 and not any(scores.requires_grad for scores in found)
+    objective.loss(policy, EVERYTHING)
+    assert found[-1].requires_grad
+
+
 # The loss.
 
 

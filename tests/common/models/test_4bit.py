@@ -13,6 +13,7 @@ from common.models.merge import reload_to_merge
 from common.models.policy import PolicyModel
 from common.models.scalar import load_scalar_model
 from common.ppo.models import Wanted, load_one_base, load_separate
+from common.reward.places import RewardPlace
 from common.training.engine import build_frozen
 from tests.models import save_tiny
 
@@ -91,7 +92,7 @@ def test_the_policys_reference_is_in_4_bits_too(base, tmp_path, how):
     models = how(
         Wanted(
             base,
-            str(tmp_path / "reward"),
+            RewardPlace(str(tmp_path / "reward")),
             "sft",
             load_tokenizer(base),
             tokenizer,

@@ -180,7 +180,7 @@ def test_a_reward_model_of_adapters_comes_back_with_head_pad_and_normalization(k
     assert again.pad_token_id == tokenizer.pad_token_id
     # A critic that starts from it.
     critic = load_scalar_model(
-        str(folder), "critic", PLAIN, new_head=True, head_from=(loaded, -0.75, 3.5)
+        str(folder), "critic", PLAIN, new_head=True, head_from=(loaded, -0.75, 3.5, 1.0)
     )
     assert torch.allclose(scores(critic), (scores(model) + 0.75) / 3.5, atol=1e-4)
     # And stock PEFT, which knows nothing of us.

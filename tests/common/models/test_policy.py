@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from transformers import GraniteConfig, GraniteForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from common.config.arguments import LoraArguments, ModelArguments, OptimizerArguments, ZeroArguments
 from common.models import policy
@@ -137,6 +137,39 @@ def test_models_that_change_their_logits_go_the_long_way():
     with torch.no_grad():
         expected, found = by_loops(model.model, 0.7), model(IDS, MASK, WANTED, temperature=0.7)
     torch.testing.assert_close(found.logprobs, expected[:, 0].float(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_soft_cap_is_seen_though_fresh_logits_are_too_small_for_it():
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=259,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        final_logit_softcapping=30.0,
+        pad_token_id=0,
+    )
+    stock = Gemma2ForCausalLM(config).eval()
+    assert stock(IDS).logits.abs().max() < 1.0, "far below the cap"
+    model = PolicyModel(stock)
+    assert not model.scores_in_head and not stock.lm_head._forward_hooks
+    with torch.no_grad():
+        stock.lm_head.weight.mul_(2000.0)  # as a training may make them
+        expected, found = by_loops(stock, 1.0), model(IDS, MASK, WANTED)
+    torch.testing.assert_close(found.logprobs, expected[:, 0].float(), rtol=1e-4, atol=1e-3)
+    config.final_logit_softcapping = None
+    assert PolicyModel(Gemma2ForCausalLM(config).eval()).scores_in_head
+
+
+def test_scoring_a_plain_model_leaves_the_size_of_pieces_that_its_training_has():
+    model = tiny_causal_lm("llama")
+    trained = PolicyModel(model, 1000)
+    score_responses(model, IDS, MASK, 3)
+    assert trained.model.lm_head.most_logits == 1000
+    assert PolicyModel(tiny_causal_lm("llama")).model.lm_head.most_logits == policy.MOST_LOGITS
 
 
 def test_a_scoring_head_still_gives_logits():

@@ -1,5 +1,6 @@
 """One base in four roles: what each answers, which weights a gradient reaches, what is saved."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,10 +11,17 @@ from safetensors.torch import load_file, save_file
 from common.config.arguments import LoraArguments, ModelArguments, SamplingArguments, ZeroArguments
 from common.errors import UserError
 from common.hybrid_engine.engine import HybridRollout, RolloutArguments
-from common.models.loading import load_causal_lm, load_tokenizer, save_model, separate_pad
+from common.models.loading import (
+    CONFIG_CHANGES,
+    load_causal_lm,
+    load_tokenizer,
+    save_model,
+    separate_pad,
+)
 from common.models.policy import PolicyModel, score_responses
 from common.models.scalar import last_token_scores, load_scalar_model
 from common.ppo.models import Wanted, load_one_base, load_separate
+from common.reward.places import RewardPlace
 from tests.models import save_tiny
 
 KINDS = ["llama", "gpt2", "opt"]
@@ -51,11 +59,12 @@ def folders(tmp_path_factory):
     return found
 
 
-def load(how, sft, reward, settings=PLAIN, lora=LORA, critic_from="sft"):
-    tokenizers = load_tokenizer(sft), load_tokenizer(reward)
+def load(how, sft, reward, settings=PLAIN, lora=LORA, critic_from="sft", **scale):
+    """`scale`: mean, std and weight of the reward, as a setting gives them."""
+    tokenizers, place = (load_tokenizer(sft), load_tokenizer(reward)), RewardPlace(reward, **scale)
     return how(
         Wanted(
-            sft, reward, critic_from, *tokenizers, settings, lora, ZeroArguments("0"), torch.float32
+            sft, place, critic_from, *tokenizers, settings, lora, ZeroArguments("0"), torch.float32
         )
     )
 
@@ -199,6 +208,29 @@ def test_a_critic_from_the_reward_model_starts_as_its_normalized_score(folders):
     scores = models.reward(IDS, MASK)[MASK]
     assert models.score_mean == 0.25
     assert torch.allclose(models.critic(IDS, MASK)[MASK], scores - 0.25, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", [load_separate, load_one_base])
+def test_a_critic_from_the_reward_model_starts_as_what_its_scores_count(folders, how):
+    scale = {"mean": 0.5, "std": 4.0, "weight": -2.0}
+    models = load(how, *folders["llama"], critic_from="reward", **scale)
+    with torch.no_grad():
+        raw, values = models.reward(IDS, MASK)[MASK], models.critic(IDS, MASK)[MASK]
+    assert raw.std() > 1e-3
+    assert torch.allclose(values, -2.0 * (raw - 0.5) / 4.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", [load_separate, load_one_base])
+def test_a_critic_needs_to_know_how_the_reward_models_scores_are_spread(folders, how, tmp_path):
+    sft, known = folders["llama"]
+    unknown = shutil.copytree(known, tmp_path / "unknown")
+    noted = json.loads((unknown / CONFIG_CHANGES).read_text())
+    del noted["score_mean"]
+    (unknown / CONFIG_CHANGES).write_text(json.dumps(noted))
+    assert load(how, sft, str(unknown)).score_mean is None
+    with pytest.raises(UserError, match="unknown does not say the mean and deviation of its sco"):
+        load(how, sft, str(unknown), critic_from="reward")
+    load(how, sft, str(unknown), critic_from="reward", mean=0.0, std=1.0)
 
 
 def test_what_cannot_be_one_base_is_refused(folders, tmp_path):

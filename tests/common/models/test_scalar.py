@@ -134,7 +134,7 @@ def test_a_critic_from_the_reward_model_predicts_normalized_scores(folders, kind
     save_model(reward, load_tokenizer(folders[kind]), tmp_path / "reward", "")
     mean, std = -1.5, 2.5
     critic = load_scalar_model(
-        str(tmp_path / "reward"), "critic", PLAIN, new_head=True, head_from=(reward, mean, std)
+        str(tmp_path / "reward"), "critic", PLAIN, new_head=True, head_from=(reward, mean, std, 1.0)
     )
     ids = torch.tensor([ROW, ROW[::-1]])
     mask = torch.ones_like(ids)
@@ -151,9 +151,12 @@ def test_copying_a_head_with_a_bias():
     with torch.no_grad():
         reward.head.weight.copy_(torch.tensor([[3.0, -6.0]]))
         reward.head.bias.fill_(5.0)
-    copy_reward_head(target, reward, mean=2.0, std=3.0)
+    copy_reward_head(target, reward, mean=2.0, std=3.0, weight=1.0)
     assert target.weight.tolist() == [[1.0, -2.0]]
     assert target.bias.tolist() == [1.0]
+    copy_reward_head(target, reward, mean=2.0, std=3.0, weight=-0.5)
+    assert target.weight.tolist() == [[-0.5, 1.0]]
+    assert target.bias.tolist() == [-0.5]
 
 
 @pytest.mark.parametrize("kind", KINDS)

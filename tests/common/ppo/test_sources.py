@@ -63,6 +63,20 @@ def test_a_source_is_scaled_by_what_is_given_or_a_models_own_or_as_it_goes(templ
     assert std == pytest.approx(math.sqrt(sum((x - 1.25) ** 2 for x in seen) / 4))
 
 
+def test_a_model_that_does_not_say_how_its_scores_are_spread_is_scaled_as_it_goes(template):
+    model = RewardScorer(torch.nn.Linear(1, 1), template, template, mean=None, std=None)
+    place = RewardPlace("hub/reward", weight=0.5, name="foreign")
+    with pytest.warns(UserWarning, match="foreign: hub/reward does not say .*all rollouts so far"):
+        scale = source_of(place, model, running=False).scale
+    seen = [15.0, 20.0, 25.0]
+    mean, std = scale.of_rollout(torch.tensor(seen))
+    assert mean == pytest.approx(20.0) and std == pytest.approx(math.sqrt(50 / 3))
+    scores = weighted_scores([torch.tensor(seen)], [mean], [std], [scale.weight])
+    assert len(set(clipped_scores(scores, 3.0, torch.ones(3).bool(), -3.0).tolist())) == 3
+    given = RewardPlace("hub/reward", mean=18.0, std=4.0, name="foreign")
+    assert source_of(given, model, running=False).scale.moments is None
+
+
 def test_functions_and_endpoints_are_made_ready(template, tmp_path):
     file = tmp_path / "rules.py"
     file.write_text("def short(prompts, responses):\n    return [-len(r) for r in responses]\n")

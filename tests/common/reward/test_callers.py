@@ -122,6 +122,22 @@ def test_a_function_of_a_file(tmp_path):
     assert load_function(str(file), "good")(["a", "b"], ["", ""]) == [1, 1]
 
 
+def test_a_file_may_have_dataclasses_and_a_namesake(tmp_path):
+    code = (
+        "from __future__ import annotations\nimport pickle\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Rule:\n    worth: float\n"
+        "def good(prompts, responses):\n"
+        "    return [pickle.loads(pickle.dumps(Rule(WORTH))).worth] * len(prompts)\n"
+    )
+    functions = []
+    for worth in (1.5, 2.5):
+        folder = tmp_path / str(worth)
+        folder.mkdir()
+        (folder / "rules.py").write_text(code.replace("WORTH", str(worth)))
+        functions.append(load_function(str(folder / "rules.py"), "good"))
+    assert [function(["a"], [""]) for function in functions] == [[1.5], [2.5]]
+
+
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [

@@ -84,5 +84,6 @@ def test_learning_rates_by_hand():
 def test_schedules_of_odd_settings(schedule):
     assert rates(schedule, steps=1, warmup_ratio=1.0) == [0.0]
     assert rates(schedule, warmup_ratio=0.0)[0] == 0.5
+    assert rates(schedule, learning_rate=0.0, steps=3)[1:] == [0.5, 0.5], "nothing decays from 0"
     # A floor at the peak is a constant rate.
     assert rates(schedule, warmup_ratio=0.0, lr_floor=1.0) == pytest.approx([0.5] * 20)
