@@ -208,9 +208,9 @@ class Checkpoints:
             if is_main():
                 write_state(partial / "shared", shared)
         barrier()
-        names = broadcast_object(
-            [str(p) for p in folders.content_files(partial)] if is_main() else None
-        )
+        # As each rank sees them: a network file system may show a node's new files late to others.
+        listed = gather_objects([str(p) for p in folders.content_files(partial)])
+        names = sorted({name for part in listed for name in part})
         loss = loss if loss is not None and math.isfinite(loss) else None
         facts = {"step": self.step, "ranks": world_size(), "loss": loss, **self.facts}
         facts["weights"] = {name: trained_weights(e) for name, e in self.engines.items()}

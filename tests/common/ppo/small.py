@@ -37,6 +37,7 @@ class Reward:
     """Stands for `RewardScorer`: raw scores from a function of (prompt's text, response ids)."""
 
     mean, std, pad_id = 0.0, 1.0, PAD
+    scale = mean, std
     same_tokens = False
 
     def __init__(self, score: Callable[[str, tuple[int, ...]], float]) -> None:
