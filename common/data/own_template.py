@@ -63,20 +63,26 @@ class OwnTemplate:
         mask = [False] * len(ids)
         for i, message in enumerate(messages):
             if message.role == "assistant":
-                end = places[i, _END]
-                begin, end = places.get((i, _BEGIN), end), self._end.match(text, end).end()
+                said = text[: places[i]]  # perhaps without its thoughts: a template may drop them
+                answer = self._spoken(message.content.rstrip() or message.content)
+                begin = len(said) - _shared(said[::-1], answer[::-1])
+                end = self._end.match(text, len(said)).end()
                 first, last = (_shared(self._read(text[:n]), ids) for n in (begin, end))
                 mask[first:last] = [True] * (last - first)
         return ids, mask
 
     def encode_response(self, text: str) -> list[int]:
         """Ids of an answer as they are behind the prompt, with the end token."""
-        text = self._lead + (text.strip() if self._strips else text) + self._trail
+        text = self._spoken(text) + self._trail
         for cue, head in self._cues:  # the empty one, the last, fits always
             ids = self._read(cue + text)
             if ids[: len(head)] == head:
                 break
         return [*ids[len(head) :], self.end_id]
+
+    def _spoken(self, text: str) -> str:
+        """An answer with the blanks before it that the template writes behind the prompt."""
+        return self._lead + (text.strip() if self._strips else text)
 
     def _find_surroundings(self) -> None:
         """What the template puts around an answer, told from one question and one answer."""
@@ -84,13 +90,13 @@ class OwnTemplate:
         def around(answer: str) -> tuple[str, str]:
             messages = [Message("user", "x"), Message("assistant", answer)]
             text, places = self._rendered(messages)
-            return text[: places[1, _BEGIN]], text[places[1, _END] :]
+            return text[: places[1]].removesuffix("x"), text[places[1] :]
 
         before, after = around("x")
         self._strips = around(" x ") == (before, after)
         self._trail = ""
         if end := self._named.match(after.lstrip()):
-            self._trail = after[: len(after) - len(after.lstrip())]
+            self._trail = _blanks(after)
             self.end_id = self._ids[self._specials[int(end[1])]]
             self._end = re.compile(f"\\s*{end[0]}|")  # nothing, where the template writes none
         cue, _ = self._rendered([Message("user", "x")], add_generation_prompt=True)
@@ -101,11 +107,11 @@ class OwnTemplate:
 
     def _rendered(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False
-    ) -> tuple[str, dict[tuple[int, str], int]]:
+    ) -> tuple[str, dict[int, int]]:
         """A conversation's text, the template's special tokens in it under their names.
 
         Returns:
-            text, and where the letters of each message begin and end in it.
+            text, and where the letters of each message end in it; empty ones may be missing.
 
         Raises:
             UserError: the template refuses the conversation, or leaves out one of its messages.
@@ -131,10 +137,11 @@ class OwnTemplate:
         text, *parts = re.split(f"{self._key}(\\d+)([{_BEGIN}{_END}])", text)
         places = {}
         for number, kind, piece in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-            places[int(number), kind] = len(text)
+            if kind == _END:
+                places[int(number)] = len(text)
             text += piece
         for i, message in enumerate(messages):
-            if (i, _END) not in places:
+            if i not in places and _counts(message):
                 raise UserError(
                     f"the chat template of {name} leaves out a {message.role} message; "
                     "use --template ice"
@@ -144,8 +151,10 @@ class OwnTemplate:
     def _marked(self, number: int, message: Message) -> str:
         """A message with marks around its letters, not its blanks: templates may strip it."""
         text = message.content
+        if not _counts(message):
+            return text
         letters = text.strip()
-        lead = text[: len(text) - len(text.lstrip())]
+        lead = _blanks(text)
         trail = text[len(lead) + len(letters) :]
         harmless = self._special.sub(
             lambda found: self._mark(self._specials.index(found[0]), _WRITTEN), letters
@@ -220,7 +229,17 @@ def _letters(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
-def _shared(one: list[int], other: list[int]) -> int:
-    """How many ids two lists begin with alike."""
+def _counts(message: Message) -> bool:
+    """Whether a template must have a place for it."""
+    return message.role == "assistant" or message.content.strip() != ""
+
+
+def _blanks(text: str) -> str:
+    """Those before its first letter."""
+    return text[: len(text) - len(text.lstrip())]
+
+
+def _shared(one: Sequence[int | str], other: Sequence[int | str]) -> int:
+    """How many ids, or letters, two of them begin with alike."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
