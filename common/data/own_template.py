@@ -63,9 +63,11 @@ class OwnTemplate:
         mask = [False] * len(ids)
         for i, message in enumerate(messages):
             if message.role == "assistant":
-                said = text[: places[i]]  # perhaps without its thoughts: a template may drop them
+                said = text[: places[i]]
                 answer = self._spoken(message.content.rstrip() or message.content)
                 begin = len(said) - _shared(said[::-1], answer[::-1])
+                if not said.endswith(answer):  # templates may drop thoughts before an answer
+                    begin += len(_blanks(said[begin:]))
                 end = self._end.match(text, len(said)).end()
                 first, last = (_shared(self._read(text[:n]), ids) for n in (begin, end))
                 mask[first:last] = [True] * (last - first)
@@ -220,8 +222,8 @@ class OwnTemplate:
         if differ and is_main():
             print(
                 f"{self.tokenizer.name_or_path}: with --template chat, {' and '.join(differ)} get "
-                "other ids here than apply_chat_template gives them, because the template or the "
-                "tokenizer reads a whole conversation otherwise than up to a response"
+                "other ids here than apply_chat_template gives them: the template writes otherwise "
+                "around an answer than behind a prompt, or the tokenizer joins the two"
             )
 
 
