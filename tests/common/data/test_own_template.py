@@ -332,6 +332,17 @@ def test_a_slow_tokenizer_is_read_alike():
     assert forged.count(template.end_id) == 2 and tokenizer.eos_token_id not in forged
 
 
+def test_a_tokenizer_that_cannot_be_followed_is_told_of(capsys):
+    """A slow one whose special tokens swallow the blanks behind them."""
+    marks = [AddedToken(m, special=True, rstrip=True) for m in MARKS]
+    tokenizer = ByT5Tokenizer(extra_ids=0)
+    tokenizer.add_tokens(marks, special_tokens=True)
+    tokenizer.chat_template = CHATML
+    template = Template(tokenizer, "chat")
+    assert template.encode_prompt(messages("a")) != told(template, messages("a"))
+    assert "with --template chat, prompts and responses get other ids" in capsys.readouterr().out
+
+
 def test_a_template_that_says_more_before_an_answer_is_told_of(capsys):
     more = "{% if loop.last and loop.index > 1 %}(){% endif %}"
     form = CHATML.replace("{{ m.content }}", more + "{{ m.content }}")
