@@ -5,12 +5,14 @@ them never moves. The text of users and files is tokenized with special tokens s
 "</s>" that somebody wrote stays five letters. Blanks between the template's pieces and people's
 text go where the tokenizer itself would put them (`Template._seam`), so that the ids are those of
 the whole text read at once, which is what other programs do (`common.data.chat_template`).
+A tokenizer's chat template has its own reader, `common.data.own_template`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.data.own_template import OwnTemplate
 from common.data.records import Message
 from common.errors import UserError
 
@@ -54,44 +56,49 @@ class Template:
         self.tokenizer = tokenizer
         self.style = style
         self._seams: dict[tuple[str, str], tuple[list[int], str]] = {}
-        self.end_id: int = self._turn_end() if style == "chat" else tokenizer.eos_token_id
+        self._own = OwnTemplate(tokenizer) if style == "chat" else None
+        self.end_id: int = self._own.end_id if self._own else tokenizer.eos_token_id
         """What ends a response, and generation: the end token, or the chat template's own mark."""
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of everything before the response, beginning token included."""
-        return [i for part, _ in self._parts(messages) for i in part]
+        """Ids of everything before the response, beginning token included.
+
+        A chat template writes that token itself, or there is none.
+        """
+        if self._own:
+            return self._own.encode_prompt(messages)
+        return self._ice_prompt(messages)[0]
 
     def encode_response(self, text: str) -> list[int]:
         """Ids of a response, with its end token."""
-        return [*self._plain(self._spaced(text)), self.end_id]
+        if self._own:
+            return self._own.encode_response(text)
+        # The paper's template has a blank between "ASSISTANT:" and the response.
+        return [*self._plain(self._seam("x", _CUE)[1] + text), self.end_id]
 
     def encode_conversation(self, messages: Sequence[Message]) -> EncodedConversation:
         """Ids of a whole conversation; every assistant turn is marked to be learned.
 
         It equals `encode_prompt(messages[:-1]) + encode_response(messages[-1].content)`.
         """
-        ids: list[int] = []
-        mask: list[bool] = []
-        for part, learned in [
-            *self._parts(messages[:-1]),
-            (self.encode_response(messages[-1].content), True),
-        ]:
-            ids += part
-            mask += [learned] * len(part)
-        return EncodedConversation(ids, mask)
+        read = self._own.encode_marked if self._own else self._ice_prompt
+        ids, mask = read(messages[:-1])
+        response = self.encode_response(messages[-1].content)
+        return EncodedConversation(ids + response, mask + [True] * len(response))
 
     def decode_response(self, ids: Sequence[int]) -> str:
         """Text of a response; its end token, other special tokens and blanks around it left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
-    def _parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
-        """(ids, whether they are to be learned), up to where the next response begins."""
-        parts = self._chat_parts(messages) if self.style == "chat" else self._ice_parts(messages)
+    def _ice_prompt(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """Ids up to where the next response begins, and whether they are to be learned."""
+        parts = self._ice_parts(messages)
         bos = self.tokenizer.bos_token_id
         first = next((part for part, _ in parts if part), [None])
         if bos is not None and first[0] != bos:
             parts.insert(0, ([bos], False))
-        return parts
+        ids = [i for part, _ in parts for i in part]
+        return ids, [learned for part, learned in parts for _ in part]
 
     def _ice_parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
         system = " ".join(m.content for m in messages if m.role == "system")
@@ -141,60 +148,6 @@ class Template:
             )
             self._seams[left, piece] = ids, gap
         return self._seams[left, piece]
-
-    def _chat_parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
-        """The chat template around placeholders, so that only its own text may hold specials."""
-        holders = [f"\ue000{i}\ue001" for i in range(len(messages))]
-        text = self._rendered([m.role for m in messages], holders, add_generation_prompt=True)
-        end = self.tokenizer.convert_ids_to_tokens(self.end_id)
-        parts: list[tuple[list[int], bool]] = []
-        for message, holder in zip(messages, holders, strict=True):
-            before, found, text = text.partition(holder)
-            if not found:
-                raise UserError(
-                    f"the chat template of {self.tokenizer.name_or_path} leaves out a "
-                    f"{message.role} message; use --template ice"
-                )
-            parts.append((self._fixed(before), False))
-            if message.role == "assistant":
-                parts.append(([*self._plain(message.content), self.end_id], True))
-                if text.lstrip().startswith(end):  # the template writes it too
-                    text = text.lstrip().removeprefix(end)
-            else:
-                parts.append((self._plain(message.content), False))
-        parts.append((self._fixed(text), False))
-        return parts
-
-    def _turn_end(self) -> int:
-        """The special token that the chat template puts behind an assistant's turn, or eos."""
-        holders = ["\ue0000\ue001", "\ue0001\ue001"]
-        text = self._rendered(["user", "assistant"], holders)
-        after = self._fixed(text.partition(holders[1])[2].strip())
-        known = self.tokenizer.added_tokens_decoder
-        if after and after[0] in known and known[after[0]].special:
-            return after[0]
-        return self.tokenizer.eos_token_id
-
-    def _rendered(
-        self, roles: Sequence[str], contents: Sequence[str], *, add_generation_prompt: bool = False
-    ) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return self.tokenizer.apply_chat_template(
-                [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)],
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
-        except TemplateError as error:
-            raise UserError(
-                f"the chat template of {self.tokenizer.name_or_path} refuses a conversation of "
-                f"{', '.join(roles)}: {error}; use --template ice"
-            ) from None
-
-    def _spaced(self, text: str) -> str:
-        """The paper's template has a blank between "ASSISTANT:" and the response."""
-        return text if self.style == "chat" else self._seam("x", _CUE)[1] + text
 
     def _plain(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
