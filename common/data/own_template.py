@@ -175,13 +175,13 @@ class OwnTemplate:
 
         reader = copy.deepcopy(self.tokenizer)
         like = {t.content: t for t in self.tokenizer.added_tokens_decoder.values()}
-        for token, name in self._names.items():
-            flags = {
-                flag: getattr(like[token], flag)
-                for flag in ("single_word", "lstrip", "rstrip", "normalized")
-                if token in like
-            }
-            reader.add_tokens([AddedToken(name, **flags)])
+        flags = ("single_word", "lstrip", "rstrip", "normalized")
+        reader.add_tokens(
+            [
+                AddedToken(name, **{f: getattr(like[token], f) for f in flags if token in like})
+                for token, name in self._names.items()
+            ]
+        )
         self._meant = {
             reader.convert_tokens_to_ids(name): self._ids[t] for t, name in self._names.items()
         }

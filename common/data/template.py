@@ -60,6 +60,11 @@ class Template:
         self.end_id: int = self._own.end_id if self._own else tokenizer.eos_token_id
         """What ends a response, and generation: the end token, or the chat template's own mark."""
 
+    @property
+    def form(self) -> str:
+        """What is written around messages, told apart from other tokenizers'."""
+        return self.tokenizer.chat_template if self._own else self.style
+
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of everything before the response, beginning token included.
 

@@ -40,8 +40,10 @@ class RewardScorer:
         self.std = std
         self.longest = learned_positions(model)
         self.pad_id = template.tokenizer.pad_token_id
-        self.same_tokens = template.end_id == policy.end_id and reads_tokens_of(
-            template.tokenizer, policy.tokenizer
+        self.same_tokens = (
+            template.end_id == policy.end_id
+            and template.form == policy.form
+            and reads_tokens_of(template.tokenizer, policy.tokenizer)
         )
 
     @property

@@ -1,5 +1,7 @@
 """Scores of rollouts: by their ids where the tokens are the same, by their text where not."""
 
+import copy
+
 import pytest
 import torch
 
@@ -88,3 +90,24 @@ def test_another_end_token_is_another_tokenizer(reward):
     other = byte_tokenizer()
     other.eos_token = "<s>"
     assert not RewardScorer(model, Template(tokenizer), Template(other), 0.0, 1.0).same_tokens
+
+
+def test_with_another_chat_template_the_text_is_read_in_the_reward_models_own(reward):
+    model, tokenizer = reward
+    written = (
+        "{% for m in messages %}@{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}@@{% endif %}"
+    )
+    templates = []
+    for known, mark in ((tokenizer, "#"), (byte_tokenizer(pad="</s>"), "@")):
+        known = copy.deepcopy(known)
+        known.chat_template = written.replace("@", mark)
+        templates.append(Template(known, "chat"))
+    own, policy = templates
+    assert RewardScorer(model, own, own, 0.0, 1.0).same_tokens
+    scorer = RewardScorer(model, own, policy, 0.0, 1.0)
+    found = scorer.score_rollout(rollout_of(policy), PROMPTS, batch_size=3)
+    for score, (prompt,), response in zip(found, PROMPTS, RESPONSES, strict=True):
+        text = f"#{prompt.content}</s>##{response}</s>"
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert float(score) == pytest.approx(score_by_hand(model, ids), abs=1e-4)
