@@ -112,6 +112,7 @@ def save_reward(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) 
     save_tiny(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
     model.resize_token_embeddings(len(tokenizer))
+    model.config.score_mean, model.config.score_std = 0.0, 1.0
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

@@ -110,7 +110,7 @@ def build(shape: Shape, lengths: Lengths, zero: ZeroArguments, steps: int) -> PP
         critic_warmup_steps=0,
     )
     tokenizer = SimpleNamespace(eos_token_id=EOS, pad_token_id=PAD, get_vocab=dict)
-    template: Any = SimpleNamespace(end_id=EOS, tokenizer=tokenizer)
+    template: Any = SimpleNamespace(end_id=EOS, form="", tokenizer=tokenizer)
     common = {"zero": zero, "dtype": dtype, "total_steps": steps, "whole": None}
     actor = build_engine(
         PolicyModel(causal_lm(shape, lengths.mean)),
