@@ -12,6 +12,7 @@ set -euo pipefail
 main() {
   local here config
   here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+  bash "$here/setup.sh"
   source "$here/env.sh"
   config="$("$PYTHON" -m common.evaluation.broken "$@")" || exit $?
   if [[ ! -f "$config" ]]; then # --help: what it printed

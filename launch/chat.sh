@@ -8,7 +8,9 @@
 # MODEL is a folder (whole weights, or adapters), a hub name, or a run's folder. --serve true opens a
 # page on 127.0.0.1 instead. --help lists all settings; those of sampling can be changed in the chat.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+bash "$here/setup.sh" >&2
+source "$here/env.sh"
 models=()
 while (($#)) && [[ "$1" != -* ]]; do
   models+=("$1")

@@ -12,9 +12,6 @@ export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 export PATH="$ROOT/.venv/bin:$PATH"
 export TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 
-# In a new checkout any launcher sets up first; what it says of that is none of its output.
-if [[ ! -d "$ROOT/.venv" && -z "${RLHF_SHOW:-}" ]]; then bash "$ROOT/launch/setup.sh" >&2; fi
-
 if nvidia-smi -L 2>/dev/null | grep -q GPU; then
   DEVICE=cuda
   GPUS="$(nvidia-smi -L | grep -c GPU)"

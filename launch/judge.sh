@@ -15,5 +15,6 @@
 # read is paid for twice. The API key, if one is needed, is taken from RLHF_JUDGE_KEY.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+bash "$here/setup.sh" >&2
 source "$here/env.sh"
 exec "$PYTHON" -m common.evaluation.judges "$@"

@@ -131,7 +131,7 @@ def main(
     )
 
     model = load_causal_lm(base, model_settings, lora)
-    check_context(model, text, base)
+    check_context(model, max(len(e.input_ids) for e in [*train_set, *held_out_set]), base)
     stop_at(model, template.end_id)
     check_packing(model, sft.pack_tokens)
     policy = PolicyModel(model, model_settings.most_logits, sft.sequence_ranks)

@@ -4,5 +4,6 @@
 #   RANKS=8 bash step1_sft/run.sh --config my.yaml --run runs/mine
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+bash "$here/../launch/setup.sh" >&2
 source "$here/../launch/env.sh"
 launch_stage "${RANKS:-$((GPUS > 0 ? GPUS : 1))}" "$here/main.py" "$@"; exit

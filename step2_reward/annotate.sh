@@ -6,5 +6,6 @@
 #   bash step2_reward/annotate.sh --run runs/mine --export runs/mine/annotate/rankings.jsonl
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+bash "$here/../launch/setup.sh" >&2
 source "$here/../launch/env.sh"
 exec "$PYTHON" "$here/annotate.py" "$@"

@@ -129,7 +129,7 @@ def main(
         tokenizer=tokenizer,
         lora=lora,
     )
-    check_context(model.inner, text, base)
+    check_context(model.inner, sets.longest, base)
     objective, held_out_objective = (
         PairObjective(part, tokenizer.pad_token_id, reward, share_prompts=can_pack(model.inner))
         for part in (sets.train, sets.held_out)

@@ -5,5 +5,6 @@
 #   bash step2_reward/pairs.sh --run runs/mine --rankings labels.jsonl --min_agreement 0.5
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+bash "$here/../launch/setup.sh" >&2
 source "$here/../launch/env.sh"
 exec "$PYTHON" "$here/pairs.py" "$@"

@@ -5,5 +5,6 @@
 #   bash step2_reward/scale.sh --config my.yaml --run runs/mine --sizes runs/mine/models/sft facebook/opt-1.3b --fractions 0.1,0.3,1
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+bash "$here/../launch/setup.sh" >&2
 source "$here/../launch/env.sh"
 launch_stage "${RANKS:-$((GPUS > 0 ? GPUS : 1))}" "$here/scale.py" "$@"; exit

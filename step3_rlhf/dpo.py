@@ -76,7 +76,7 @@ def main(
     sets = load_comparisons(stage, source, template, text, always_ends=False)
 
     model = load_causal_lm(base, model_settings, lora)
-    check_context(model, text, base)
+    check_context(model, sets.longest, base)
     stop_at(model, template.end_id)
     objective, held_out_objective = (
         DPOObjective(part, tokenizer.pad_token_id, dpo) for part in (sets.train, sets.held_out)

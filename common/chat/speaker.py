@@ -16,7 +16,7 @@ from common.hybrid_engine.streaming import stream_response
 from common.models.kinds import check_policy, kinds
 from common.models.loading import check_model_folder, load_causal_lm, load_tokenizer
 from common.models.scalar import load_scalar_model
-from common.reward.scoring import RewardScorer
+from common.reward.scoring import RewardScorer, score_scale
 from common.training.distributed import device
 
 UNFINISHED = "\ufffd"
@@ -146,13 +146,15 @@ class Judge:
         tokenizer = load_tokenizer(path, trust_remote_code=arguments.trust_remote_code)
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.template = Template(tokenizer, template)
-        mean, std = getattr(config, "score_mean", 0.0), getattr(config, "score_std", 1.0)
         self._scorer = RewardScorer(
-            model.to(device()).eval(), self.template, self.template, mean, std
+            model.to(device()).eval(),
+            self.template,
+            self.template,
+            *score_scale(config.to_dict()),
         )
 
     def score(self, messages: Sequence[Message], answer: str) -> float | None:
-        """The answer's score, in deviations from the mean of reference responses.
+        """The answer's score, in deviations from the mean of reference responses where known.
 
         None where the reward model cannot see that much.
         """
@@ -160,7 +162,8 @@ class Judge:
         if self.context is not None and ids.shape[1] > self.context:
             return None
         raw = self._scorer.score_texts([messages], [answer], batch_size=1)
-        return (float(raw[0]) - self._scorer.mean) / self._scorer.std
+        mean, std = self._scorer.scale or (0.0, 1.0)
+        return (float(raw[0]) - mean) / std
 
 
 def load_all(settings: ChatArguments) -> tuple[list[Speaker], Judge | None]:

@@ -197,7 +197,7 @@ def token_advantages(
     raw_score: float,
     ended: bool,
     training: TrainingFacts,
-    scale: tuple[float, float],
+    scale: tuple[float, float] | None,
 ) -> list[float]:
     """A_t of one answer as PPO would have had it, `[response]`, deviations; not normalized.
 
@@ -206,11 +206,13 @@ def token_advantages(
     Args:
         ids, logprobs, ref_logprobs, values: `[response]`; the actor's, the reference's (nats), and
             the critic's.
-        raw_score: of the reward model, and `scale` the mean and deviation that normalize it.
+        raw_score: of the reward model, and `scale` the mean and deviation that normalize it, where
+            the setting gave none.
     """
     mask = torch.ones(1, len(ids), dtype=torch.bool)
     place = training.reward or RewardPlace("")
-    mean, std = scale if place.mean is None or place.std is None else (place.mean, place.std)
+    given = place.mean is not None and place.std is not None
+    mean, std = (place.mean, place.std) if given else scale or (0.0, 1.0)
     scores = clipped_scores(
         weighted_scores([torch.tensor([raw_score])], [mean], [std], [place.weight]),
         training.score_clip,
@@ -264,7 +266,7 @@ def token_row(
     Args:
         row: of an answer, with its `ids`.
         scores: "rlhf" and "sft", log-probabilities in nats, and "values", where there is a critic.
-        scale: mean and deviation of the reward model's scores; None where there is no such model.
+        scale: mean and deviation of the reward model's scores; None where nobody knows them.
     """
 
     def decode(ids: Sequence[int]) -> str:
@@ -273,7 +275,8 @@ def token_row(
     names = ("split", "index", "model", "decoding", "sample")
     found = {name: row[name] for name in names}
     found |= {"tokens": token_texts(decode, row["ids"]), **scores}
-    known = training is not None and training.reward is not None and scale is not None
+    known = training is not None and training.reward is not None
+    known = known and (scale is not None or training.reward.mean is not None)
     if known and "values" in scores and row["reward"] is not None:
         found["advantages"] = token_advantages(
             row["ids"],

@@ -159,7 +159,8 @@ class HybridRollout(RolloutEngine):
         Raises:
             UserError: rows may be longer than the model can see.
         """
-        check_context(language_model(engine), text, "the model that answers")
+        longest = text.max_prompt_tokens + text.max_response_tokens
+        check_context(language_model(engine), longest, "the model that answers")
         return cls(
             engine,
             sampling,

@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from common.config.arguments import TextArguments
 from common.errors import UserError
 
 LEARNED = ("wpe", "embed_positions", "position_embeddings")
@@ -34,27 +33,27 @@ def learned_positions(model: nn.Module) -> int | None:
     return None
 
 
-def check_context(model: Any, text: TextArguments, name: str) -> None:
-    """The longest row that the settings allow fits into what a model can see.
+def check_context(model: Any, longest: int, name: str) -> None:
+    """The longest row fits into what a model can see.
 
     Beyond the end of a learned table the first long row would end the run, in the middle of it;
     other models go on, on positions that they were not trained on.
 
     Args:
         model: a Hugging Face model.
+        longest: tokens of the longest row that it is to read.
         name: what errors call it.
 
     Raises:
         UserError: rows may be longer than the model's table of positions.
     """
-    needed = text.max_prompt_tokens + text.max_response_tokens
     seen = getattr(model.config, "max_position_embeddings", None)
-    if seen is None or needed <= seen:
+    if seen is None or longest <= seen:
         return
     what = (
-        f"{name} sees {seen} tokens, but max_prompt_tokens ({text.max_prompt_tokens}) and "
-        f"max_response_tokens ({text.max_response_tokens}) allow rows of {needed}"
+        f"{name} sees {seen} tokens, but rows may have {longest} "
+        "(max_prompt_tokens, max_response_tokens)"
     )
     if learned_positions(model) is not None:
-        raise UserError(f"{what}: lower them to {seen} together, or take a model that sees more")
+        raise UserError(f"{what}: lower these limits, or take a model that sees more")
     warnings.warn(f"{what}: it was not trained on the positions beyond", stacklevel=2)

@@ -177,7 +177,7 @@ def head_gives_the_logits(model: Any, head: nn.Linear) -> bool:
     planted: list[Tensor] = []
 
     def plant(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        inputs.append(given[0])
+        inputs.extend(given)  # none where it is called by keyword: then it goes the long way
         planted.append(torch.linspace(-300, 300, output.numel()).to(output).view_as(output))
         return planted[0]
 
@@ -198,7 +198,7 @@ def head_gives_the_logits(model: Any, head: nn.Linear) -> bool:
     return (
         hidden is not None
         and len(inputs) == 1
-        and inputs[0].shape == hidden.shape
+        and (inputs[0].shape, inputs[0].dtype) == (hidden.shape, hidden.dtype)
         and torch.allclose(inputs[0], hidden, rtol=1e-4, atol=1e-4)
         and torch.equal(logits.float(), planted[0].float())
     )

@@ -117,6 +117,7 @@ def build_trainer(
             found = found._replace(model=build_frozen(found.model, zero=zero, dtype=dtype))
         own = Template(tokenizers[name], text.template)
         scorers[name] = RewardScorer(found.model, own, template, found.mean, found.std)
+        scorers[name].check_limits(text, path)
     if one_base:  # its embeddings have no row for a pad token of the reward model's own
         scorers[first].pad_id = template.tokenizer.pad_token_id
     running = ppo.score_scaling == "running"

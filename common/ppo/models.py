@@ -1,7 +1,6 @@
 """Loads the four models of PPO, apart or on one base, and checks that they fit together."""
 
 import filecmp
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -36,6 +35,7 @@ from common.models.scalar import (
 )
 from common.ppo.invariants import check_embeddings, check_vocabulary
 from common.reward.places import RewardPlace
+from common.reward.scoring import score_scale
 from common.training.distributed import device
 from common.training.engine import build_frozen
 
@@ -63,9 +63,10 @@ class Wanted:
         return self.reward.path if self.reward else ""
 
     def critic_scale(self, mean: float | None, std: float | None) -> tuple[float, float, float]:
-        """Mean, deviation and weight by which PPO counts the reward model's scores.
+        """Mean, deviation and weight of the reward model's scores: what they count at first.
 
         A critic that starts from it predicts what they come to: weight × (score − mean) / std.
+        Where they are scaled as training goes, it learns the rest.
 
         Args:
             mean, std: of its scores, as its folder says.
@@ -80,8 +81,8 @@ class Wanted:
             raise UserError(
                 f"critic_from is reward, but {place.path} does not say the mean and deviation of "
                 "its scores; give them with the path: "
-                f'--reward \'{{"path": "{place.path}", "mean": …, "std": …}}\', or use '
-                "--critic_from sft"
+                f'--reward \'{{"path": "{place.path}", "mean": …, "std": …}}\' (score_scaling '
+                "does not apply to it then), or use --critic_from sft"
             )
         return mean, std, place.weight
 
@@ -117,13 +118,6 @@ def load_reward(path: str, tokenizer: Any, settings: ModelArguments) -> RewardMo
     model = load_scalar_model(path, "reward", whole, new_head=False)
     check_embeddings(model.inner, tokenizer, path)
     return RewardModel(model, *score_scale(model.inner.config.to_dict()))
-
-
-def score_scale(config: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Mean and deviation that stage 2 noted in a reward model's config; None in others'."""
-    if config.get("score_mean") is None:
-        return None, None
-    return config["score_mean"], config.get("score_std", 1.0)
 
 
 def load_separate(wanted: Wanted) -> FourModels:

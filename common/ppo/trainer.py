@@ -249,7 +249,8 @@ class PPOTrainer:
         check_reference(experience, limit)
         for scorer in (r.scorer for r in self.rewards if r.scorer.model is not None):
             ids, mask = scorer.read(rollout, [p.record.messages for p in prompts])
-            allowed = max(limit, 0.01) * max(scorer.std or 1.0, 1e-6)  # a hundredth of a deviation
+            deviation = 1.0 if scorer.std is None else max(scorer.std, 1e-6)
+            allowed = max(limit, 0.01) * deviation  # a hundredth of one
             with self._frozen.here():
                 check_reward_padding(scorer.model, ids[:4], mask[:4], scorer.pad_id, allowed)
 

@@ -141,6 +141,7 @@ def load_function(file: str, name: str) -> ScoreTexts:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         raise UserError(
             f"reward python:{file}:{name}: {file} cannot be run: {type(error).__name__}: {error}"
         ) from error

@@ -1,18 +1,19 @@
 """Scores of whole responses by a trained reward model, for rollouts and for evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from common.config.arguments import TextArguments
 from common.data.records import Message
 from common.data.template import Template
 from common.errors import UserError
 from common.hybrid_engine.rollout import Rollout
 from common.models.context import learned_positions
 from common.models.scalar import last_token_scores
-from common.training.distributed import device
+from common.training.distributed import device, fail_together
 from common.training.padding import in_batches, right_pad
 
 
@@ -51,6 +52,15 @@ class RewardScorer:
         """Mean and deviation of raw scores over reference responses, where both are known."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 
+    def check_limits(self, text: TextArguments, name: str) -> None:
+        """Raises UserError where a rollout's rows may be too long for its table of positions."""
+        longest = text.max_prompt_tokens + text.max_response_tokens
+        if self.same_tokens and self.longest is not None and longest > self.longest:
+            raise UserError(
+                f"{name} sees {self.longest} tokens, but rows may have {longest}: lower "
+                "max_prompt_tokens or max_response_tokens"
+            )
+
     @torch.no_grad()
     def score_rollout(
         self, rollout: Rollout, prompts: Sequence[Sequence[Message]], batch_size: int
@@ -63,11 +73,23 @@ class RewardScorer:
         return self.score_ids(*self.read(rollout, prompts), batch_size)
 
     def read(self, rollout: Rollout, prompts: Sequence[Sequence[Message]]) -> tuple[Tensor, Tensor]:
-        """A rollout as the reward model reads it: ids and mask, `[batch, width]`."""
+        """A rollout as the reward model reads it: ids and mask, `[batch, width]`. A collective.
+
+        Raises:
+            UserError: on all ranks: some text is longer than the model's table of positions.
+        """
         if self.same_tokens:
             return rollout.input_ids, rollout.attention_mask
         texts = [self.policy.decode_response(r) for r in rollout.response_ids()]
-        return self.encode(prompts, texts)
+        ids, mask = self.encode(prompts, texts)
+        fault = ""
+        if self.longest is not None and ids.shape[1] > self.longest:
+            fault = (
+                f"a prompt with its response is {ids.shape[1]} tokens long to the reward model, "
+                f"which sees {self.longest}: lower max_prompt_tokens or max_response_tokens"
+            )
+        fail_together(fault)
+        return ids, mask
 
     @torch.no_grad()
     def score_texts(
@@ -79,21 +101,11 @@ class RewardScorer:
     def encode(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        """Texts in the reward model's own tokens: ids and mask, `[batch, width]`.
-
-        Raises:
-            UserError: one is longer than the model's table of positions.
-        """
+        """Texts in the reward model's own tokens: ids and mask, `[batch, width]`."""
         rows = [
             self.template.encode_prompt(p) + self.template.encode_response(r)
             for p, r in zip(prompts, responses, strict=True)
         ]
-        longest = max(map(len, rows), default=0)
-        if self.longest is not None and longest > self.longest:
-            raise UserError(
-                f"a prompt with its response is {longest} tokens long to the reward model, which "
-                f"sees {self.longest}: lower max_prompt_tokens or max_response_tokens"
-            )
         ids, mask = right_pad(rows, self.pad_id)
         return ids.to(device()), mask.to(device())
 
@@ -129,6 +141,13 @@ def reads_tokens_of(reader: Any, writer: Any) -> bool:
     return reader.eos_token_id == writer.eos_token_id and all(
         known.get(token) == number for token, number in writer.get_vocab().items()
     )
+
+
+def score_scale(config: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Mean and deviation that `set_normalization` noted in a config; None in other models'."""
+    if config.get("score_mean") is None:
+        return None, None
+    return config["score_mean"], config.get("score_std", 1.0)
 
 
 def set_normalization(engine: Any, spread: dict[str, float]) -> None:

@@ -61,6 +61,12 @@ class ComparisonSets(NamedTuple):
     rankings: list[Ranking]
     """Of the held-out prompts, as far as they are known."""
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest response with its prompt."""
+        rows = (row for part in (self.train, self.held_out) for c in part for row in c.rows)
+        return max(map(len, rows))
+
 
 def pair_files(stage: Stage, source: PreferenceArguments) -> list[str]:
     """The files that the pairs come from."""

@@ -308,8 +308,10 @@ class Checkpoints:
         if missing := [name for name in self.shared if name not in shared]:
             raise UserError(
                 f"{folder}: it was written without {', '.join(missing)}; take back what has "
-                "changed (ema_decay, score_scaling, reward), or start over: "
-                f"{how_to_start_over()}"
+                "changed (ema_decay, score_scaling, reward; a reward model without score_mean in "
+                "its config once counted as it was: give it mean 0, std 1 and --allow_changes "
+                "reward), "
+                f"or start over: {how_to_start_over()}"
             )
         for name, part in self.shared.items():
             part.load_state_dict(shared[name])

@@ -76,6 +76,15 @@ def test_the_score_is_the_stock_classes_in_deviations(run, tmp_path):
     assert talk.judge.score([Message("user", "Hi" * 200)], "well") is None
 
 
+def test_beyond_a_reward_models_table_of_positions_there_is_no_score_and_no_error(run, tmp_path):
+    folder = save_tiny(tmp_path / "reward", "gpt2")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+    model.save_pretrained(folder)
+    judge = session([run], reward=str(folder)).judge
+    assert judge.score([Message("user", "Hi")], "well") is not None
+    assert judge.score([Message("user", "Hi" * 200)], "well") is None
+
+
 def test_draws_depend_on_seed_place_and_attempt(run):
     def answers(talk):
         replies = talk.ask("Hi")

@@ -211,19 +211,21 @@ def test_prompts_have_the_ids_of_apply_chat_template(kind, form):
 @some_templates
 def test_a_conversation_is_the_whole_text_read_at_once(kind, form):
     """Prompt and response are read apart: where they would merge, their letters stay the same."""
-    template = template_of(kind, form)
+    template, alike = template_of(kind, form), []
     for contents in CONVERSATIONS:
         for stop in range(2, len(contents) + 1, 2):
             turns = messages(*contents[:stop], system="Be kind.")
             prompt, ids = told(template, turns[:-1]), template.encode_conversation(turns).input_ids
             expected = whole(template, turns)
             assert ids[: len(prompt)] == prompt
-            if expected[: len(prompt)] == prompt:
+            alike.append(expected[: len(prompt)] == prompt)
+            if alike[-1]:
                 assert ids == expected
             else:
                 assert kind != "word pieces"
                 found, meant = (template.tokenizer.decode(i) for i in (ids, expected))
                 assert letters(found) == letters(meant) and ids[-1] == template.end_id
+    assert sum(alike) > len(alike) / 2, "texts that merge with the template's are few"
 
 
 @tokenizers

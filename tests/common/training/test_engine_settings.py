@@ -84,6 +84,8 @@ def test_learning_rates_by_hand():
 def test_schedules_of_odd_settings(schedule):
     assert rates(schedule, steps=1, warmup_ratio=1.0) == [0.0]
     assert rates(schedule, warmup_ratio=0.0)[0] == 0.5
-    assert rates(schedule, learning_rate=0.0, steps=3)[1:] == [0.5, 0.5], "nothing decays from 0"
+    adamw = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=0.0)
+    lr_schedule(adamw, OptimizerArguments(learning_rate=0.0, lr_schedule=schedule), 10)
+    assert adamw.param_groups[0]["lr"] == 0.0
     # A floor at the peak is a constant rate.
     assert rates(schedule, warmup_ratio=0.0, lr_floor=1.0) == pytest.approx([0.5] * 20)
