@@ -161,6 +161,9 @@ def test_a_row_says_which_answer_it_is_and_has_advantages_where_all_is_known():
     several = facts(reward=None)
     for training, scale in ((several, (0.0, 1.0)), (None, (0.0, 1.0)), (facts(), None)):
         assert "advantages" not in token_row(row, scores, template, training, scale)
+    given = facts(reward=RewardPlace("x", mean=0.5, std=0.25))  # of a model that does not say it
+    made = token_row(row, scores, template, given, None)
+    assert made["advantages"][-1] == pytest.approx((1.0 - 0.5) / 0.25 - 0.1 * 0.5)
     without = token_row(row, {k: scores[k] for k in ("sft", "rlhf")}, template, facts(), (0.0, 1.0))
     assert "values" not in without and "advantages" not in without
 

@@ -115,19 +115,16 @@ def test_the_whole_batchs_logits_never_exist(monkeypatch):
     assert sizes == [3, 2, 2, 3]  # five wanted tokens; the backward pass works them out again
 
 
+SHAPE = {
+    **{"vocab_size": 259, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1},
+    **{"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0},
+}
+
+
 def granite():
     """Granite divides its logits behind the head."""
     torch.manual_seed(0)
-    config = GraniteConfig(
-        vocab_size=259,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        logits_scaling=0.2,
-        pad_token_id=0,
-    )
+    config = GraniteConfig(logits_scaling=0.2, **SHAPE)
     return GraniteForCausalLM(config).eval()
 
 
@@ -141,17 +138,7 @@ def test_models_that_change_their_logits_go_the_long_way():
 
 def test_a_soft_cap_is_seen_though_fresh_logits_are_too_small_for_it():
     torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=259,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=8,
-        final_logit_softcapping=30.0,
-        pad_token_id=0,
-    )
+    config = Gemma2Config(head_dim=8, final_logit_softcapping=30.0, **SHAPE)
     stock = Gemma2ForCausalLM(config).eval()
     assert stock(IDS).logits.abs().max() < 1.0, "far below the cap"
     model = PolicyModel(stock)
